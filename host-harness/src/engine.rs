@@ -149,6 +149,11 @@ impl Engine {
             .linker
             .instantiate_pre(&compiled)
             .and_then(bindings::PluginPre::new)
+            .and_then(|pre| {
+                let _slot = self.inner.slots.take();
+                step::rehearse(&pre)?;
+                Ok(pre)
+            })
             .map_err(|error| PluginError::Mismatch { reason: one_line(&error) })?;
         let (engine, component) = (self.clone(), component.into());
         let diagnosable = OnceLock::new();

@@ -76,11 +76,7 @@ fn wasi_imports_are_named() {
                package wasi:cli@0.2.0 { interface environment { get: func() -> u32; } } \
                package wasi:random@0.2.0 { interface random { get: func() -> u64; } }";
     let foreign = component(
-        &wit.replace("package test:foreign;", "package test:foreign {").replacen(
-            "} package wasi:cli",
-            "} } package wasi:cli",
-            1,
-        ),
+        wit,
         r#"(module (import "wasi:cli/environment@0.2.0" "get" (func (result i32)))
                    (import "wasi:random/random@0.2.0" "get" (func (result i64))))"#,
     );

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use workspace_recovery::bindings::Connection;
 use workspace_recovery::engine::limits::{
-    HOST_CALLS, INPUT_BYTES, JOURNAL_BYTES, MEMORY_BYTES, OUT_LIST_ITEMS, OUT_STRING_BYTES, TABLE_ELEMENTS,
+    CORE_INSTANCES, HOST_CALLS, INPUT_BYTES, JOURNAL_BYTES, MEMORY_BYTES, OUT_LIST_ITEMS, OUT_STRING_BYTES,
+    TABLE_ELEMENTS,
 };
 use workspace_recovery::engine::{
     Engine, EngineOptions, HostFault, Limit, Plugin, PluginError, Step, StepError,
@@ -269,8 +270,30 @@ fn the_plugins_state_after_a_suspension_is_thrown_away() {
     assert_eq!(done, Ok(Step::Done(Output::CheckConnection(Connection::Redial))));
 }
 
+/// A sound component with one more core module in it, which is instantiated `count` times.
+fn with_instances(module: &str, count: u8) -> Vec<u8> {
+    let mut component = Handmade::default().component();
+    let module = wat::parse_str(module).unwrap();
+    // Section 1 is a core module; it is the second, after the plugin's own.
+    component.extend([1, u8::try_from(module.len()).unwrap()]);
+    component.extend(module);
+    // Section 2 is a list of core instances: each of module 1, without arguments.
+    component.extend([2, 1 + 3 * count, count]);
+    component.extend([0, 1, 0].repeat(usize::from(count)));
+    component
+}
+
 #[test]
 fn a_component_of_more_memories_than_a_slot_has_is_refused() {
-    let component = Handmade { items: "(memory 1)", ..Handmade::default() };
-    assert!(matches!(engine().load(&component.component()), Err(PluginError::NotCompiled { .. })));
+    assert!(engine().load(&with_instances("(module)", 1)).is_ok());
+    let error = engine().load(&with_instances("(module (memory 1))", 1)).unwrap_err();
+    assert!(matches!(error, PluginError::NotCompiled { .. }), "{error}");
+}
+
+#[test]
+fn a_component_of_more_instances_than_a_slot_has_is_refused() {
+    let surplus = u8::try_from(CORE_INSTANCES).unwrap();
+    assert!(engine().load(&with_instances("(module)", surplus - 1)).is_ok());
+    let error = engine().load(&with_instances("(module)", surplus)).unwrap_err();
+    assert!(matches!(error, PluginError::NotCompiled { .. }), "{error}");
 }

@@ -15,8 +15,8 @@ use wasmtime::component::Component;
 
 use super::check::hex;
 
-/// Begins every image. The number is that of the layout: this line, the hash of the image in hexadecimal, a line end,
-/// the image.
+/// Begins every image. The number is that of the layout: this line, a hash in hexadecimal, a line end, the machine code.
+/// The hash is over the file's name, which says what the code was made from, and the code.
 const MAGIC: &[u8] = b"workspace-recovery image 1\n";
 
 /// Length of a SHA-256 hash in hexadecimal.
@@ -49,7 +49,7 @@ impl Cache {
         let file = fs::read(self.path(component)).ok()?;
         let (hash, image) = file.strip_prefix(MAGIC)?.split_at_checked(HASH_LEN)?;
         let image = image.strip_prefix(b"\n")?;
-        if hex(&Sha256::digest(image)).as_bytes() != hash {
+        if self.seal(component, image).as_bytes() != hash {
             return None;
         }
         #[expect(unsafe_code, reason = "there is no other way to load machine code")]
@@ -64,7 +64,7 @@ impl Cache {
         let written = compiled.serialize().map_err(|error| error.to_string()).and_then(|image| {
             let mut file =
                 tempfile::NamedTempFile::new_in(&self.folder).map_err(|error| error.to_string())?;
-            let hash = hex(&Sha256::digest(&image));
+            let hash = self.seal(component, &image);
             [MAGIC, hash.as_bytes(), b"\n", &image]
                 .into_iter()
                 .try_for_each(|part| file.write_all(part))
@@ -79,8 +79,18 @@ impl Cache {
         }
     }
 
+    fn name(&self, component: &str) -> String {
+        format!("{component}-{}.image", self.engine)
+    }
+
     fn path(&self, component: &str) -> PathBuf {
-        self.folder.join(format!("{component}-{}.image", self.engine))
+        self.folder.join(self.name(component))
+    }
+
+    /// Ties machine code to what it was made from.
+    fn seal(&self, component: &str, image: &[u8]) -> String {
+        let hash = Sha256::new().chain_update(self.name(component)).chain_update(b"\n").chain_update(image);
+        hex(&hash.finalize())
     }
 
     /// Removes all but the newest images.

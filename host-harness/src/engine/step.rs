@@ -151,6 +151,17 @@ fn run(pre: &bindings::PluginPre<State>, export: &Export, journal: &Journal) -> 
     }
 }
 
+/// Makes an instance once, because the types of a plugin's exports are compared with the contract's only there. An
+/// error without a type is about those; whatever else can go wrong is for the first step to say.
+pub(super) fn rehearse(pre: &bindings::PluginPre<State>) -> wasmtime::Result<()> {
+    let mut store = store(pre.engine(), &Journal::new())?;
+    store.set_epoch_deadline(DEADLINE_TICKS);
+    match pre.instantiate(&mut store) {
+        Err(error) if !error.is::<Exit>() && !error.is::<Limit>() && !error.is::<Trap>() => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// A store for one step. *Any* error that leaves an import makes the whole store unusable, so none is used twice.
 fn store(engine: &wasmtime::Engine, journal: &Journal) -> wasmtime::Result<Store<State>> {
     let state = State { journal: journal.clone(), next: 0, limiter: Limiter };

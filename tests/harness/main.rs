@@ -1,4 +1,10 @@
-//! The root package's tests: the contract's generated bindings, and the built component.
+//! The harness tests: plugins, the real one and hostile ones, run through the library.
 
 mod bindings;
+mod cache;
+mod checks;
+mod features;
+mod journal;
+mod sandbox;
+mod support;
 mod surface;

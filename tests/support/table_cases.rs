@@ -65,7 +65,24 @@ pub enum Age {
 /// All of them, in a fixed order. Those whose dial did not time out, or whose control plane was away, are decided by
 /// the evidence alone, so they are not multiplied by what a read would show.
 pub fn all() -> impl Iterator<Item = Case> {
-    by_evidence().into_iter().chain(unread()).chain(views().into_iter().flat_map(read))
+    let read = views().into_iter().enumerate().flat_map(|(index, view)| read(index, view));
+    by_evidence().into_iter().chain(unread()).chain(read)
+}
+
+/// [`all`], without the variations of what stands behind the row that decides: of the agents and of most evidence where
+/// the newest build decides, and of who issued a build where its agents decide.
+pub fn essential() -> impl Iterator<Item = (usize, Case)> {
+    all().enumerate().filter(|(_, case)| {
+        let Ok(agents) = &case.status else { return true };
+        let build = &agents.build;
+        let ended = matches!(build.status, JobStatus::Succeeded | JobStatus::Failed | JobStatus::Canceled);
+        if build.transition == Transition::Start && ended {
+            return !build.ours;
+        }
+        let plain = case.dialed == Dialed::This && !case.changed && case.evidence.recent_restarts == 0;
+        let telling = matches!((case.who, case.age), (Who::Nobody, _) | (Who::One { .. }, Age::LongEnough));
+        plain && telling
+    })
 }
 
 fn by_evidence() -> Vec<Case> {
@@ -192,14 +209,14 @@ fn builds() -> Vec<Build> {
 }
 
 /// Every evidence of a dial that timed out, for one view.
-fn read((agents, who, age): (Agents, Who, Age)) -> Vec<Case> {
+fn read(index: usize, (agents, who, age): (Agents, Who, Age)) -> Vec<Case> {
     let mut cases = Vec::new();
     let now_gone = agents.agents.first().and_then(|agent| agent.disconnected);
     for (earlier_timeouts, recent_restarts) in [(0, 0), (1, 0), (0, 2), (1, 2)] {
         for dialed in [Dialed::This, Dialed::Another, Dialed::None] {
             for changed in [false, true] {
                 for never_connected in [NeverConnected::AskUser, NeverConnected::Restart] {
-                    let mut case = Case::new(cases.len() % TOOL_SETS, never_connected);
+                    let mut case = Case::new((index + cases.len()) % TOOL_SETS, never_connected);
                     case.status = Ok(agents.clone());
                     case.evidence.earlier_timeouts = earlier_timeouts;
                     case.evidence.recent_restarts = recent_restarts;

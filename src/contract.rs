@@ -5,7 +5,7 @@
 
 #[rustfmt::skip]
 #[expect(unsafe_code, reason = "the generated code passes values over the component's boundary")]
-#[allow(missing_docs, unused_imports, reason = "generated; the export macro is for WebAssembly alone")]
+#[allow(missing_docs, unused_imports, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated")]
 mod bindings;
 
 pub use bindings::exports::workspace_recovery::plugin::recovery::{
@@ -14,7 +14,7 @@ pub use bindings::exports::workspace_recovery::plugin::recovery::{
 pub use bindings::exports::workspace_recovery::plugin::tools::{CallError, Tool, ToolResult};
 pub use bindings::workspace_recovery::plugin::types::{
     Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, FieldProblem, JobStatus, Lifecycle,
-    NeverConnected, Parameter, Policy, Provisioner, Quota, ReadError, Refusal, Snapshot, Transition,
+    NeverConnected, Parameter, Policy, Provisioner, Quota, ReadError, Refusal, Snapshot, TimeMs, Transition,
     TransitionError, WaitEnd,
 };
 

@@ -14,6 +14,8 @@
 mod cache;
 pub mod check;
 mod config;
+#[cfg(all(test, feature = "plugin"))]
+mod headroom;
 pub mod limits;
 mod outgoing;
 mod step;

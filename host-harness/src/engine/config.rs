@@ -105,8 +105,14 @@ impl Ticker {
 
 /// The pool's slots. A step takes one while it runs, so that a pool that is in use is waited for instead of failing.
 pub(super) struct Slots {
-    free: Mutex<u32>,
+    queue: Mutex<Queue>,
     freed: Condvar,
+}
+
+struct Queue {
+    free: u32,
+    /// Threads that wait. Waking nobody is a system call too, and one per step would be felt.
+    waiting: u32,
 }
 
 /// A slot that is taken; dropping it frees it.
@@ -114,25 +120,32 @@ pub(super) struct Slot<'a>(&'a Slots);
 
 impl Slots {
     pub(super) fn new(slots: u32) -> Self {
-        Self { free: Mutex::new(slots.max(1)), freed: Condvar::new() }
+        Self { queue: Mutex::new(Queue { free: slots.max(1), waiting: 0 }), freed: Condvar::new() }
     }
 
     /// Takes a slot, waiting for one if all are taken.
     pub(super) fn take(&self) -> Slot<'_> {
-        let mut free =
-            self.freed.wait_while(self.lock(), |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
+        let mut queue = self.lock();
+        while queue.free == 0 {
+            queue.waiting += 1;
+            queue = self.freed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.waiting -= 1;
+        }
+        queue.free -= 1;
         Slot(self)
     }
 
-    fn lock(&self) -> MutexGuard<'_, u32> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        *self.0.lock() += 1;
-        self.0.freed.notify_one();
+        let mut queue = self.0.lock();
+        queue.free += 1;
+        if queue.waiting > 0 {
+            self.0.freed.notify_one();
+        }
     }
 }

@@ -162,6 +162,18 @@ pub(super) fn rehearse(pre: &bindings::PluginPre<State>) -> wasmtime::Result<()>
     }
 }
 
+/// How much fuel a step takes, whatever its end.
+#[cfg(all(test, feature = "plugin"))]
+pub(super) fn fuel_of(plugin: &Plugin, export: &Export, journal: &Journal) -> u64 {
+    let pre = &plugin.inner.pre;
+    let mut store = store(pre.engine(), journal).unwrap();
+    store.set_epoch_deadline(DEADLINE_TICKS);
+    let instance = pre.instantiate(&mut store).unwrap();
+    // The end is an error wherever the call is suspended.
+    let _ = call(&instance, &mut store, export);
+    STEP_FUEL - store.get_fuel().unwrap()
+}
+
 /// A store for one step. *Any* error that leaves an import makes the whole store unusable, so none is used twice.
 fn store(engine: &wasmtime::Engine, journal: &Journal) -> wasmtime::Result<Store<State>> {
     let state = State { journal: journal.clone(), next: 0, limiter: Limiter };

@@ -1,2 +1,10 @@
-//! t
-fn main(){}
+//! The harness tests: plugins, the real one and hostile ones, run through the library.
+
+mod bindings;
+mod cache;
+mod checks;
+mod features;
+mod journal;
+mod sandbox;
+mod support;
+mod surface;

@@ -3,12 +3,18 @@
 //! A call is completely described by its [`Export`] (what was called, with which arguments) and its [`Journal`]. The
 //! engine steps through it; the driver appends to it; neither knows where it is kept.
 
+mod cut;
+
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::bindings::{
-    AgentWait, Agents, Binding, Build, BuildWait, CallError, Connection, Evidence, Parameter, Policy, ReadError,
-    Tool, ToolResult, Transition, TransitionError, Verdict,
+    AgentWait, Agents, Binding, Build, BuildWait, CallError, Connection, Evidence, Parameter, Policy,
+    ReadError, Tool, ToolResult, Transition, TransitionError, Verdict,
 };
+use crate::engine::limits::{ANSWER_BYTES, HOST_CALLS, JOURNAL_BYTES, Limit, REQUEST_BYTES};
 
 /// What a call runs: one export of the plugin with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +134,181 @@ pub enum Answer {
     WaitForBuild(Result<BuildWait, ReadError>),
     /// `waits.wait-for-agent`
     WaitForAgent(Result<AgentWait, ReadError>),
+}
+
+/// One request and its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What the plugin asked.
+    pub request: Request,
+    /// What it was told: the answer as it was recorded, cut to the limits.
+    pub answer: Answer,
+    /// The control plane's time of the answer, in milliseconds since 1970, if known.
+    pub observed: Option<u64>,
+}
+
+/// The requests of a call so far, each with its answer, in order.
+///
+/// Cloning is cheap: the entries are shared until one of the clones is appended to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Journal {
+    entries: Arc<Vec<Entry>>,
+    /// Length of all requests and answers as recorded.
+    bytes: usize,
+}
+
+/// Why an answer was not recorded. The journal is as it was before.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum JournalError {
+    /// The answer belongs to another function than the request. This is a mistake of the host.
+    #[error("the answer to {request} was one to {answer}: the host mixed them up")]
+    WrongAnswer {
+        /// The function asked for.
+        request: &'static str,
+        /// The function that was answered.
+        answer: &'static str,
+    },
+    /// A value that cannot be cut is longer than a plugin may be given.
+    #[error(
+        "the control plane's answer to {request} cannot be used: its {field} has {size}, the limit is {limit}"
+    )]
+    Oversized {
+        /// The function asked for.
+        request: &'static str,
+        /// What is too long.
+        field: &'static str,
+        /// Its size, in bytes or items.
+        size: usize,
+        /// The most that it may have.
+        limit: usize,
+    },
+    /// The answer cannot be written down, or is read back as something else.
+    #[error("the answer to {request} cannot be recorded: {reason}")]
+    NotRecordable {
+        /// The function asked for.
+        request: &'static str,
+        /// What the encoder said.
+        reason: String,
+    },
+    /// The journal is full. A step that asks for no more than the journal can hold never leads here.
+    #[error(transparent)]
+    Full(#[from] Limit),
+}
+
+impl Journal {
+    /// A journal without entries: the beginning of a call.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A journal that was recorded earlier. Its limits were judged then, and are not judged again.
+    pub fn recorded(entries: Vec<Entry>) -> Self {
+        let bytes =
+            entries.iter().map(|entry| encoded_len(&entry.request) + encoded_len(&entry.answer)).sum();
+        Self { entries: Arc::new(entries), bytes }
+    }
+
+    /// The requests so far, each with its answer.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The length of all requests and answers, as recorded, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Records the answer to a request. `observed` is the control plane's time of the answer, if known.
+    ///
+    /// The answer is cut to the limits first (see [`crate::engine::limits`]). What is kept, and what the plugin gets,
+    /// is what the written form reads back as, so that a call cannot see anything that its replay would not.
+    pub fn append(
+        &mut self,
+        request: Request,
+        mut answer: Answer,
+        observed: Option<u64>,
+    ) -> Result<(), JournalError> {
+        let function = request.function();
+        if answer.function() != function {
+            return Err(JournalError::WrongAnswer { request: function, answer: answer.function() });
+        }
+        cut::answer(&mut answer).map_err(|cut::TooLong { field, size, limit }| JournalError::Oversized {
+            request: function,
+            field,
+            size,
+            limit,
+        })?;
+        let not_recordable = |error: serde_json::Error| JournalError::NotRecordable {
+            request: function,
+            reason: error.to_string(),
+        };
+        let written = serde_json::to_vec(&answer).map_err(not_recordable)?;
+        if written.len() > ANSWER_BYTES {
+            let (field, size, limit) = ("recorded form", written.len(), ANSWER_BYTES);
+            return Err(JournalError::Oversized { request: function, field, size, limit });
+        }
+        let answer = serde_json::from_slice(&written).map_err(not_recordable)?;
+        let bytes = self.bytes + encoded_len(&request) + written.len();
+        if self.entries.len() >= HOST_CALLS {
+            return Err(Limit::HostCalls.into());
+        }
+        if bytes > JOURNAL_BYTES {
+            return Err(Limit::Journal.into());
+        }
+        Arc::make_mut(&mut self.entries).push(Entry { request, answer, observed });
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Whether one more exchange that begins with `request` is sure to fit, however long its answer. Judged before the
+    /// request is carried out, so that no effect is ever sent whose answer could not be recorded.
+    pub(crate) fn admits(&self, request: &Request) -> Result<(), Limit> {
+        if self.entries.len() >= HOST_CALLS {
+            return Err(Limit::HostCalls);
+        }
+        let bytes = encoded_len(request);
+        if bytes > REQUEST_BYTES {
+            return Err(Limit::Request { bytes });
+        }
+        if self.bytes + bytes + ANSWER_BYTES > JOURNAL_BYTES {
+            return Err(Limit::Journal);
+        }
+        Ok(())
+    }
+}
+
+/// The length of a value's recorded form.
+fn encoded_len(value: &impl Serialize) -> usize {
+    struct Counter(usize);
+
+    impl std::io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut counter = Counter(0);
+    // Counting cannot fail, and requests and answers are made of strings, numbers and enums, which JSON can hold.
+    serde_json::to_writer(&mut counter, value).map_or(usize::MAX / 4, |()| counter.0)
+}
+
+impl Answer {
+    /// `interface/function`, as in the contract.
+    pub fn function(&self) -> &'static str {
+        match self {
+            Self::LatestBuild(_) => "workspace/latest-build",
+            Self::AgentStatus(_) => "workspace/agent-status",
+            Self::IssueTransition(_) => "workspace/issue-transition",
+            Self::PublishBinding(_) => "workspace/publish-binding",
+            Self::WaitForBuild(_) => "waits/wait-for-build",
+            Self::WaitForAgent(_) => "waits/wait-for-agent",
+        }
+    }
 }
 
 impl Request {

@@ -1,3 +1,4 @@
 //! host
 pub mod bindings;
+pub mod engine;
 pub mod journal;

@@ -1,0 +1,236 @@
+//! The engine: runs a plugin one step at a time.
+//!
+//! A plugin is a pure function of its input and of the answers to its requests. [`Plugin::step`] makes a fresh
+//! instance, answers its requests from the [`Journal`](crate::journal::Journal) and ends at the first that has no answer yet:
+//!
+//! ```text
+//! step(export, journal) -> Request(host call) | Done(output)
+//! ```
+//!
+//! The caller carries the request out, appends the answer and steps again. Nothing is kept between two steps but the
+//! journal, so a call that waits holds no instance, no thread and no stack. A step is synchronous and takes
+//! microseconds; asynchronous callers may step on the thread that they are on.
+
+mod cache;
+pub mod check;
+mod config;
+pub mod limits;
+mod outgoing;
+mod step;
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use thiserror::Error;
+use wasmtime::component::{Component, HasSelf, Linker};
+
+pub use check::{Refused, Report};
+pub use limits::Limit;
+pub use step::{HostFault, Step, StepError};
+
+use crate::bindings;
+use cache::Cache;
+use config::Slots;
+use step::State;
+
+/// How an [`Engine`] is set up. `EngineOptions::default()` is right for most hosts.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Where compiled plugins are kept, so that a later start need not compile them: 1 ms instead of 100. The folder
+    /// is made if need be, and made private: what is in it is machine code. Without one, and where it cannot be used,
+    /// each start compiles. `None` by default.
+    pub cache_dir: Option<PathBuf>,
+    /// The most steps that run at once; more wait for their turn. A step never waits while it runs, so there is no use
+    /// in more than a few per core. Twice the number of cores by default, at least 8.
+    pub concurrent_steps: u32,
+    /// The wall-clock time after which a step is given up as the *host's* failure and run again. It is only there for
+    /// hosts that come to a standstill: a plugin that does not end is ended by [`limits::STEP_FUEL`] within some 50 ms.
+    /// 5 s by default.
+    pub step_deadline: Duration,
+}
+
+/// Runs plugins. Cloning is cheap, and the clones are one engine.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// A plugin, checked and compiled. Cloning is cheap.
+#[derive(Clone)]
+pub struct Plugin {
+    inner: Arc<Loaded>,
+}
+
+struct Inner {
+    wasmtime: wasmtime::Engine,
+    linker: Linker<State>,
+    options: EngineOptions,
+    slots: Slots,
+    cache: Option<Cache>,
+    /// A second engine, with backtraces. Made when a plugin traps unexpectedly for the first time.
+    diagnosis: OnceLock<Option<Diagnosis>>,
+}
+
+struct Diagnosis {
+    wasmtime: wasmtime::Engine,
+    linker: Linker<State>,
+}
+
+struct Loaded {
+    engine: Engine,
+    report: Report,
+    component: Box<[u8]>,
+    pre: bindings::PluginPre<State>,
+    /// The same plugin on the engine with backtraces.
+    diagnosable: OnceLock<Option<bindings::PluginPre<State>>>,
+}
+
+/// Why an engine could not be set up.
+#[derive(Debug, Error)]
+#[error("the WebAssembly engine cannot be set up on this machine: {reason}")]
+pub struct EngineError {
+    reason: String,
+}
+
+/// Why a plugin was not loaded.
+#[derive(Debug, Error)]
+pub enum PluginError {
+    /// It is no plugin, or none for this host.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It has the right functions, but they take or give other types than the contract says.
+    #[error(
+        "the plugin's functions do not match contract {}: {reason}; build it against that contract",
+        check::CONTRACT_VERSION
+    )]
+    Mismatch {
+        /// What the linker found.
+        reason: String,
+    },
+    /// It is valid, but could not be compiled or would not fit into the engine's limits.
+    #[error("the plugin cannot be compiled within this host's limits: {reason}")]
+    NotCompiled {
+        /// What the compiler said.
+        reason: String,
+    },
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(4, |cores| cores.get());
+        Self {
+            cache_dir: None,
+            concurrent_steps: u32::try_from(cores * 2).unwrap_or(u32::MAX).clamp(8, 128),
+            step_deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Engine {
+    /// Sets up an engine, with a thread of its own that watches over the steps' deadlines. The thread ends with the
+    /// engine.
+    pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
+        let wasmtime = config::pooled(&options).and_then(|config| wasmtime::Engine::new(&config))?;
+        config::start_ticker(&wasmtime, options.step_deadline).map_err(wasmtime::Error::new)?;
+        let linker = linker(&wasmtime)?;
+        let cache = options.cache_dir.as_deref().and_then(|folder| Cache::open(folder, &wasmtime));
+        let slots = Slots::new(options.concurrent_steps);
+        let diagnosis = OnceLock::new();
+        Ok(Self { inner: Arc::new(Inner { wasmtime, linker, options, slots, cache, diagnosis }) })
+    }
+
+    /// Checks a component, compiles it (or takes the compiled form from the cache) and prepares it for stepping.
+    pub fn load(&self, component: &[u8]) -> Result<Plugin, PluginError> {
+        let report = check::check(component)?;
+        let compiled = self.compile(component, &report)?;
+        let pre = self
+            .inner
+            .linker
+            .instantiate_pre(&compiled)
+            .and_then(bindings::PluginPre::new)
+            .and_then(|pre| {
+                let _slot = self.inner.slots.take();
+                step::rehearse(&pre)?;
+                Ok(pre)
+            })
+            .map_err(|error| PluginError::Mismatch { reason: one_line(&error) })?;
+        let (engine, component) = (self.clone(), component.into());
+        let diagnosable = OnceLock::new();
+        Ok(Plugin { inner: Arc::new(Loaded { engine, report, component, pre, diagnosable }) })
+    }
+
+    fn compile(&self, component: &[u8], report: &Report) -> Result<Component, PluginError> {
+        let engine = &self.inner.wasmtime;
+        if let Some(compiled) = self.inner.cache.as_ref().and_then(|cache| cache.get(&report.sha256, engine))
+        {
+            return Ok(compiled);
+        }
+        let compiled = Component::from_binary(engine, component)
+            .map_err(|error| PluginError::NotCompiled { reason: one_line(&error) })?;
+        if let Some(cache) = &self.inner.cache {
+            cache.put(&report.sha256, &compiled);
+        }
+        Ok(compiled)
+    }
+
+    fn diagnosis(&self) -> Option<&Diagnosis> {
+        let make = || {
+            let wasmtime = wasmtime::Engine::new(&config::with_backtraces()).ok()?;
+            let linker = linker(&wasmtime).ok()?;
+            Some(Diagnosis { wasmtime, linker })
+        };
+        self.inner.diagnosis.get_or_init(make).as_ref()
+    }
+}
+
+impl Plugin {
+    /// What the plugin is: its hash, its contract version, its imports and exports.
+    pub fn report(&self) -> &Report {
+        &self.inner.report
+    }
+
+    /// The component that the plugin was loaded from.
+    pub fn component(&self) -> &[u8] {
+        &self.inner.component
+    }
+
+    fn pre_with_backtraces(&self) -> Option<&bindings::PluginPre<State>> {
+        let make = || {
+            let Diagnosis { wasmtime, linker } = self.inner.engine.diagnosis()?;
+            let component = Component::from_binary(wasmtime, &self.inner.component).ok()?;
+            bindings::PluginPre::new(linker.instantiate_pre(&component).ok()?).ok()
+        };
+        self.inner.diagnosable.get_or_init(make).as_ref()
+    }
+}
+
+impl From<wasmtime::Error> for EngineError {
+    fn from(error: wasmtime::Error) -> Self {
+        Self { reason: one_line(&error) }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin").field("report", &self.inner.report).finish_non_exhaustive()
+    }
+}
+
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    bindings::Plugin::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+/// An error with its causes, in one line.
+fn one_line(error: &wasmtime::Error) -> String {
+    let parts: Vec<String> = error.chain().map(|cause| cause.to_string().replace('\n', " ")).collect();
+    parts.join(": ")
+}

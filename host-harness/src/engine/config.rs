@@ -1,0 +1,128 @@
+//! How wasmtime is set up, and what runs beside it: the deadline's ticker and the slots of the pool.
+
+use std::num::NonZeroUsize;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
+
+use super::EngineOptions;
+use super::limits::{CORE_INSTANCES, MEMORY_BYTES, STACK_BYTES, TABLE_ELEMENTS};
+
+/// What compilers for `wasm32` use by default, and the component model. Everything else is refused: the less there is,
+/// the less can differ between two machines.
+pub(super) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::FLOATS)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::COMPONENT_MODEL);
+
+/// Memory and tables of a slot that stay mapped between two steps, in bytes. Wiping them is cheaper than giving the
+/// pages back and faulting them in again. An honest guest's whole memory is smaller.
+const KEEP_RESIDENT: usize = 512 << 10;
+
+/// Ticks of the epoch within a step's deadline: a step ends at most one tick, an eighth of the deadline, late.
+const TICKS_PER_DEADLINE: u32 = 8;
+
+/// A step's deadline in ticks, counted from the tick that is under way.
+pub(super) const DEADLINE_TICKS: u64 = TICKS_PER_DEADLINE as u64 + 1;
+
+/// The engine that steps run on.
+pub(super) fn pooled(options: &EngineOptions) -> wasmtime::Result<Config> {
+    let slots = options.concurrent_steps.max(1);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots * CORE_INSTANCES)
+        .total_memories(slots)
+        .total_tables(slots * CORE_INSTANCES)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(1)
+        .max_tables_per_component(CORE_INSTANCES)
+        .max_unused_warm_slots(slots)
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(KEEP_RESIDENT)
+        .pagemap_scan(Enabled::Auto)
+        // Above our own limits, which are judged first and have errors of their own.
+        .max_memory_size(2 * MEMORY_BYTES)
+        .table_elements(2 * TABLE_ELEMENTS);
+    let mut config = common();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .epoch_interruption(true)
+        // A call is suspended by an error: with a backtrace each, suspending would cost more than running.
+        .wasm_backtrace_max_frames(None);
+    Ok(config)
+}
+
+/// The engine on which a step that trapped is run once more, to see where.
+pub(super) fn with_backtraces() -> Config {
+    let mut config = common();
+    config.wasm_backtrace_max_frames(NonZeroUsize::new(32));
+    config
+}
+
+fn common() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_features(WasmFeatures::all().difference(FEATURES), false)
+        .wasm_features(FEATURES, true)
+        .concurrency_support(false)
+        .cranelift_nan_canonicalization(true)
+        .consume_fuel(true)
+        .max_wasm_stack(STACK_BYTES);
+    config
+}
+
+/// Starts the thread that counts the engine's epoch up. It holds the engine weakly and ends with it.
+pub(super) fn start_ticker(engine: &wasmtime::Engine, deadline: Duration) -> std::io::Result<()> {
+    let engine = engine.weak();
+    let tick = deadline / TICKS_PER_DEADLINE;
+    let run = move || {
+        loop {
+            std::thread::sleep(tick);
+            match engine.upgrade() {
+                Some(engine) => engine.increment_epoch(),
+                None => return,
+            }
+        }
+    };
+    std::thread::Builder::new().name("plugin-deadlines".into()).spawn(run).map(drop)
+}
+
+/// The pool's slots. A step takes one while it runs, so that a pool that is in use is waited for instead of failing.
+pub(super) struct Slots {
+    free: Mutex<u32>,
+    freed: Condvar,
+}
+
+/// A slot that is taken; dropping it frees it.
+pub(super) struct Slot<'a>(&'a Slots);
+
+impl Slots {
+    pub(super) fn new(slots: u32) -> Self {
+        Self { free: Mutex::new(slots.max(1)), freed: Condvar::new() }
+    }
+
+    /// Takes a slot, waiting for one if all are taken.
+    pub(super) fn take(&self) -> Slot<'_> {
+        let mut free =
+            self.freed.wait_while(self.lock(), |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Slot(self)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u32> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() += 1;
+        self.0.freed.notify_one();
+    }
+}

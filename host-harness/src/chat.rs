@@ -80,7 +80,9 @@ pub enum ExecuteError {
     #[error("the workspace cannot be reached: {0}")]
     Failed(ApiError),
     /// The connection was lost while the command ran; the agent can be reached again.
-    #[error("the connection was lost while the command ran; it may still be running, or may not have finished")]
+    #[error(
+        "the connection was lost while the command ran; it may still be running, or may not have finished"
+    )]
     Lost {
         /// What it had put out until then.
         output: String,

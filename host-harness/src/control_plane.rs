@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::bindings::{Agent, Build, FieldProblem, JobStatus, Parameter, Quota, ReadError, Refusal, Transition};
+use crate::bindings::{
+    Agent, Build, FieldProblem, JobStatus, Parameter, Quota, ReadError, Refusal, Transition,
+};
 
 mod watched;
 pub use watched::Watched;
@@ -54,7 +56,8 @@ pub trait ControlPlane: Send + Sync {
 
     /// Opens a terminal on an agent and runs a command in it. Success does *not* mean that the agent is there: a dead
     /// agent that still reads connected gives a terminal that stays silent.
-    async fn open_terminal(&self, agent: &str, terminal: &NewTerminal) -> Result<Box<dyn Terminal>, ApiError>;
+    async fn open_terminal(&self, agent: &str, terminal: &NewTerminal)
+    -> Result<Box<dyn Terminal>, ApiError>;
 }
 
 /// An open terminal. Dropping it closes it; what runs in it may go on.

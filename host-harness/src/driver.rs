@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bindings::{CallError, Policy, Tool, ToolResult};
 use crate::clock::{Clock, SystemClock};
-use crate::control_plane::{ControlPlane, Watched};
+use crate::control_plane::ControlPlane;
 use crate::engine::{Plugin, Step, StepError};
 use crate::journal::{Export, Journal, JournalError, Output};
 use crate::policy::Timings;
@@ -62,7 +62,9 @@ pub enum DriveError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A build was asked for, no answer came, and the control plane could not be read to find out.
-    #[error("a build was asked for and no answer came; whether it was made could not be found out: look at the workspace")]
+    #[error(
+        "a build was asked for and no answer came; whether it was made could not be found out: look at the workspace"
+    )]
     Unresolved,
     /// The host ended while the call ran.
     #[error("the host ended while the call ran")]
@@ -71,7 +73,12 @@ pub enum DriveError {
 
 impl Driver {
     /// A driver with the system's clock.
-    pub fn new(plugin: Plugin, plane: Arc<dyn ControlPlane>, store: Arc<dyn ChatStore>, timings: Timings) -> Self {
+    pub fn new(
+        plugin: Plugin,
+        plane: Arc<dyn ControlPlane>,
+        store: Arc<dyn ChatStore>,
+        timings: Timings,
+    ) -> Self {
         Self::with_clock(plugin, plane, store, timings, Arc::new(SystemClock))
     }
 
@@ -94,7 +101,7 @@ impl Driver {
 
     /// The tools that the plugin offers.
     pub async fn list_tools(&self) -> Result<Vec<Tool>, DriveError> {
-        match self.run("", Export::ListTools, &CancellationToken::new()).await? {
+        match self.run("", &Export::ListTools, &CancellationToken::new()).await? {
             Output::ListTools(tools) => Ok(tools),
             other => unreachable!("the engine answered {other:?} to list-tools"),
         }
@@ -117,7 +124,8 @@ impl Driver {
         let attended = match self.running.sent(&key) {
             Some(attended) => attended,
             None => {
-                let export = Export::CallTool { name: key.tool.clone(), arguments: key.arguments.clone(), policy };
+                let export =
+                    Export::CallTool { name: key.tool.clone(), arguments: key.arguments.clone(), policy };
                 self.spawn(key, export)?
             }
         };
@@ -175,7 +183,8 @@ impl Driver {
     async fn drive(&self, call: &Call, export: &Export) -> Result<Output, DriveError> {
         let mut journal = Journal::new();
         loop {
-            let step = self.plugin.step(export, &journal).map_err(|error| DriveError::Step(Arc::new(error)))?;
+            let step =
+                self.plugin.step(export, &journal).map_err(|error| DriveError::Step(Arc::new(error)))?;
             match step {
                 Step::Done(output) => return Ok(output),
                 Step::Request(request) => {

@@ -80,7 +80,9 @@ impl ChatRecord {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The file cannot be opened, read or written.
-    #[error("the chat store {path} cannot be used: {reason}; check that the file and its folder are writable")]
+    #[error(
+        "the chat store {path} cannot be used: {reason}; check that the file and its folder are writable"
+    )]
     Unusable {
         /// The file.
         path: String,
@@ -88,7 +90,9 @@ pub enum StoreError {
         reason: String,
     },
     /// The file was written by a newer version of this program.
-    #[error("the chat store {path} has format {found}, this program knows {known}: use a newer program or another file")]
+    #[error(
+        "the chat store {path} has format {found}, this program knows {known}: use a newer program or another file"
+    )]
     Newer {
         /// The file.
         path: String,

@@ -30,7 +30,8 @@ impl Chat {
             return Err(ExecuteError::Unreachable(Box::new(failure)));
         }
         let record = self.record()?;
-        let Some((record, workspace)) = record.and_then(|record| Some((record.clone(), record.workspace?))) else {
+        let Some((record, workspace)) = record.and_then(|record| Some((record.clone(), record.workspace?)))
+        else {
             return Err(ExecuteError::Unbound(self.name.clone()));
         };
         let agent = self.known_agent(&record, &workspace, interrupt).await;
@@ -101,7 +102,8 @@ impl Chat {
         let tried = dialed.begun.elapsed();
         let away_now = performer.plane().failed_since(dialed.begun);
         let earlier = earlier(&record.failures, dialed.build.as_deref(), performer);
-        let since = performer.clock().now_ms().saturating_sub(u64::from(millis(performer.timings().restart_memory)));
+        let since =
+            performer.clock().now_ms().saturating_sub(u64::from(millis(performer.timings().restart_memory)));
         let evidence = Evidence {
             dial: Dial::TimedOut(millis(tried)),
             dialed: dialed.agent.clone(),

@@ -62,6 +62,7 @@ pub(super) async fn dial(target: Target<'_>, interrupt: &CancellationToken) -> D
     let end = loop {
         let now = Instant::now();
         dial.begin_what_is_due(now);
+        let (next_due, hard_end) = (dial.next_due(), dial.hard_end);
         let end = tokio::select! {
             biased;
             () = interrupt.cancelled() => Some(DialEnd::Interrupted),
@@ -73,8 +74,8 @@ pub(super) async fn dial(target: Target<'_>, interrupt: &CancellationToken) -> D
                 dial.probe = None;
                 dial.probed(read)
             }
-            () = sleep_until(dial.next_due()) => None,
-            () = sleep_until(dial.hard_end) => Some(DialEnd::TimedOut),
+            () = sleep_until(next_due) => None,
+            () = sleep_until(hard_end) => Some(DialEnd::TimedOut),
         };
         if let Some(end) = end {
             break end;
@@ -303,7 +304,9 @@ fn choose_agent(agents: &[Agent]) -> Option<&Agent> {
     match (claimants.next(), claimants.next()) {
         (Some(only), None) => Some(only),
         (Some(_), Some(_)) => None,
-        (None, _) => roots().min_by_key(|agent| (agent.order, agent.name.to_lowercase(), &agent.name, &agent.id)),
+        (None, _) => {
+            roots().min_by_key(|agent| (agent.order, agent.name.to_lowercase(), &agent.name, &agent.id))
+        }
     }
 }
 

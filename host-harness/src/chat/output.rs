@@ -140,7 +140,10 @@ mod tests {
 
     #[test]
     fn output_is_what_stands_between_the_markers() {
-        assert_eq!(read(&[b"welcome\r\nS\r\nhi\r\nthere\r\n\r\nE:3\r\n"]), (Some(3), "hi\nthere\n".into(), false));
+        assert_eq!(
+            read(&[b"welcome\r\nS\r\nhi\r\nthere\r\n\r\nE:3\r\n"]),
+            (Some(3), "hi\nthere\n".into(), false)
+        );
     }
 
     #[test]

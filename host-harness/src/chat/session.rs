@@ -84,12 +84,7 @@ impl Script {
 impl Session {
     /// Waits for the command's end, at most `limit`. A command that says nothing for long has its agent looked at: a
     /// terminal whose agent has died stays open and silent.
-    pub(super) async fn run(
-        mut self,
-        chat: &Chat,
-        limit: Duration,
-        interrupt: &CancellationToken,
-    ) -> Ended {
+    pub(super) async fn run(mut self, chat: &Chat, limit: Duration, interrupt: &CancellationToken) -> Ended {
         let deadline = Instant::now() + limit;
         let silence = chat.driver.performer().timings().silence_check;
         let mut look = Instant::now() + silence;
@@ -182,7 +177,8 @@ mod tests {
     /// Runs the wrapped command as an agent would, with this shell.
     fn run(shell: &str, command: &str, workdir: Option<&str>) -> (Option<i32>, String) {
         let script = Script::new(command, workdir);
-        let shown = Command::new(shell).arg("-c").arg(&script.terminal.command).env("SHELL", shell).output().unwrap();
+        let shown =
+            Command::new(shell).arg("-c").arg(&script.terminal.command).env("SHELL", shell).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&shown.stderr), "");
         let mut reader = Reader::new(&script.start, &script.end);
         let code = reader.push(&shown.stdout);
@@ -197,7 +193,10 @@ mod tests {
 
     #[test]
     fn both_streams_come_in_order() {
-        assert_eq!(run("/bin/sh", "echo one; echo two >&2; echo three", None), (Some(0), "one\ntwo\nthree\n".into()));
+        assert_eq!(
+            run("/bin/sh", "echo one; echo two >&2; echo three", None),
+            (Some(0), "one\ntwo\nthree\n".into())
+        );
     }
 
     #[test]

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{
-    ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User, Workspace,
+    ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
+    Workspace,
 };
 use crate::bindings::{Parameter, Quota};
 
@@ -121,7 +122,11 @@ impl ControlPlane for Watched {
     }
 
     // Fails for the agent's reasons too, and answers 502 for an agent that is not there: not counted either.
-    async fn open_terminal(&self, agent: &str, terminal: &NewTerminal) -> Result<Box<dyn Terminal>, ApiError> {
+    async fn open_terminal(
+        &self,
+        agent: &str,
+        terminal: &NewTerminal,
+    ) -> Result<Box<dyn Terminal>, ApiError> {
         self.plane.open_terminal(agent, terminal).await
     }
 }

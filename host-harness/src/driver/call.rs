@@ -92,13 +92,17 @@ impl Performer {
             Request::IssueTransition { to, rests_on, parameters } => {
                 Answer::IssueTransition(self.issue_transition(call, to, rests_on, parameters).await?)
             }
-            Request::PublishBinding { build } => Answer::PublishBinding(Ok(self.publish_binding(call, build)?)),
+            Request::PublishBinding { build } => {
+                Answer::PublishBinding(Ok(self.publish_binding(call, build)?))
+            }
             Request::WaitForBuild { build, limit_ms } => {
                 Answer::WaitForBuild(self.wait_for_build(call, build, *limit_ms).await?)
             }
-            Request::WaitForAgent { build, agent, connect_limit_ms, scripts_limit_ms } => Answer::WaitForAgent(
-                self.wait_for_agent(call, build, agent, *connect_limit_ms, *scripts_limit_ms).await?,
-            ),
+            Request::WaitForAgent { build, agent, connect_limit_ms, scripts_limit_ms } => {
+                Answer::WaitForAgent(
+                    self.wait_for_agent(call, build, agent, *connect_limit_ms, *scripts_limit_ms).await?,
+                )
+            }
         };
         self.tell(call, EventKind::Answered(answer.clone()));
         Ok(Performed { answer, observed })

@@ -116,7 +116,9 @@ impl Performer {
             return Ok(Vec::new());
         };
         let required = match self.plane.template_parameters(version).await {
-            Ok(parameters) => parameters.into_iter().filter(|parameter| parameter.required).collect::<Vec<_>>(),
+            Ok(parameters) => {
+                parameters.into_iter().filter(|parameter| parameter.required).collect::<Vec<_>>()
+            }
             // A version that this user may not look into: the control plane will say what it misses.
             Err(ApiError::Forbidden(_) | ApiError::NotFound) => return Ok(Vec::new()),
             Err(error) => return Err(error),
@@ -126,12 +128,17 @@ impl Performer {
         }
         let values = self.plane.build_parameters(&latest.id).await?;
         let kept = |name: &str| {
-            values.iter().any(|value| value.name == name && !(workspace.classic_parameters && value.value.is_empty()))
+            values
+                .iter()
+                .any(|value| value.name == name && !(workspace.classic_parameters && value.value.is_empty()))
         };
         Ok(required
             .into_iter()
             .filter(|parameter| parameter.ephemeral || !kept(&parameter.name))
-            .map(|parameter| FieldProblem { field: parameter.name, detail: "required, and has no value".to_owned() })
+            .map(|parameter| FieldProblem {
+                field: parameter.name,
+                detail: "required, and has no value".to_owned(),
+            })
             .collect())
     }
 }

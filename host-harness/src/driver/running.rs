@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::driver::call::{Call, Sent};
 use crate::driver::DriveError;
+use crate::driver::call::{Call, Sent};
 use crate::journal::Output;
 
 /// What makes two calls the same call.
@@ -49,8 +49,12 @@ impl Running {
 
     pub(super) fn enter(self: &Arc<Self>, key: Key, call: &Call) -> (Attended, Finish) {
         let (sender, outcome) = watch::channel(None);
-        let attended =
-            Attended { call: call.id(), sent: call.sent().clone(), interrupt: call.interrupt().clone(), outcome };
+        let attended = Attended {
+            call: call.id(),
+            sent: call.sent().clone(),
+            interrupt: call.interrupt().clone(),
+            outcome,
+        };
         self.lock().insert(key.clone(), attended.clone());
         (attended, Finish { running: self.clone(), key, call: call.id(), outcome: sender })
     }

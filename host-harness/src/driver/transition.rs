@@ -3,7 +3,9 @@
 use tokio::time::Instant;
 
 use crate::bindings::{Build, Parameter, Transition, TransitionError};
-use crate::control_plane::{ApiError, BuildRead, ControlPlane, NewBuild, Workspace, is_active, millis, refusal};
+use crate::control_plane::{
+    ApiError, BuildRead, ControlPlane, NewBuild, Workspace, is_active, millis, refusal,
+};
 use crate::driver::DriveError;
 use crate::driver::call::{Call, Performer};
 use crate::driver::reads::start_version;
@@ -160,7 +162,8 @@ impl Performer {
     /// Whether this build is the one asked for: made by this user, for this purpose, within the time that the request can
     /// have been in flight. Times are the control plane's own.
     fn is_lost(&self, lost: &Lost<'_>, read: &BuildRead) -> bool {
-        let version = lost.wanted.template_version.as_ref().or(lost.workspace.latest.build.template_version.as_ref());
+        let version =
+            lost.wanted.template_version.as_ref().or(lost.workspace.latest.build.template_version.as_ref());
         let in_flight = u64::from(millis(self.timings().in_flight));
         let in_time = match (lost.workspace.observed, read.created) {
             (Some(before), Some(created)) => created <= before.saturating_add(in_flight),

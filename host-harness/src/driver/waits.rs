@@ -45,7 +45,9 @@ impl Performer {
                     }
                 }
                 Err(ApiError::NotFound | ApiError::Gone) => break WaitEnd::Gone,
-                Err(error @ (ApiError::Unauthorized | ApiError::Forbidden(_))) => return Ok(Err(error.into())),
+                Err(error @ (ApiError::Unauthorized | ApiError::Forbidden(_))) => {
+                    return Ok(Err(error.into()));
+                }
                 // Says nothing about the build.
                 Err(_) => {}
             }
@@ -80,7 +82,9 @@ impl Performer {
             match read {
                 Ok(read) => {
                     let found = read.agents.into_iter().find(|candidate| candidate.id == agent);
-                    let Some(found) = found.filter(|_| read.latest.build.id == build) else { break WaitEnd::Gone };
+                    let Some(found) = found.filter(|_| read.latest.build.id == build) else {
+                        break WaitEnd::Gone;
+                    };
                     if last.as_ref().is_none_or(|last| differs(last, &found)) {
                         self.tell(call, EventKind::Agent(found.clone()));
                     }
@@ -95,7 +99,9 @@ impl Performer {
                     }
                 }
                 Err(ApiError::NotFound | ApiError::Gone) => break WaitEnd::Gone,
-                Err(error @ (ApiError::Unauthorized | ApiError::Forbidden(_))) => return Ok(Err(error.into())),
+                Err(error @ (ApiError::Unauthorized | ApiError::Forbidden(_))) => {
+                    return Ok(Err(error.into()));
+                }
                 Err(_) => {}
             }
             if let Some(end) = self.pause(call, deadline).await {

@@ -82,7 +82,7 @@ impl ChatStore for SqliteStore {
     fn chats(&self) -> Result<Vec<ChatRecord>, StoreError> {
         self.with(|connection| {
             connection
-                .prepare_cached(&format!("SELECT {COLUMNS} FROM chat ORDER BY name"))?
+                .prepare(&format!("SELECT {COLUMNS} FROM chat ORDER BY name"))?
                 .query_map([], record)?
                 .collect()
         })
@@ -134,7 +134,7 @@ impl ChatStore for SqliteStore {
 
 fn read(connection: &Connection, name: &str) -> rusqlite::Result<Option<ChatRecord>> {
     connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM chat WHERE name = ?1"))?
+        .prepare(&format!("SELECT {COLUMNS} FROM chat WHERE name = ?1"))?
         .query_row([name], record)
         .optional()
 }
@@ -159,7 +159,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<ChatRecord> {
 fn write(transaction: &Transaction<'_>, chat: &ChatRecord) -> rusqlite::Result<()> {
     let failures = &chat.failures;
     let replace = format!("REPLACE INTO chat ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
-    transaction.prepare_cached(&replace)?.execute(params![
+    transaction.prepare(&replace)?.execute(params![
         chat.name,
         chat.workspace,
         chat.build,
@@ -221,7 +221,10 @@ mod tests {
         assert_eq!(store.chat("ana").unwrap(), Some(written.clone()));
         assert_eq!(store.chats().unwrap(), [written]);
         assert!(store.is_own_build("b1").unwrap() && !store.is_own_build("b2").unwrap());
-        assert_eq!((store.restarts_since("w1", 100).unwrap(), store.restarts_since("w1", 101).unwrap()), (2, 1));
+        assert_eq!(
+            (store.restarts_since("w1", 100).unwrap(), store.restarts_since("w1", 101).unwrap()),
+            (2, 1)
+        );
         assert!(store.remove("ana").unwrap() && !store.remove("ana").unwrap());
     }
 

@@ -4,6 +4,8 @@
 //! and nothing kept between two calls. `wit/` is the contract; [`contract`] is the only file that knows the code
 //! generated from it. Everything compiles natively too, where the tests run against a scripted host.
 
+pub mod agent_select;
+pub mod build;
 pub mod contract;
 pub mod host;
 pub mod recovery;

@@ -1,0 +1,87 @@
+//! What a build's state means, and how to speak of it.
+
+use crate::contract::{Build, JobStatus, Provisioner, ReadError, Transition};
+
+/// The job has not ended. A status that is not known counts as that: posting against it would only collide.
+pub fn in_progress(build: &Build) -> bool {
+    !matches!(build.status, JobStatus::Succeeded | JobStatus::Failed | JobStatus::Canceled)
+}
+
+/// Did all of its work.
+pub fn succeeded(build: &Build) -> bool {
+    build.status == JobStatus::Succeeded
+}
+
+/// Ended early because somebody asked for it, whichever way its job ended.
+pub fn was_canceled(build: &Build) -> bool {
+    match build.status {
+        JobStatus::Canceled => true,
+        JobStatus::Failed => build.cancel_requested,
+        _ => false,
+    }
+}
+
+/// The workspace is stopped: the newest build is a stop, and it did its work.
+pub fn is_stopped(build: &Build) -> bool {
+    build.transition == Transition::Stop && succeeded(build)
+}
+
+/// The workspace is started, which says nothing of its agent.
+pub fn is_started(build: &Build) -> bool {
+    build.transition == Transition::Start && succeeded(build)
+}
+
+/// `start build 7`, for sentences.
+pub fn name(build: &Build) -> String {
+    format!("{} build {}", transition_name(&build.transition), build.number)
+}
+
+/// The control plane's word for a transition.
+pub fn transition_name(transition: &Transition) -> &str {
+    match transition {
+        Transition::Start => "start",
+        Transition::Stop => "stop",
+        Transition::Delete => "delete",
+        Transition::Unknown(other) => other,
+    }
+}
+
+/// How a build that did not succeed ended.
+pub fn failure(build: &Build) -> String {
+    let name = name(build);
+    match &build.error {
+        _ if was_canceled(build) => format!("{name} was canceled."),
+        Some(error) => format!("{name} failed: {error}"),
+        None => format!("{name} failed without saying why."),
+    }
+}
+
+/// Why a build that is still in progress has not ended, and that it may yet.
+pub fn unfinished(build: &Build) -> String {
+    let name = name(build);
+    match (&build.status, build.provisioner, build.queue_position) {
+        (JobStatus::Pending, Provisioner::Missing, _) => {
+            format!(
+                "{name} waits in the queue because no provisioner is there to take it; \
+                 it may still run when one appears."
+            )
+        }
+        (JobStatus::Pending, _, Some(position)) => {
+            format!("{name} is still in the queue, at place {position}, and may still run.")
+        }
+        (JobStatus::Pending, _, None) => format!("{name} is still in the queue and may still run."),
+        (JobStatus::Canceling, ..) => format!("{name} is being canceled and has not ended yet."),
+        _ => format!("{name} is still running and may still end well."),
+    }
+}
+
+/// Why a read gave nothing, to follow a colon.
+pub fn read_failure(error: &ReadError) -> String {
+    match error {
+        ReadError::Unauthorized => "the control plane does not accept this identity.".into(),
+        ReadError::Forbidden => "this user may not read it.".into(),
+        ReadError::NotFound => "it does not exist, or is hidden from this user.".into(),
+        ReadError::Unavailable(_) => "the control plane does not answer.".into(),
+        ReadError::Other(text) => text.clone(),
+    }
+}

@@ -1,0 +1,261 @@
+//! One tool call under way: reading, waiting, issuing, and giving way to other people's builds.
+//!
+//! Everything that ends the call early is an [`Outcome`] in the place of an error.
+
+use crate::build;
+use crate::contract::{
+    Binding, Build, BuildWait, Parameter, Policy, ReadError, Snapshot, Transition, TransitionError, WaitEnd,
+};
+use crate::host::Host;
+use crate::tools::names::has;
+use crate::tools::outcome::{Outcome, sentence};
+
+/// A call and what it has seen so far.
+pub struct Call<'a> {
+    pub host: &'a dyn Host,
+    pub policy: &'a Policy,
+    /// Whether reads ask for what would refuse a start.
+    pub check_start: bool,
+    /// The build that was last waited for without having been issued here.
+    pub awaited: Option<String>,
+    /// How often this call may still wait for somebody else, or decide again.
+    rounds: u32,
+    /// The newest build that was read. None: nothing was read yet.
+    seen: Option<String>,
+    /// A build was issued, so that the call has an effect to tell of.
+    issued: bool,
+}
+
+/// How a request for a build ended, other than by a refusal.
+pub enum Issued {
+    Accepted(Build),
+    /// Another build is newer or in progress; it is named if it could be read.
+    Other(Option<Build>),
+}
+
+impl<'a> Call<'a> {
+    pub fn new(host: &'a dyn Host, policy: &'a Policy) -> Self {
+        let rounds = policy.conflict_rounds;
+        Self { host, policy, check_start: false, awaited: None, rounds, seen: None, issued: false }
+    }
+
+    /// Reads the workspace. Whatever is not a workspace of this chat ends the call.
+    pub fn read(&mut self) -> Result<Snapshot, Outcome> {
+        match self.host.latest_build(self.check_start) {
+            Ok(Binding::Bound(snapshot)) => {
+                self.seen = Some(snapshot.latest.id.clone());
+                Ok(snapshot)
+            }
+            Ok(Binding::Unbound) if self.seen.is_none() => {
+                Err(Outcome::refused(format!("This chat has no workspace.{}", self.creation())))
+            }
+            Ok(Binding::Unbound | Binding::Rebound) => Err(self.rebound()),
+            Ok(Binding::Deleted) => Err(self.deleted()),
+            Err(error) => {
+                let text = format!("The workspace could not be read: {}", build::read_failure(&error));
+                match &self.seen {
+                    Some(seen) => Err(Outcome::failed(text).with("build_id", seen.as_str())),
+                    None => Err(Outcome::refused(text)),
+                }
+            }
+        }
+    }
+
+    /// Waits for whatever is in progress, until nothing is.
+    pub fn settle(&mut self, mut snapshot: Snapshot) -> Result<Snapshot, Outcome> {
+        while build::in_progress(&snapshot.latest) {
+            snapshot = self.wait_for_other(&snapshot.latest)?;
+        }
+        Ok(snapshot)
+    }
+
+    /// Waits for a build that this call did not issue, and reads the world again: what it then shows counts, whatever
+    /// became of the wait.
+    pub fn wait_for_other(&mut self, other: &Build) -> Result<Snapshot, Outcome> {
+        self.take_round(Some(other))?;
+        self.publish(other)?;
+        let wait = self.host.wait_for_build(&other.id, self.policy.build_limit_ms);
+        self.awaited = Some(other.id.clone());
+        let end = wait.as_ref().map(|wait| wait.end);
+        if end == Ok(WaitEnd::Interrupted) {
+            return Err(interrupted(other));
+        }
+        let snapshot = self.read()?;
+        if build::in_progress(&snapshot.latest) && !matches!(end, Ok(WaitEnd::Reached | WaitEnd::Gone)) {
+            return Err(not_ended(&snapshot.latest, wait.as_ref().err()));
+        }
+        Ok(snapshot)
+    }
+
+    /// Gives way to a build that came first: waits for it if it is in progress, and reads again.
+    pub fn give_way(&mut self, other: Option<Build>) -> Result<Snapshot, Outcome> {
+        match other {
+            Some(other) if build::in_progress(&other) => self.wait_for_other(&other),
+            other => {
+                self.take_round(other.as_ref())?;
+                self.read()
+            }
+        }
+    }
+
+    /// Asks for a build, on the strength of the build that was decided on.
+    pub fn issue(
+        &mut self,
+        to: Transition,
+        rests_on: &str,
+        parameters: &[Parameter],
+        template: Option<&str>,
+    ) -> Result<Issued, Outcome> {
+        let verb = build::transition_name(&to).to_owned();
+        match self.host.issue_transition(to, rests_on, parameters) {
+            Ok(build) => {
+                self.issued = true;
+                self.seen = Some(build.id.clone());
+                Ok(Issued::Accepted(build))
+            }
+            Err(TransitionError::Superseded(newer)) => Ok(Issued::Other(Some(newer))),
+            Err(TransitionError::Conflict(active)) => Ok(Issued::Other(active)),
+            Err(TransitionError::Rebound) => Err(self.rebound()),
+            Err(TransitionError::Interrupted) => {
+                let text = format!("The call was interrupted before a {verb} build was asked for.");
+                Err(Outcome::failed(text).with("interrupted", true))
+            }
+            Err(TransitionError::Expired) => {
+                let text = format!("The call is too old to ask for a {verb} build now. Call the tool again.");
+                Err(Outcome::failed(text).with("expired", true))
+            }
+            Err(TransitionError::Gone) => Err(self.deleted()),
+            Err(TransitionError::Unavailable(_)) => {
+                let text = format!("The control plane did not answer, and no {verb} build was made.");
+                Err(if self.issued { Outcome::failed(text) } else { Outcome::refused(text) })
+            }
+            Err(
+                TransitionError::Forbidden(refusal)
+                | TransitionError::Invalid(refusal)
+                | TransitionError::Policy(refusal)
+                | TransitionError::Other(refusal),
+            ) => Err(Outcome::failed_request(&refusal, template)),
+        }
+    }
+
+    /// Waits for a build that this call issued, until it has succeeded.
+    ///
+    /// Answers a sentence for the model if the chat or the workspace changed hands in the meantime.
+    pub fn finish(&mut self, own: &Build, limit_ms: u32) -> Result<Option<String>, Outcome> {
+        if let Err(outcome) = self.publish(own) {
+            return Err(outcome.adding(&format!("The {} goes on by itself.", build::name(own))));
+        }
+        let wait = self.host.wait_for_build(&own.id, limit_ms);
+        if wait.as_ref().is_ok_and(|wait| wait.end == WaitEnd::Interrupted) {
+            return Err(interrupted(own));
+        }
+        let fresh = self.host.latest_build(false);
+        let known = last_known(own, &wait, &fresh);
+        if build::succeeded(known) {
+            return Ok(change_of_hands(&fresh));
+        }
+        if build::in_progress(known) {
+            return Err(match &wait {
+                Ok(BuildWait { end: WaitEnd::Gone, .. }) => {
+                    let text = format!("The {} is gone from the control plane.", build::name(own));
+                    Outcome::failed(text).with("build_id", own.id.as_str())
+                }
+                wait => not_ended(known, wait.as_ref().err()),
+            });
+        }
+        Err(match own.transition {
+            Transition::Start => Outcome::failed_start(known),
+            _ => Outcome::failed_build(known),
+        })
+    }
+
+    /// A further sentence that names the tool to create a workspace with, if the chat has one.
+    fn creation(&self) -> String {
+        match self.policy.create_tool.as_deref().filter(|tool| has(self.policy, tool)) {
+            Some(tool) => format!(" Make one with {tool}."),
+            None => String::new(),
+        }
+    }
+
+    fn deleted(&self) -> Outcome {
+        let text = format!("The workspace of this chat was deleted.{}", self.creation());
+        if self.issued { Outcome::failed(text) } else { Outcome::refused(text) }
+    }
+
+    fn rebound(&self) -> Outcome {
+        let text = "This chat is not bound to the workspace any more; it was left as it is.";
+        let outcome = Outcome::failed(text).with("rebound", true);
+        match &self.seen {
+            Some(seen) => outcome.with("build_id", seen.as_str()),
+            None => outcome,
+        }
+    }
+
+    /// Lets the chat's listeners follow a build. It is no reason to fail when that cannot be written, but it is one
+    /// when the chat has gone elsewhere.
+    fn publish(&self, build: &Build) -> Result<(), Outcome> {
+        match self.host.publish_binding(&build.id) {
+            Ok(false) => Err(self.rebound().with("build_id", build.id.as_str())),
+            Ok(true) | Err(_) => Ok(()),
+        }
+    }
+
+    fn take_round(&mut self, other: Option<&Build>) -> Result<(), Outcome> {
+        if let Some(left) = self.rounds.checked_sub(1) {
+            self.rounds = left;
+            return Ok(());
+        }
+        let in_the_way = other.map_or_else(|| "another build".into(), build::name);
+        let text =
+            format!("Other builds keep coming first, now {in_the_way}; no further build was asked for.");
+        let outcome = Outcome::failed(text);
+        Err(match other.map(|other| &other.id).or(self.seen.as_ref()) {
+            Some(id) => outcome.with("build_id", id.as_str()),
+            None => outcome,
+        })
+    }
+}
+
+/// The row that was read after the wait counts more than the wait, but an end that was seen stays an end.
+fn last_known<'b>(
+    own: &'b Build,
+    wait: &'b Result<BuildWait, ReadError>,
+    fresh: &'b Result<Binding, ReadError>,
+) -> &'b Build {
+    let read = match fresh {
+        Ok(Binding::Bound(snapshot)) if snapshot.latest.id == own.id => Some(&snapshot.latest),
+        _ => None,
+    };
+    let waited = wait.as_ref().ok().and_then(|wait| wait.build.as_ref());
+    let candidates = [read, waited];
+    let ended = candidates.into_iter().flatten().find(|build| !build::in_progress(build));
+    ended.or(read).or(waited).unwrap_or(own)
+}
+
+fn change_of_hands(fresh: &Result<Binding, ReadError>) -> Option<String> {
+    match fresh {
+        Ok(Binding::Unbound | Binding::Rebound) => {
+            Some("This chat is not bound to the workspace any more; its binding was left as it is.".into())
+        }
+        Ok(Binding::Deleted) => Some("The workspace was deleted in the meantime.".into()),
+        Ok(Binding::Bound(_)) | Err(_) => None,
+    }
+}
+
+fn interrupted(build: &Build) -> Outcome {
+    let text =
+        format!("The call was interrupted while {} went on; it goes on by itself.", build::name(build));
+    Outcome::failed(text).with("interrupted", true).with("build_id", build.id.as_str())
+}
+
+fn not_ended(build: &Build, wait_error: Option<&ReadError>) -> Outcome {
+    let text = match wait_error {
+        Some(error) => format!(
+            "The wait for {} could not go on: {} The build itself goes on.",
+            build::name(build),
+            build::read_failure(error)
+        ),
+        None => format!("The time to wait is over. {}", sentence(&build::unfinished(build))),
+    };
+    Outcome::failed(text).with("build_id", build.id.as_str())
+}

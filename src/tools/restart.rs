@@ -1,0 +1,140 @@
+//! `restart_workspace`: stop, then start, as one call.
+
+use crate::build;
+use crate::contract::{FieldProblem, Parameter, Policy, Refusal, Snapshot, Transition};
+use crate::host::Host;
+use crate::tools::arguments::Arguments;
+use crate::tools::call::{Call, Issued};
+use crate::tools::condition::{self, Condition};
+use crate::tools::outcome::Outcome;
+use crate::tools::start::{bring_up, report, superseded};
+use crate::tools::stop::{OVERTAKEN, not_stopped};
+
+/// Stops and starts the workspace, and waits until its agent can be used.
+pub fn run(host: &dyn Host, policy: &Policy, arguments: &Arguments) -> Outcome {
+    let mut call = Call::new(host, policy);
+    call.check_start = true;
+    restart(&mut call, arguments).unwrap_or_else(|outcome| outcome)
+}
+
+fn restart(call: &mut Call, arguments: &Arguments) -> Result<Outcome, Outcome> {
+    let conditional = arguments.only_if_unreachable;
+    let mut snapshot = call.read()?;
+    if !conditional {
+        snapshot = call.settle(snapshot).map_err(not_restarted)?;
+    }
+    let name = snapshot.workspace_name.clone();
+    if let Some(refusal) = start_refusal(&snapshot, &arguments.parameters) {
+        let outcome = Outcome::failed_request(&refusal, snapshot.template.as_deref());
+        return Err(not_restarted(outcome.adding("Nothing was stopped.")));
+    }
+    let mut rests_on = snapshot.latest.id.clone();
+    if conditional {
+        match condition::look(call).map_err(not_restarted)? {
+            Condition::Holds(build) => rests_on = build,
+            Condition::Fails(reason) => return Ok(not_stopped(&snapshot, &reason).with("restarted", false)),
+        }
+    }
+    let stop = match !conditional && build::is_stopped(&snapshot.latest) {
+        true => Stop::NotNeeded { snapshot, since: rests_on },
+        false => stop(call, snapshot, rests_on, conditional)?,
+    };
+    match stop {
+        Stop::NotMade(outcome) => Ok(outcome),
+        Stop::NotNeeded { snapshot, since } => {
+            let started =
+                bring_up(call, snapshot, &arguments.parameters, Some(&since)).map_err(not_restarted)?;
+            Ok(report(call, &name, started).with("restarted", true))
+        }
+        Stop::Done(id) => {
+            call.check_start = false;
+            let snapshot = call.read().map_err(|outcome| down(outcome, &id))?;
+            let started = bring_up(call, snapshot, &arguments.parameters, Some(&id));
+            let started = started.map_err(|outcome| down(outcome, &id))?;
+            Ok(report(call, &name, started).with("restarted", true).with("stop_build_id", id))
+        }
+    }
+}
+
+/// How the first half ended.
+enum Stop {
+    /// This call's stop, of that id, succeeded.
+    Done(String),
+    /// The workspace is stopped already, or somebody else has started it after the build `since`.
+    NotNeeded { snapshot: Snapshot, since: String },
+    /// Nothing was stopped, and nothing is to be started.
+    NotMade(Outcome),
+}
+
+fn stop(
+    call: &mut Call,
+    mut snapshot: Snapshot,
+    rests_on: String,
+    conditional: bool,
+) -> Result<Stop, Outcome> {
+    loop {
+        let issued = call.issue(Transition::Stop, &rests_on, &[], snapshot.template.as_deref());
+        let other = match issued.map_err(not_restarted)? {
+            Issued::Accepted(own) => {
+                return match call.finish(&own, call.policy.restart_stop_limit_ms) {
+                    Ok(_) => Ok(Stop::Done(own.id)),
+                    Err(outcome) => Err(unfinished_stop(outcome, own.id)),
+                };
+            }
+            Issued::Other(_) if conditional => {
+                return Ok(Stop::NotMade(not_stopped(&snapshot, OVERTAKEN).with("restarted", false)));
+            }
+            Issued::Other(other) => other,
+        };
+        if let Some(other) = other.as_ref().filter(|other| other.transition != Transition::Start) {
+            return Err(not_restarted(superseded(other)));
+        }
+        snapshot = call.give_way(other).map_err(not_restarted)?;
+        // Somebody else's build: the second half tells a start that is the restart from what ends it.
+        if snapshot.latest.id != rests_on {
+            return Ok(Stop::NotNeeded { snapshot, since: rests_on });
+        }
+    }
+}
+
+/// What would refuse the start, given these parameters.
+fn start_refusal(snapshot: &Snapshot, parameters: &[Parameter]) -> Option<Refusal> {
+    if snapshot.dormant {
+        let message = "The workspace is dormant and cannot be started.".into();
+        return Some(Refusal { message, detail: None, validations: Vec::new(), template: None });
+    }
+    let refusal = snapshot.start_refusal.as_ref()?;
+    let is_given =
+        |problem: &&FieldProblem| parameters.iter().any(|parameter| parameter.name == problem.field);
+    let open: Vec<FieldProblem> =
+        refusal.validations.iter().filter(|problem| !is_given(problem)).cloned().collect();
+    let all_given = open.is_empty() && !refusal.validations.is_empty();
+    (!all_given).then(|| Refusal { validations: open, ..refusal.clone() })
+}
+
+/// The call ended before its stop was done. An error response stays what it is: nothing has happened at all.
+fn not_restarted(outcome: Outcome) -> Outcome {
+    match outcome.is_error() {
+        true => outcome,
+        false => outcome.with("restarted", false).with("stopped", false),
+    }
+}
+
+/// The call ended with its own stop still going on, or failed.
+fn unfinished_stop(outcome: Outcome, stop_build: String) -> Outcome {
+    not_restarted(outcome)
+        .with("started", false)
+        .with("stop_build_id", stop_build)
+        .adding("No start was asked for: the workspace is down if the stop still succeeds.")
+}
+
+/// The call ended after its stop and before a start was done: the workspace is down.
+fn down(outcome: Outcome, stop_build: &str) -> Outcome {
+    outcome
+        .structured()
+        .with("restarted", false)
+        .with("stopped", true)
+        .with("started", false)
+        .with("stop_build_id", stop_build)
+        .adding("The workspace was stopped by this call and is not up.")
+}

@@ -1,3 +1,5 @@
 //! host
 pub mod bindings;
 pub mod journal;
+#[cfg(feature = "local")]
+pub mod local;

@@ -9,9 +9,7 @@ wasmtime::component::bindgen!({
     additional_derives: [PartialEq, Eq, serde::Serialize, serde::Deserialize],
 });
 
-pub use exports::workspace_recovery::plugin::recovery::{
-    Action, Cause, Connection, Dial, Evidence, Verdict,
-};
+pub use exports::workspace_recovery::plugin::recovery::{Action, Cause, Connection, Dial, Evidence, Verdict};
 pub use exports::workspace_recovery::plugin::tools::{CallError, Tool, ToolResult};
 pub use workspace_recovery::plugin::types::{
     Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, FieldProblem, JobStatus, Lifecycle,

@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bindings::{
-    AgentWait, Agents, Binding, Build, BuildWait, CallError, Connection, Evidence, Parameter, Policy, ReadError,
-    Tool, ToolResult, Transition, TransitionError, Verdict,
+    AgentWait, Agents, Binding, Build, BuildWait, CallError, Connection, Evidence, Parameter, Policy,
+    ReadError, Tool, ToolResult, Transition, TransitionError, Verdict,
 };
 
 /// What a call runs: one export of the plugin with its arguments.

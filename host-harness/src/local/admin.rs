@@ -191,7 +191,8 @@ impl LocalAdmin {
     /// No such workspace (by name or id); or no answer.
     pub async fn set_dormant(&self, workspace: &str, dormant: bool) -> Result<(), AdminError> {
         let path = format!("/api/local/workspaces/{workspace}/dormant");
-        self.send::<serde_json::Value>(self.http.put(self.at(&path)).json(&json!({"dormant": dormant}))).await?;
+        self.send::<serde_json::Value>(self.http.put(self.at(&path)).json(&json!({"dormant": dormant})))
+            .await?;
         Ok(())
     }
 
@@ -219,10 +220,6 @@ impl LocalAdmin {
             return response.json().await.map_err(unreachable);
         }
         let refusal: Refusal = response.json().await.map_err(unreachable)?;
-        Err(AdminError::Refused {
-            status: status.as_u16(),
-            message: refusal.message,
-            detail: refusal.detail,
-        })
+        Err(AdminError::Refused { status: status.as_u16(), message: refusal.message, detail: refusal.detail })
     }
 }

@@ -62,7 +62,8 @@ pub(super) fn server_file(data_dir: &Path) -> PathBuf {
 /// Writes `value` as JSON to a file that only its owner can read, by rename.
 pub(super) fn write_private(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let unfinished = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(&serde_json::to_vec_pretty(value)?)?;
     fs::rename(unfinished, path)
 }

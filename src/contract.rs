@@ -5,7 +5,7 @@
 
 #[rustfmt::skip]
 #[expect(unsafe_code, reason = "the generated code passes values over the component's boundary")]
-#[allow(missing_docs, unused_imports, reason = "generated; the export macro is for WebAssembly alone")]
+#[allow(missing_docs, unused_imports, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated")]
 mod bindings;
 
 pub use bindings::exports::workspace_recovery::plugin::recovery::{

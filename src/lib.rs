@@ -13,3 +13,6 @@ pub mod tools;
 
 #[cfg(target_arch = "wasm32")]
 mod arena;
+
+#[cfg(test)]
+mod fake;

@@ -16,7 +16,7 @@ pub fn of(row: &Row, evidence: &Evidence, policy: &Policy, view: &View) -> (Vec<
         Action::AskUser => ask(&tools),
         Action::Start => start(&tools),
         Action::Restart => restart(&tools),
-        Action::ReconnectAgent => reconnect(row, view),
+        Action::ReconnectAgent => reconnect(view),
     };
     let message = [why, what].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
     (tools, message)
@@ -127,8 +127,7 @@ fn restart(tools: &[String]) -> String {
     }
 }
 
-fn reconnect(row: &Row, view: &View) -> String {
-    debug_assert_eq!(row.action, Action::ReconnectAgent);
+fn reconnect(view: &View) -> String {
     agent(view).map(|(agent, _)| external_guidance(agent)).unwrap_or_default().into()
 }
 

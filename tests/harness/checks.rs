@@ -40,7 +40,7 @@ fn garbage_is_not_webassembly() {
 fn a_truncated_or_damaged_component_is_invalid() {
     let whole = Handmade::default().component();
     assert!(matches!(refusal(&whole[..whole.len() / 2]).0, Refused::Invalid { .. }));
-    let mut damaged = whole.clone();
+    let mut damaged = whole;
     damaged[10] ^= 0xff;
     assert!(matches!(refusal(&damaged).0, Refused::Invalid { .. }));
 }

@@ -1,5 +1,8 @@
 //! The harness tests: plugins, the real one and hostile ones, run through the library.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+#![expect(clippy::duplicate_mod, reason = "the cases of the decision table exist with two sets of types")]
+
 mod bindings;
 mod cache;
 mod checks;
@@ -8,3 +11,5 @@ mod journal;
 mod sandbox;
 mod support;
 mod surface;
+mod tools;
+mod verdicts;

@@ -1,0 +1,92 @@
+//! The tools through the built component.
+
+use workspace_recovery::bindings::{
+    Binding, Build, BuildWait, JobStatus, Provisioner, Snapshot, Transition, WaitEnd,
+};
+use workspace_recovery::engine::Step;
+use workspace_recovery::journal::{Answer, Export, Journal, Output, Request};
+
+use crate::support::{engine, policy};
+
+#[test]
+fn the_component_lists_the_tools_without_asking_for_anything() {
+    let plugin = engine().load(guest_artifact::COMPONENT).unwrap();
+    let Step::Done(Output::ListTools(tools)) = plugin.step(&Export::ListTools, &Journal::new()).unwrap()
+    else {
+        panic!("list-tools asks for something");
+    };
+    let native = workspace_recovery_plugin::tools::list();
+    assert_eq!(format!("{tools:?}"), format!("{native:?}"));
+    assert_eq!(
+        tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(),
+        ["stop_workspace", "start_workspace", "restart_workspace"]
+    );
+}
+
+#[test]
+fn a_stop_goes_through_the_component_request_by_request() {
+    let plugin = engine().load(guest_artifact::COMPONENT).unwrap();
+    let export =
+        Export::CallTool { name: "stop_workspace".into(), arguments: String::new(), policy: policy() };
+    let stopped = || build(2, Transition::Stop, JobStatus::Succeeded);
+    let script = [
+        (
+            Request::LatestBuild { check_start: false },
+            latest(build(1, Transition::Start, JobStatus::Succeeded)),
+        ),
+        (
+            Request::IssueTransition { to: Transition::Stop, rests_on: "b1".into(), parameters: vec![] },
+            Answer::IssueTransition(Ok(build(2, Transition::Stop, JobStatus::Pending))),
+        ),
+        (Request::PublishBinding { build: "b2".into() }, Answer::PublishBinding(Ok(true))),
+        (
+            Request::WaitForBuild { build: "b2".into(), limit_ms: 600_000 },
+            Answer::WaitForBuild(Ok(BuildWait {
+                end: WaitEnd::Reached,
+                waited_ms: 5,
+                build: Some(stopped()),
+            })),
+        ),
+        (Request::LatestBuild { check_start: false }, latest(stopped())),
+    ];
+    let mut journal = Journal::new();
+    for (expected, answer) in script {
+        let Step::Request(request) = plugin.step(&export, &journal).unwrap() else {
+            panic!("done before {expected:?}")
+        };
+        assert_eq!(request, expected);
+        journal.append(request, answer, None).unwrap();
+    }
+    let Step::Done(Output::CallTool(Ok(result))) = plugin.step(&export, &journal).unwrap() else {
+        panic!("not done after the last answer");
+    };
+    assert_eq!(result.json, r#"{"build_id":"b2","stopped":true,"workspace_name":"dev"}"#);
+    assert!(!result.is_error);
+}
+
+fn latest(latest: Build) -> Answer {
+    Answer::LatestBuild(Ok(Binding::Bound(Snapshot {
+        workspace_name: "dev".into(),
+        template: None,
+        dormant: false,
+        latest,
+        start_refusal: None,
+    })))
+}
+
+fn build(number: u32, transition: Transition, status: JobStatus) -> Build {
+    Build {
+        id: format!("b{number}"),
+        number,
+        transition,
+        status,
+        cancel_requested: false,
+        ours: false,
+        queue_position: None,
+        provisioner: Provisioner::Unknown,
+        error: None,
+        error_code: None,
+        quota: None,
+        template_version: None,
+    }
+}

@@ -2,7 +2,6 @@
 //!
 //! `cargo bench -p workspace-recovery --no-default-features --features plugin` leaves out what is not measured.
 
-#![expect(missing_docs, reason = "criterion's macros make public functions without documentation")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that fails may panic")]
 
 use std::hint::black_box;
@@ -159,13 +158,11 @@ fn steps(c: &mut Criterion) {
     });
 
     let export = stop();
-    let worlds: [(&str, fn() -> World); 2] = [
-        ("stop call: issue, bind, wait for the own build", || {
-            World::new(Transition::Start, JobStatus::Succeeded)
-        }),
-        ("stop call: wait for another build first", || World::new(Transition::Start, JobStatus::Running)),
-    ];
-    for (name, world) in worlds {
+    for (name, status) in [
+        ("stop call: issue, bind, wait for the own build", JobStatus::Succeeded),
+        ("stop call: wait for another build first", JobStatus::Running),
+    ] {
+        let world = || World::new(Transition::Start, status.clone());
         let (output, journal) = run(&plugin, &export, world());
         println!(
             "{name}: {} steps, {} journal bytes, {output:?}",

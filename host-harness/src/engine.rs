@@ -31,7 +31,7 @@ pub use step::{HostFault, Step, StepError};
 
 use crate::bindings;
 use cache::Cache;
-use config::Slots;
+use config::{Slots, Ticker};
 use step::State;
 
 /// How an [`Engine`] is set up. `EngineOptions::default()` is right for most hosts.
@@ -67,6 +67,7 @@ struct Inner {
     linker: Linker<State>,
     options: EngineOptions,
     slots: Slots,
+    _ticker: Ticker,
     cache: Option<Cache>,
     /// A second engine, with backtraces. Made when a plugin traps unexpectedly for the first time.
     diagnosis: OnceLock<Option<Diagnosis>>,
@@ -132,12 +133,14 @@ impl Engine {
     /// engine.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
         let wasmtime = config::pooled(&options).and_then(|config| wasmtime::Engine::new(&config))?;
-        config::start_ticker(&wasmtime, options.step_deadline).map_err(wasmtime::Error::new)?;
+        let ticker = Ticker::start(&wasmtime, options.step_deadline).map_err(wasmtime::Error::new)?;
         let linker = linker(&wasmtime)?;
         let cache = options.cache_dir.as_deref().and_then(|folder| Cache::open(folder, &wasmtime));
         let slots = Slots::new(options.concurrent_steps);
         let diagnosis = OnceLock::new();
-        Ok(Self { inner: Arc::new(Inner { wasmtime, linker, options, slots, cache, diagnosis }) })
+        Ok(Self {
+            inner: Arc::new(Inner { wasmtime, linker, options, slots, _ticker: ticker, cache, diagnosis }),
+        })
     }
 
     /// Checks a component, compiles it (or takes the compiled form from the cache) and prepares it for stepping.

@@ -244,6 +244,18 @@ fn nothing_survives_from_one_step_to_the_next() {
 }
 
 #[test]
+fn a_nan_has_the_same_bits_on_every_machine() {
+    // The processors of x86 make a negative one here, those of ARM a positive one.
+    let nan = "(i32.reinterpret_f32 (f32.div (local.get $x) (local.get $x)))";
+    let body = format!(
+        "(local $x f32) (local.set $x (f32.convert_i32_s (i32.sub (local.get 1) (i32.const 5))))
+         (i32.ne {nan} (i32.const 0x7fc00000))"
+    );
+    let plugin = Handmade { check_connection: &body, ..Handmade::default() }.load();
+    assert_eq!(step(&plugin), Ok(Step::Done(Output::CheckConnection(Connection::Reuse))));
+}
+
+#[test]
 fn more_threads_than_slots_wait_for_their_turn() {
     let engine = Engine::new(EngineOptions { concurrent_steps: 2, ..EngineOptions::default() }).unwrap();
     let plugin = engine.load(&Handmade::default().component()).unwrap();

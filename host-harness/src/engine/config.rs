@@ -1,6 +1,8 @@
 //! How wasmtime is set up, and what runs beside it: the deadline's ticker and the slots of the pool.
 
+use std::convert::Infallible;
 use std::num::NonZeroUsize;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -77,20 +79,28 @@ fn common() -> Config {
     config
 }
 
-/// Starts the thread that counts the engine's epoch up. It holds the engine weakly and ends with it.
-pub(super) fn start_ticker(engine: &wasmtime::Engine, deadline: Duration) -> std::io::Result<()> {
-    let engine = engine.weak();
-    let tick = deadline / TICKS_PER_DEADLINE;
-    let run = move || {
-        loop {
-            std::thread::sleep(tick);
-            match engine.upgrade() {
-                Some(engine) => engine.increment_epoch(),
-                None => return,
+/// The thread that counts the engine's epoch up. It ends when this is dropped.
+pub(super) struct Ticker {
+    /// Never sent on: the thread sees that it is gone.
+    _alive: Sender<Infallible>,
+}
+
+impl Ticker {
+    pub(super) fn start(engine: &wasmtime::Engine, deadline: Duration) -> std::io::Result<Self> {
+        // Weakly: a step that still runs keeps the engine, this thread must not.
+        let engine = engine.weak();
+        let tick = deadline / TICKS_PER_DEADLINE;
+        let (alive, dropped) = mpsc::channel();
+        let run = move || {
+            while dropped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
+                if let Some(engine) = engine.upgrade() {
+                    engine.increment_epoch();
+                }
             }
-        }
-    };
-    std::thread::Builder::new().name("plugin-deadlines".into()).spawn(run).map(drop)
+        };
+        std::thread::Builder::new().name("plugin-deadlines".into()).spawn(run)?;
+        Ok(Self { _alive: alive })
+    }
 }
 
 /// The pool's slots. A step takes one while it runs, so that a pool that is in use is waited for instead of failing.

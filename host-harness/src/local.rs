@@ -295,6 +295,7 @@ impl LocalControlPlane {
         if tokio::time::timeout(SHUTDOWN_GRACE, &mut self.server).await.is_err() {
             self.server.abort();
         }
+        // Last, so that no build can start another one.
         if self.state.options.stop_agents_on_exit {
             processes::end_all(&self.state).await;
         }

@@ -44,9 +44,13 @@ async fn a_killed_agent_reads_disconnected_at_once_while_its_workspace_reads_run
     let workspace = plane.ready_workspace().await;
     plane.signal(&workspace, AgentSignal::Kill).await;
     let killed = Instant::now();
-    let agent = plane.agent_until(&workspace, "disconnected", |agent| agent["status"] == "disconnected").await;
+    let agent =
+        plane.agent_until(&workspace, "disconnected", |agent| agent["status"] == "disconnected").await;
     assert!(killed.elapsed() < timings().heartbeat * 5, "{:?}", killed.elapsed());
-    assert!(seconds(&agent["disconnected_at"]) > seconds(&agent["last_connected_at"]), "recorded, not inferred");
+    assert!(
+        seconds(&agent["disconnected_at"]) > seconds(&agent["last_connected_at"]),
+        "recorded, not inferred"
+    );
     assert_eq!(agent["lifecycle_state"], "ready");
     assert_eq!(agent["health"]["healthy"], false);
     let read = plane.read(&workspace).await;
@@ -63,7 +67,8 @@ async fn a_hung_agent_reads_connected_for_one_to_two_heartbeats_more() {
     plane.signal(&workspace, AgentSignal::Stop).await;
     let hung = Instant::now();
     let before = plane.agent(&workspace).await;
-    let agent = plane.agent_until(&workspace, "disconnected", |agent| agent["status"] == "disconnected").await;
+    let agent =
+        plane.agent_until(&workspace, "disconnected", |agent| agent["status"] == "disconnected").await;
     let took = hung.elapsed();
     assert!(took >= heartbeat && took < heartbeat * 2 + Duration::from_secs(2), "{took:?}");
     let moved = seconds(&agent["last_connected_at"]) - seconds(&before["last_connected_at"]);
@@ -84,7 +89,9 @@ async fn an_agent_that_came_back_reads_connected_with_its_old_disconnect_until_t
     let back = plane.agent_until(&workspace, "connected", |agent| agent["status"] == "connected").await;
     assert_eq!(back["disconnected_at"], gone["disconnected_at"]);
     plane
-        .agent_until(&workspace, "the old disconnect is cleared", |agent| agent.get("disconnected_at").is_none())
+        .agent_until(&workspace, "the old disconnect is cleared", |agent| {
+            agent.get("disconnected_at").is_none()
+        })
         .await;
     process.kill().unwrap();
     process.wait().unwrap();
@@ -108,7 +115,8 @@ async fn an_agent_killed_soon_after_it_came_back_reads_connected_until_it_is_inf
         agent["status"] == "connected" && agent["disconnected_at"] == gone["disconnected_at"]
     })
     .await;
-    let agent = plane.agent_until(&workspace, "disconnected", |agent| agent["status"] == "disconnected").await;
+    let agent =
+        plane.agent_until(&workspace, "disconnected", |agent| agent["status"] == "disconnected").await;
     assert_eq!(agent["disconnected_at"], agent["last_connected_at"], "inferred");
     assert!(killed.elapsed() < inactive + Duration::from_secs(2));
     plane.end().await;
@@ -147,7 +155,8 @@ async fn an_agent_told_to_end_shuts_down_and_reads_off() {
     let workspace = plane.ready_workspace().await;
     let pid = pid_of(&plane, &id(&plane.agent(&workspace).await));
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::TERM).unwrap();
-    let agent = plane.agent_until(&workspace, "disconnected", |agent| agent["status"] == "disconnected").await;
+    let agent =
+        plane.agent_until(&workspace, "disconnected", |agent| agent["status"] == "disconnected").await;
     assert_eq!(agent["lifecycle_state"], "off");
     assert_eq!(agent["health"]["healthy"], false);
     until("its process is gone", SOON, async || (!lives(pid)).then_some(())).await;

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use workspace_recovery::local::{
-    AgentSpec, BuildSpec, LocalTimings, OnCancel, ParameterSpec, TemplateSpec, VersionSpec,
+    AgentSignal, AgentSpec, BuildSpec, LocalTimings, OnCancel, ParameterSpec, TemplateSpec, VersionSpec,
 };
 
 use super::support::*;
@@ -43,7 +43,11 @@ async fn a_stop_ends_the_agent_process_and_a_start_makes_a_new_agent() {
     assert_eq!(stop["status"], "stopped");
     assert!(!lives(pid), "gone before the build has ended");
     assert_eq!(agents_of(&plane.read(&workspace).await), Vec::<Value>::new());
-    assert_eq!(plane.get(&format!("/api/v2/workspaceagents/{old}")).await.status, 200, "still readable by id");
+    assert_eq!(
+        plane.get(&format!("/api/v2/workspaceagents/{old}")).await.status,
+        200,
+        "still readable by id"
+    );
 
     plane.built(&workspace, "start").await;
     let new = plane.agent_until(&workspace, "ready", |agent| agent["lifecycle_state"] == "ready").await;
@@ -174,7 +178,8 @@ async fn a_failed_stop_hides_the_agent_that_goes_on_and_the_next_stop_ends_it() 
     let plane = Plane::start().await;
     let failure = Some("container is in use".to_owned());
     let code = Some("SOME_CODE".to_owned());
-    let template = plane.template(stops(BuildSpec { failure, error_code: code, ..BuildSpec::default() })).await;
+    let template =
+        plane.template(stops(BuildSpec { failure, error_code: code, ..BuildSpec::default() })).await;
     let workspace = plane.workspace(&template).await;
     let agent = plane.agent_until(&workspace, "connected", |agent| agent["status"] == "connected").await;
     let agent = agent["id"].as_str().unwrap().to_owned();
@@ -214,8 +219,12 @@ async fn only_some_answers_say_that_no_provisioner_can_take_a_build() {
     let plane = Plane::start().await;
     let workspace = plane.workspace("shell").await;
     plane.admin().set_provisioners(0).await.unwrap();
-    let posted = plane.post(&format!("/api/v2/workspaces/{workspace}/builds"), json!({"transition": "stop"})).await;
-    assert_eq!(posted.body["matched_provisioners"], json!({"count": 0, "available": 0, "most_recently_seen": null}));
+    let posted =
+        plane.post(&format!("/api/v2/workspaces/{workspace}/builds"), json!({"transition": "stop"})).await;
+    assert_eq!(
+        posted.body["matched_provisioners"],
+        json!({"count": 0, "available": 0, "most_recently_seen": null})
+    );
     let read = plane.read(&workspace).await;
     assert_eq!(job_status(&read["latest_build"]), "pending");
     assert_eq!(read["latest_build"]["job"]["queue_position"], 0);
@@ -233,14 +242,18 @@ async fn a_waiting_build_shows_its_place_and_its_provisioners_but_not_where_it_i
     let busy = plane.workspace(&template).await;
     let waiting = plane.workspace(&template).await;
     running(&plane, &plane.build(&busy, "stop").await).await;
-    let posted = plane.post(&format!("/api/v2/workspaces/{waiting}/builds"), json!({"transition": "stop"})).await;
+    let posted =
+        plane.post(&format!("/api/v2/workspaces/{waiting}/builds"), json!({"transition": "stop"})).await;
     assert_eq!(posted.body["matched_provisioners"]["available"], 1);
     assert_eq!(posted.body["job"]["queue_position"], 0, "not known yet");
     let latest = plane.read(&waiting).await["latest_build"].clone();
     assert_eq!((&latest["job"]["queue_position"], &latest["job"]["queue_size"]), (&1.into(), &1.into()));
     assert_eq!(latest["matched_provisioners"]["available"], 1);
     let by_id = plane.get(&format!("/api/v2/workspacebuilds/{}", latest["id"].as_str().unwrap())).await.body;
-    assert_eq!(by_id["matched_provisioners"], json!({"count": 0, "available": 0, "most_recently_seen": null}));
+    assert_eq!(
+        by_id["matched_provisioners"],
+        json!({"count": 0, "available": 0, "most_recently_seen": null})
+    );
     let list = plane.get(&format!("/api/v2/workspaces/{waiting}/builds")).await.body;
     assert_eq!(list[0]["matched_provisioners"]["available"], 1);
     plane.end().await;
@@ -319,9 +332,7 @@ async fn a_missing_parameter_is_refused_in_the_way_of_its_template() {
         let newer = plane.admin().add_version(&template, &newer, true).await.unwrap();
         assert_eq!(plane.read(&workspace).await["outdated"], true);
         let path = format!("/api/v2/workspaces/{workspace}/builds");
-        let with = |values: Value| {
-            json!({"transition": "start", "template_version_id": newer, "rich_parameter_values": values})
-        };
+        let with = |values: Value| json!({"transition": "start", "template_version_id": newer, "rich_parameter_values": values});
 
         let missing = plane.post(&path, with(json!([]))).await;
         assert_eq!(missing.status, 400);
@@ -394,13 +405,30 @@ async fn a_hung_agent_with_a_script_that_ignores_sigterm_is_ended_by_a_stop_all_
     let agent = plane.agent_until(&workspace, "starting", |a| a["lifecycle_state"] == "starting").await;
     let agent_pid = pid_of(&plane, agent["id"].as_str().unwrap());
     let file = plane.folder().join("homes").join(&workspace).join("script-pid");
-    let script_pid: u32 = until("the script runs", SOON, async || {
-        std::fs::read_to_string(&file).ok()?.trim().parse().ok()
-    })
-    .await;
-    plane.signal(&workspace, workspace_recovery::local::AgentSignal::Stop).await;
+    let script_pid: u32 =
+        until("the script runs", SOON, async || std::fs::read_to_string(&file).ok()?.trim().parse().ok())
+            .await;
+    plane.signal(&workspace, AgentSignal::Stop).await;
     assert_eq!(plane.built(&workspace, "stop").await["status"], "stopped");
     assert!(!lives(agent_pid));
+    until("the script is gone", SOON, async || (!lives(script_pid)).then_some(())).await;
+    plane.end().await;
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_startup_script_of_an_agent_that_was_killed() {
+    let plane = Plane::start().await;
+    let script = "cat; echo $$ > script-pid; sleep 3600".to_owned();
+    let spec = AgentSpec { startup_script: script, ..AgentSpec::default() };
+    let workspace = plane.workspace(&plane.template(version(vec![spec])).await).await;
+    let file = plane.folder().join("homes").join(&workspace).join("script-pid");
+    let script_pid: u32 =
+        until("the script runs", SOON, async || std::fs::read_to_string(&file).ok()?.trim().parse().ok())
+            .await;
+    plane.signal(&workspace, AgentSignal::Kill).await;
+    plane.agent_until(&workspace, "disconnected", |agent| agent["status"] == "disconnected").await;
+    assert!(lives(script_pid), "only the agent was killed");
+    assert_eq!(plane.built(&workspace, "stop").await["status"], "stopped");
     until("the script is gone", SOON, async || (!lives(script_pid)).then_some(())).await;
     plane.end().await;
 }

@@ -13,8 +13,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use workspace_recovery::local::{
-    AgentCommand, AgentSignal, AgentSpec, LocalAdmin, LocalControlPlane, LocalOptions, LocalTimings, TemplateSpec,
-    VersionSpec,
+    AgentCommand, AgentSignal, AgentSpec, LocalAdmin, LocalControlPlane, LocalOptions, LocalTimings,
+    TemplateSpec, VersionSpec,
 };
 
 /// How much shorter than real the intervals are.

@@ -20,7 +20,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use admin::{AdminError, AgentSignal, CreatedTemplate, CreatedWorkspace, LocalAdmin, SignalledAgent};
+pub use admin::{
+    AdminError, AgentSignal, CreatedTemplate, CreatedWorkspace, ListedWorkspace, LocalAdmin, SignalledAgent,
+};
 pub use model::{AgentSpec, BuildSpec, OnCancel, ParameterSpec, TemplateSpec, VersionSpec};
 pub use server_file::Endpoint;
 
@@ -295,6 +297,7 @@ impl LocalControlPlane {
         if tokio::time::timeout(SHUTDOWN_GRACE, &mut self.server).await.is_err() {
             self.server.abort();
         }
+        // Last, so that no build can start another one.
         if self.state.options.stop_agents_on_exit {
             processes::end_all(&self.state).await;
         }

@@ -69,7 +69,7 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
 
     let (report, reports) = mpsc::unbounded_channel();
     let terminals = Terminals::new(config.clone());
-    let script = StartupScript::start(&config, report.clone());
+    let script = StartupScript::start(&folder, &config, report.clone());
     let connected = connection::keep(config.clone(), reports, terminals.clone());
     tokio::pin!(connected);
     tokio::select! {

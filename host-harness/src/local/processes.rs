@@ -4,14 +4,14 @@
 //! the agent finds it too, and a process id that the system has given to somebody else is never signalled.
 
 use std::collections::HashMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use super::LocalError;
 use super::db::agents::Agent;
 use super::server_file::{make_private_folder, write_private};
 use super::state::State;
-use super::wire::{AgentConfig, config_file, pid_file};
+use super::wire::{AgentConfig, config_file, locked_pid, pid_file, script_file};
 
 /// How often a process that should end is looked at.
 const LOOK: Duration = Duration::from_millis(10);
@@ -130,8 +130,17 @@ pub(super) async fn terminated() {
     }
 }
 
-/// SIGTERM, time to end, SIGKILL. A hung process is woken so that it can take the first.
+/// Ends agents, and the startup scripts of agents that died without ending them.
 async fn end_folders(state: &State, folders: &[PathBuf]) {
+    end_agents(state, folders).await;
+    for group in folders.iter().filter_map(|folder| locked_pid(&script_file(folder))) {
+        // It may have ended in this moment.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// SIGTERM, time to end, SIGKILL. A hung process is woken so that it can take the first.
+async fn end_agents(state: &State, folders: &[PathBuf]) {
     for signals in [&[Signal::TERM, Signal::CONT][..], &[Signal::KILL]] {
         for pid in folders.iter().filter_map(|folder| alive(state, folder)) {
             for signal in signals {
@@ -158,13 +167,7 @@ fn alive(state: &State, folder: &Path) -> Option<Pid> {
     if let Some(pid) = state.children.lock().get(folder) {
         return Some(*pid);
     }
-    let path = pid_file(folder);
-    let file = File::open(&path).ok()?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {}
-        Ok(()) | Err(TryLockError::Error(_)) => return None,
-    }
-    Pid::from_raw(fs::read_to_string(&path).ok()?.parse().ok()?)
+    locked_pid(&pid_file(folder))
 }
 
 fn folder_of(state: &State, agent: &Agent) -> PathBuf {

@@ -6,9 +6,11 @@
 //! with a JSON [`TerminalInput`] to the agent. A close frame from the agent means that the command has ended; an end
 //! without one means that the agent is gone.
 
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::model::Lifecycle;
@@ -92,4 +94,18 @@ pub(super) fn config_file(folder: &Path) -> PathBuf {
 /// Locked by the agent process for as long as it lives; holds its process id.
 pub(super) fn pid_file(folder: &Path) -> PathBuf {
     folder.join("pid")
+}
+
+/// Locked by the startup script for as long as it lives, even without its agent; holds the id of its process group.
+pub(super) fn script_file(folder: &Path) -> PathBuf {
+    folder.join("script")
+}
+
+/// The process id in a file, if a process still keeps the file locked. The lock goes with the process, so an id that the
+/// system has given to somebody else is never taken for it.
+pub(super) fn locked_pid(path: &Path) -> Option<Pid> {
+    match File::open(path).ok()?.try_lock() {
+        Err(TryLockError::WouldBlock) => Pid::from_raw(fs::read_to_string(path).ok()?.trim().parse().ok()?),
+        Ok(()) | Err(TryLockError::Error(_)) => None,
+    }
 }

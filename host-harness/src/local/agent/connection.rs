@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -48,8 +49,25 @@ pub(super) async fn keep(
             End::Retired | End::Said => return,
             End::Lost => {}
         }
-        tokio::time::sleep(wait).await;
+        if !pause(wait, &mut reports, &mut unsent).await {
+            return;
+        }
         wait = (wait * 2).min(config.reconnect_most);
+    }
+}
+
+/// Waits before the next attempt. False: the agent is ending, and there is nobody to tell.
+async fn pause(wait: Duration, reports: &mut UnboundedReceiver<FromAgent>, unsent: &mut Unsent) -> bool {
+    let paused = tokio::time::sleep(wait);
+    tokio::pin!(paused);
+    loop {
+        tokio::select! {
+            () = &mut paused => return true,
+            report = reports.recv() => match report {
+                Some(report) => unsent.add(report),
+                None => return false,
+            },
+        }
     }
 }
 
@@ -61,13 +79,23 @@ struct Unsent {
     lifecycle: Option<Lifecycle>,
 }
 
+impl Unsent {
+    fn add(&mut self, report: FromAgent) {
+        if let FromAgent::Lifecycle { state } = report {
+            self.lifecycle = Some(state);
+        }
+        self.queue.push_back(report);
+    }
+}
+
 async fn session(
     mut socket: Socket,
     reports: &mut UnboundedReceiver<FromAgent>,
     unsent: &mut Unsent,
     terminals: &Terminals,
 ) -> End {
-    if let Some(state) = unsent.lifecycle {
+    let waits = unsent.queue.iter().any(|report| matches!(report, FromAgent::Lifecycle { .. }));
+    if let (Some(state), false) = (unsent.lifecycle, waits) {
         unsent.queue.push_front(FromAgent::Lifecycle { state });
     }
     loop {
@@ -80,12 +108,7 @@ async fn session(
         }
         tokio::select! {
             report = reports.recv() => match report {
-                Some(report) => {
-                    if let FromAgent::Lifecycle { state } = report {
-                        unsent.lifecycle = Some(state);
-                    }
-                    unsent.queue.push_back(report);
-                }
+                Some(report) => unsent.add(report),
                 None => {
                     // The process ends right after: whether the server took leave makes no difference.
                     let _ = socket.close(None).await;

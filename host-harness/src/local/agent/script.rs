@@ -1,5 +1,8 @@
 //! The startup script of an agent, and what is reported of it.
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::super::model::Lifecycle;
-use super::super::wire::{AgentConfig, FromAgent, LogLevel};
+use super::super::wire::{AgentConfig, FromAgent, LogLevel, script_file};
 
 type Reports = UnboundedSender<FromAgent>;
 
@@ -24,21 +27,13 @@ pub(super) struct StartupScript {
 
 impl StartupScript {
     /// Starts it and reports `starting`, its output, and how it ended. Without a script the agent is ready at once.
-    pub fn start(config: &AgentConfig, reports: Reports) -> Self {
+    pub fn start(folder: &Path, config: &AgentConfig, reports: Reports) -> Self {
         lifecycle(&reports, Lifecycle::Starting);
         if config.startup_script.is_empty() {
             lifecycle(&reports, Lifecycle::Ready);
             return Self { group: None, follow: None };
         }
-        let child = Command::new("/bin/sh")
-            .args(["-c", &config.startup_script])
-            .current_dir(&config.home)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn();
-        match child {
+        match spawn(&script_file(folder), config) {
             Ok(child) => {
                 let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
                 let limit = Duration::from_secs(config.script_timeout_seconds.into());
@@ -65,6 +60,24 @@ impl StartupScript {
             follow.abort();
         }
     }
+}
+
+/// The script keeps a locked file as its standard input, by which it is found after its agent has died. To the script it
+/// looks empty.
+fn spawn(found_by: &Path, config: &AgentConfig) -> io::Result<Child> {
+    let mut found = File::options().read(true).write(true).create(true).truncate(true).open(found_by)?;
+    found.lock()?;
+    let child = Command::new("/bin/sh")
+        .args(["-c", &config.startup_script])
+        .current_dir(&config.home)
+        .stdin(found.try_clone()?)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    // Shared with the script: what is written here is behind its position too.
+    write!(found, "{}", child.id().unwrap_or_default())?;
+    Ok(child)
 }
 
 /// Passes the output on, and reports the end, or that the end is late. A late script goes on.

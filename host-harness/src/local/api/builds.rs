@@ -18,6 +18,7 @@ use super::super::model::{JobStatus, Transition};
 use super::super::state::State;
 use super::problem::{Answer, Problem, body, id};
 use super::render::{self, Place};
+use super::search::Page;
 use super::{known_user, parameters};
 
 /// The reasons that a start may give.
@@ -73,11 +74,16 @@ pub(super) async fn by_number(
     Ok(Json(render::build(&state, &db, &build, Place::Elsewhere)?))
 }
 
-pub(super) async fn list(Shared(state): Shared<Arc<State>>, Path(key): Path<String>) -> Answer {
+pub(super) async fn list(
+    Shared(state): Shared<Arc<State>>,
+    Path(key): Path<String>,
+    Query(page): Query<Page>,
+) -> Answer {
+    let page = page.check()?;
     let db = state.db.get();
     let workspace = workspace(&db, &key)?;
     let mut builds = Vec::new();
-    for build in Build::of_workspace(&db, &workspace.id)? {
+    for build in page.of(Build::of_workspace(&db, &workspace.id)?) {
         builds.push(render::build(&state, &db, &build, Place::Elsewhere)?);
     }
     Ok(Json(builds.into()))

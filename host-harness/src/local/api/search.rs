@@ -1,5 +1,6 @@
-//! The search of the workspace list: words and `key:value` filters.
+//! The search of the workspace list, by words and `key:value` filters, and the pages of lists.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::USER;
@@ -63,4 +64,42 @@ impl Search {
             _ => workspace["dormant_at"].is_string() == (value == "true"),
         })
     }
+}
+
+/// Which part of a list is wanted, as it came.
+#[derive(Deserialize)]
+pub(super) struct Page {
+    limit: Option<String>,
+    offset: Option<String>,
+}
+
+/// Which part of a list is wanted.
+pub(super) struct CheckedPage {
+    limit: usize,
+    offset: usize,
+}
+
+impl Page {
+    pub fn check(&self) -> Result<CheckedPage, Problem> {
+        // A limit of 0 is none.
+        let limit = match number("limit", self.limit.as_deref())? {
+            0 => usize::MAX,
+            limit => limit,
+        };
+        Ok(CheckedPage { limit, offset: number("offset", self.offset.as_deref())? })
+    }
+}
+
+impl CheckedPage {
+    pub fn of<T>(&self, list: Vec<T>) -> Vec<T> {
+        list.into_iter().skip(self.offset).take(self.limit).collect()
+    }
+}
+
+fn number(field: &str, value: Option<&str>) -> Result<usize, Problem> {
+    let Some(value) = value else { return Ok(0) };
+    value
+        .parse::<u32>()
+        .map(|number| number as usize)
+        .map_err(|error| Problem::invalid(field, format!("\"{value}\" is not a number from 0 on: {error}")))
 }

@@ -18,7 +18,7 @@ use super::super::model::Transition;
 use super::super::state::State;
 use super::problem::{Answer, Problem, body, id};
 use super::render::{self, Place};
-use super::search::Search;
+use super::search::{Page, Search};
 use super::{known_user, parameters};
 
 #[derive(Deserialize)]
@@ -46,8 +46,6 @@ pub(super) struct Dormant {
 pub(super) struct List {
     #[serde(default)]
     q: String,
-    limit: Option<String>,
-    offset: Option<String>,
 }
 
 /// A workspace that can be seen by its id: 410 if it was deleted, unless deleted ones are asked for.
@@ -82,10 +80,13 @@ pub(super) async fn by_name(
     Ok(Json(render::workspace(&state, &db, &workspace, Place::Elsewhere)?))
 }
 
-pub(super) async fn list(Shared(state): Shared<Arc<State>>, Query(query): Query<List>) -> Answer {
+pub(super) async fn list(
+    Shared(state): Shared<Arc<State>>,
+    Query(query): Query<List>,
+    Query(page): Query<Page>,
+) -> Answer {
     let search = Search::parse(&query.q)?;
-    let limit = number("limit", query.limit.as_deref())?;
-    let offset = number("offset", query.offset.as_deref())?;
+    let page = page.check()?;
     let db = state.db.get();
     let mut found = Vec::new();
     for workspace in Workspace::all(&db)? {
@@ -95,18 +96,7 @@ pub(super) async fn list(Shared(state): Shared<Arc<State>>, Query(query): Query<
         }
     }
     let count = found.len();
-    // A limit of 0 is none.
-    let limit = if limit == 0 { count } else { limit };
-    let page: Vec<_> = found.into_iter().skip(offset).take(limit).collect();
-    Ok(Json(json!({"workspaces": page, "count": count})))
-}
-
-fn number(field: &str, value: Option<&str>) -> Result<usize, Problem> {
-    let Some(value) = value else { return Ok(0) };
-    value
-        .parse::<u32>()
-        .map(|number| number as usize)
-        .map_err(|error| Problem::invalid(field, format!("\"{value}\" is not a number from 0 on: {error}")))
+    Ok(Json(json!({"workspaces": page.of(found), "count": count})))
 }
 
 pub(super) async fn create(

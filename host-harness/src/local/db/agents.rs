@@ -77,11 +77,15 @@ impl Agent {
             .collect()
     }
 
-    /// Those whose process was never started: the server died between the build and that.
+    /// Those whose process was never started: the server died between the build and that. Agents that a deleted workspace
+    /// got are on paper only.
     pub fn unspawned(db: &Connection) -> rusqlite::Result<Vec<Self>> {
-        db.prepare("SELECT * FROM agents WHERE NOT spawned AND NOT retired")?
-            .query_map([], Self::read)?
-            .collect()
+        db.prepare(
+            "SELECT * FROM agents WHERE NOT spawned AND NOT retired
+             AND workspace_id IN (SELECT id FROM workspaces WHERE NOT deleted)",
+        )?
+        .query_map([], Self::read)?
+        .collect()
     }
 
     pub fn set_spawned(&self, db: &Connection) -> rusqlite::Result<()> {

@@ -23,7 +23,6 @@ enum Exit {
     Done,
     Failed,
     Usage,
-    Unreachable,
     Interrupted,
     /// `exec`: the command's own code, or one of 123 to 125.
     Command(u8),
@@ -35,7 +34,6 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
-            Exit::Unreachable => 3,
             Exit::Interrupted => 130,
             Exit::Command(code) => code,
         })
@@ -53,7 +51,11 @@ pub fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let failed = if matches!(cli.command, Command::Exec(_)) { Exit::Command(chats::EXEC_FAILED) } else { Exit::Failed };
+    let failed = if matches!(cli.command, Command::Exec(_)) {
+        Exit::Command(chats::EXEC_FAILED)
+    } else {
+        Exit::Failed
+    };
     let exit = runtime.block_on(run(cli)).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         failed
@@ -70,7 +72,9 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Demo(args) => demo::run(&place, output, args.real_timings).await,
         Command::Local(LocalCommand::Serve { port }) => local::serve(&place, output, port).await,
         Command::Workspace(command) => workspaces::run(&place, output, command).await,
-        Command::Chat(ChatCommand::Bind { name, workspace }) => chats::bind(&place, output, &name, &workspace).await,
+        Command::Chat(ChatCommand::Bind { name, workspace }) => {
+            chats::bind(&place, output, &name, &workspace).await
+        }
         Command::Chat(ChatCommand::List) => chats::list(&place, output).await,
         Command::Exec(args) => chats::exec(&place, output, args).await,
         Command::Call(args) => chats::call(&place, output, args).await,

@@ -15,7 +15,10 @@
 //! - [`store`]: what is remembered of chats, in memory or in a SQLite file (feature `store`).
 //! - [`policy`]: every time constant.
 //! - [`clock`]: the host's wall clock.
-#![cfg_attr(feature = "local", doc = "- [`local`]: a control plane on this machine, with real agent processes.")]
+#![cfg_attr(
+    feature = "local",
+    doc = "- [`local`]: a control plane on this machine, with real agent processes."
+)]
 #![cfg_attr(feature = "cli", doc = "- [`cli`]: the command line.")]
 
 pub mod bindings;

@@ -45,7 +45,6 @@ Exit codes:
   0    done
   1    it could not be done, or the tool's result has an error; the sentence says why
   2    the command line or a tool's arguments are wrong
-  3    the workspace's agent could not be reached; the verdict says what to do
   130  interrupted
   exec exits with the command's own code; its own failures are 123 (agent not reached), 124 (the command took too
   long), 125 (anything else) and 130 (interrupted).

@@ -42,7 +42,8 @@ pub async fn list(place: &Place, output: Output) -> anyhow::Result<Exit> {
     }
     output.print(&shown, |shown| {
         let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-        let rows: Vec<_> = shown.iter().map(|chat| vec![text(&chat["chat"]), text(&chat["workspace"])]).collect();
+        let rows: Vec<_> =
+            shown.iter().map(|chat| vec![text(&chat["chat"]), text(&chat["workspace"])]).collect();
         table(&["CHAT", "WORKSPACE"], &rows)
     })?;
     Ok(Exit::Done)
@@ -72,7 +73,8 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
             if output.json {
                 let tried_ms = u64::try_from(unreachable.tried.as_millis()).unwrap_or(u64::MAX);
                 let verdict = verdict_json(&unreachable.verdict);
-                let value = json!({ "verdict": verdict, "tried_ms": tried_ms, "last_error": unreachable.last_error });
+                let value =
+                    json!({ "verdict": verdict, "tried_ms": tried_ms, "last_error": unreachable.last_error });
                 output.print(&value, |_| String::new())?;
             }
             eprintln!("error: {}", ExecuteError::Unreachable(unreachable));

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use self::stage::{Claims, Stage};
 use super::Exit;
@@ -75,7 +74,8 @@ async fn its_agent_is_killed(stage: &mut Stage, claims: &mut Claims) -> anyhow::
     let killed = stage.signal(AgentSignal::Kill).await?;
     claims.say(format!("kill -KILL {} (the agent's process)", killed.pid));
     let workspace = stage.workspace().await?;
-    claims.seen("the workspace still reads as running", workspace.latest.build.transition == Transition::Start);
+    claims
+        .seen("the workspace still reads as running", workspace.latest.build.transition == Transition::Start);
 
     let unreachable = stage.expect_unreachable("the first command").await?;
     show_verdict(claims, &unreachable);
@@ -106,8 +106,14 @@ async fn it_is_brought_back(stage: &mut Stage, claims: &mut Claims) -> anyhow::R
         "the control plane made one stop build and one start build, in this order, and no other",
         transitions == [Transition::Stop, Transition::Start],
     );
-    claims.seen("the tool told the same", result["started"] == true && result["build_id"] == made[made.len() - 1].id.as_str());
-    claims.seen("a command runs again", stage.execute("echo back").await.is_ok_and(|done| done.output == "back\n"));
+    claims.seen(
+        "the tool told the same",
+        result["started"] == true && result["build_id"] == made[made.len() - 1].id.as_str(),
+    );
+    claims.seen(
+        "a command runs again",
+        stage.execute("echo back").await.is_ok_and(|done| done.output == "back\n"),
+    );
     Ok(())
 }
 
@@ -145,7 +151,10 @@ async fn a_control_plane_that_was_away(stage: &mut Stage, claims: &mut Claims) -
     let workspace = stage.workspace().await?;
     let first = workspace.agents.first().context("the workspace has lost its agent")?;
     let gone = gone_for(&workspace, first).map(Duration::from_millis).unwrap_or_default();
-    claims.say(format!("first read afterwards: the agent is disconnected, gone for {:.1} s", gone.as_secs_f32()));
+    claims.say(format!(
+        "first read afterwards: the agent is disconnected, gone for {:.1} s",
+        gone.as_secs_f32()
+    ));
     claims.seen(
         "a healthy agent reads as gone for longer than the threshold, because the server itself was away",
         first.state == AgentState::Disconnected && gone >= stage.recover_after(),

@@ -66,7 +66,12 @@ fn render(progress: &mut Progress, kind: &EventKind) {
 
 /// One line about a build: `stop build 3: pending, place 2 in the queue`.
 pub fn describe_build(build: &Build) -> String {
-    let mut text = format!("{} build {}: {}", transition_word(&build.transition), build.number, status_word(&build.status));
+    let mut text = format!(
+        "{} build {}: {}",
+        transition_word(&build.transition),
+        build.number,
+        status_word(&build.status)
+    );
     if build.status == JobStatus::Pending {
         if let Some(position) = build.queue_position.filter(|position| *position > 0) {
             text += &format!(", place {position} in the queue");

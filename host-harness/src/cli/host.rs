@@ -36,7 +36,9 @@ impl Place {
     pub fn new(data: Option<PathBuf>, plugin: Option<PathBuf>) -> anyhow::Result<Self> {
         let data = match data.or_else(|| user_folder("XDG_DATA_HOME", ".local/share")) {
             Some(data) => data,
-            None => bail!("no data folder: neither HOME nor XDG_DATA_HOME is set; name one with --data FOLDER"),
+            None => {
+                bail!("no data folder: neither HOME nor XDG_DATA_HOME is set; name one with --data FOLDER")
+            }
         };
         Ok(Self { data, cache: user_folder("XDG_CACHE_HOME", ".cache"), plugin })
     }
@@ -48,11 +50,13 @@ impl Place {
 
     /// Loads the plugin: the one from the command line, or the built-in one.
     pub fn load_plugin(&self) -> anyhow::Result<Plugin> {
-        let engine = Engine::new(EngineOptions { cache_dir: self.cache.clone(), ..EngineOptions::default() })?;
+        let engine =
+            Engine::new(EngineOptions { cache_dir: self.cache.clone(), ..EngineOptions::default() })?;
         match &self.plugin {
             None => Ok(engine.load(guest_artifact::COMPONENT)?),
             Some(file) => {
-                let bytes = std::fs::read(file).with_context(|| format!("cannot read the plugin {}", file.display()))?;
+                let bytes = std::fs::read(file)
+                    .with_context(|| format!("cannot read the plugin {}", file.display()))?;
                 engine.load(&bytes).with_context(|| format!("{} cannot be used as a plugin", file.display()))
             }
         }

@@ -12,7 +12,8 @@ use crate::local::agent::{self, AgentOptions};
 use crate::local::{AgentCommand, Endpoint, LocalControlPlane, LocalError, LocalOptions};
 
 pub async fn serve(place: &Place, output: Output, port: Option<u16>) -> anyhow::Result<Exit> {
-    let agents = AgentCommand::this_program().context("cannot find this program's own file, which agents are made of")?;
+    let agents = AgentCommand::this_program()
+        .context("cannot find this program's own file, which agents are made of")?;
     let options = LocalOptions { port, ..LocalOptions::new(place.data(), agents) };
     let served = LocalControlPlane::serve(options, |endpoint| {
         // Nobody would miss what cannot be printed: the server runs all the same.
@@ -34,5 +35,7 @@ pub async fn agent(folder: PathBuf) -> anyhow::Result<Exit> {
 /// Says where the control plane answers. The token stays in the data folder.
 fn announce(output: Output, endpoint: &Endpoint, state: &str) -> anyhow::Result<()> {
     let value = json!({ "state": state, "url": endpoint.url, "pid": endpoint.pid });
-    output.print(&value, |_| format!("{state} at {} (process {}); end it with Ctrl-C", endpoint.url, endpoint.pid))
+    output.print(&value, |_| {
+        format!("{state} at {} (process {}); end it with Ctrl-C", endpoint.url, endpoint.pid)
+    })
 }

@@ -100,7 +100,13 @@ mod tests {
 
     #[test]
     fn columns_of_a_table_line_up_and_lines_have_no_blanks_at_their_end() {
-        let rows = vec![vec!["dev".to_owned(), "running".to_owned()], vec!["a-longer-name".to_owned(), String::new()]];
-        assert_eq!(table(&["NAME", "STATUS"], &rows), "NAME           STATUS\ndev            running\na-longer-name\n");
+        let rows = vec![
+            vec!["dev".to_owned(), "running".to_owned()],
+            vec!["a-longer-name".to_owned(), String::new()],
+        ];
+        assert_eq!(
+            table(&["NAME", "STATUS"], &rows),
+            "NAME           STATUS\ndev            running\na-longer-name\n"
+        );
     }
 }

@@ -9,7 +9,8 @@ use super::Exit;
 use super::host::Place;
 use super::output::Output;
 use crate::bindings::Tool;
-use crate::engine::{self, Step};
+use crate::engine::Step;
+use crate::engine::check::check as check_component;
 use crate::journal::{Export, Journal, Output as CallOutput};
 
 /// Lists the tools. Needs no control plane: the plugin asks for nothing.
@@ -26,15 +27,16 @@ pub fn tools(place: &Place, output: Output) -> anyhow::Result<Exit> {
 /// Says whether a file is a plugin that the engine runs.
 pub fn check(output: Output, file: &Path) -> anyhow::Result<Exit> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let report = engine::check(&bytes).with_context(|| format!("{} cannot be used as a plugin", file.display()))?;
+    let report =
+        check_component(&bytes).with_context(|| format!("{} cannot be used as a plugin", file.display()))?;
     output.print(&report, |report| {
         let list = |names: &[String]| names.iter().map(|name| format!("\n  {name}")).collect::<String>();
         format!(
             "{}: a plugin for contract version {}\nsha256: {}\nsize: {} bytes\nimports:{}\nexports:{}\n",
             file.display(),
-            report.contract_version,
-            report.hash,
-            report.size,
+            report.contract,
+            report.sha256,
+            report.bytes,
             list(&report.imports),
             list(&report.exports),
         )
@@ -45,7 +47,8 @@ pub fn check(output: Output, file: &Path) -> anyhow::Result<Exit> {
 /// A tool as Model Context Protocol clients know it.
 fn as_json(tool: &Tool) -> anyhow::Result<Value> {
     let schema = |text: &str| -> anyhow::Result<Value> {
-        serde_json::from_str(text).with_context(|| format!("the tool {} has a schema that is not JSON", tool.name))
+        serde_json::from_str(text)
+            .with_context(|| format!("the tool {} has a schema that is not JSON", tool.name))
     };
     Ok(json!({
         "name": tool.name,
@@ -70,5 +73,11 @@ fn as_text(tool: &Tool) -> String {
         (tool.open_world, "open-world"),
     ];
     let hints: Vec<_> = hints.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
-    format!("{} ({})\n  {}\n  arguments: {}\n", tool.name, hints.join(", "), tool.description, tool.input_schema)
+    format!(
+        "{} ({})\n  {}\n  arguments: {}\n",
+        tool.name,
+        hints.join(", "),
+        tool.description,
+        tool.input_schema
+    )
 }

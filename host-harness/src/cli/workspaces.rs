@@ -36,7 +36,9 @@ impl Host {
         match self.plane.workspace_by_name(name).await {
             Ok(workspace) => Ok(workspace),
             Err(ApiError::NotFound | ApiError::Gone) => {
-                bail!("there is no workspace \"{name}\"; `workspace-recovery workspace list` shows those that there are")
+                bail!(
+                    "there is no workspace \"{name}\"; `workspace-recovery workspace list` shows those that there are"
+                )
             }
             Err(error) => Err(error.into()),
         }
@@ -63,8 +65,8 @@ async fn create(
 
 async fn list(host: &Host, output: Output) -> anyhow::Result<Exit> {
     let mut workspaces = Vec::new();
-    for id in host.admin.workspaces().await? {
-        match host.plane.workspace(&id).await {
+    for listed in host.admin.list_workspaces().await? {
+        match host.plane.workspace(&listed.id).await {
             Ok(workspace) => workspaces.push(workspace),
             // Deleted since it was listed.
             Err(ApiError::Gone | ApiError::NotFound) => {}
@@ -91,7 +93,8 @@ async fn delete(host: &Host, output: Output, name: &str) -> anyhow::Result<Exit>
         Err(error) => return Err(error).with_context(|| format!("the workspace \"{name}\" was not deleted")),
     };
     let build = follow(host, &issued.build.id).await?;
-    let value = json!({ "name": name, "deleted": succeeded(&build) == Exit::Done, "build": build_json(&build) });
+    let value =
+        json!({ "name": name, "deleted": succeeded(&build) == Exit::Done, "build": build_json(&build) });
     output.print(&value, |_| format!("{name}: {}", describe_build(&build)))?;
     Ok(succeeded(&build))
 }
@@ -107,7 +110,9 @@ async fn kill_agent(host: &Host, output: Output, name: &str, signal: Signal) -> 
         .signal_agent(name, None, signal)
         .await
         .with_context(|| format!("no signal was sent to the agent of \"{name}\""))?;
-    output.print(&agent, |agent| format!("agent {} of {name} (process {}) was {done}", agent.name, agent.pid))?;
+    output.print(&agent, |agent| {
+        format!("agent {} of {name} (process {}) was {done}", agent.name, agent.pid)
+    })?;
     Ok(Exit::Done)
 }
 
@@ -169,9 +174,15 @@ fn build_json(build: &Build) -> Value {
 }
 
 fn as_text(workspace: &Workspace) -> String {
-    let mut text = format!("{}/{}\n  {}\n", workspace.owner, workspace.name, describe_build(&workspace.latest.build));
+    let mut text =
+        format!("{}/{}\n  {}\n", workspace.owner, workspace.name, describe_build(&workspace.latest.build));
     for agent in &workspace.agents {
-        text += &format!("  agent {}: {}, {}", agent.name, state_word(&agent.state), lifecycle_word(&agent.lifecycle));
+        text += &format!(
+            "  agent {}: {}, {}",
+            agent.name,
+            state_word(&agent.state),
+            lifecycle_word(&agent.lifecycle)
+        );
         if let Some(gone) = gone_for(workspace, agent) {
             text += &format!(", gone for {} s", gone / 1000);
         }

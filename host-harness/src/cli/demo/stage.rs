@@ -17,8 +17,8 @@ use crate::cli::output::Output;
 use crate::cli::workspaces::gone_for;
 use crate::control_plane::Workspace;
 use crate::local::{
-    AgentCommand, AgentSignal, BuildSpec, LocalControlPlane, LocalOptions, LocalTimings, SignalledAgent, TemplateSpec,
-    VersionSpec,
+    AgentCommand, AgentSignal, BuildSpec, LocalControlPlane, LocalOptions, LocalTimings, SignalledAgent,
+    TemplateSpec, VersionSpec,
 };
 use crate::policy::Timings;
 use crate::store::MemoryStore;
@@ -48,13 +48,15 @@ impl Stage {
         if !output.json {
             print_timings(&timings, real_timings);
         }
-        let folder = TempDir::with_prefix("workspace-recovery-demo-").context("no folder for the demo can be made")?;
+        let folder =
+            TempDir::with_prefix("workspace-recovery-demo-").context("no folder for the demo can be made")?;
         let mut options = LocalOptions::new(folder.path(), AgentCommand::this_program()?);
         options.timings = local;
         options.stop_agents_on_exit = true;
         let plugin = place.load_plugin()?;
         let plane = LocalControlPlane::start(options.clone()).await?;
-        let host = Host::new(plane.endpoint(), plugin, Arc::new(MemoryStore::default()), timings.clone()).await?;
+        let host =
+            Host::new(plane.endpoint(), plugin, Arc::new(MemoryStore::default()), timings.clone()).await?;
         Ok(Self { host, folder, options, plane: Some(plane), timings, workspace: String::new() })
     }
 
@@ -155,7 +157,9 @@ impl Stage {
             }
         };
         let limit = 3 * self.recover_after();
-        tokio::time::timeout(limit, waited).await.with_context(|| format!("waited {limit:?} in vain until {what}"))?
+        tokio::time::timeout(limit, waited)
+            .await
+            .with_context(|| format!("waited {limit:?} in vain until {what}"))?
     }
 }
 
@@ -209,7 +213,8 @@ impl Claims {
     /// Sums up. Done only if every claim was seen.
     pub fn report(self, elapsed: Duration) -> anyhow::Result<Exit> {
         let seen = self.claims.iter().filter(|(_, seen)| *seen).count();
-        let claims: Vec<_> = self.claims.iter().map(|(claim, seen)| json!({ "claim": claim, "seen": seen })).collect();
+        let claims: Vec<_> =
+            self.claims.iter().map(|(claim, seen)| json!({ "claim": claim, "seen": seen })).collect();
         let value = json!({ "claims": claims, "seen": seen, "seconds": elapsed.as_secs_f64() });
         self.output.print(&value, |_| {
             format!("\n{seen} of {} claims were seen, in {:.0} s", claims.len(), elapsed.as_secs_f64())

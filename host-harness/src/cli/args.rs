@@ -124,7 +124,7 @@ pub enum WorkspaceCommand {
         /// Its name: letters, digits and single hyphens.
         name: String,
         /// The template to build it from.
-        #[arg(long, default_value = "default")]
+        #[arg(long, default_value = "shell")]
         template: String,
         /// A template parameter, NAME=VALUE. May be given several times.
         #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]

@@ -224,12 +224,14 @@ impl LocalControlPlane {
     pub async fn start(options: LocalOptions) -> Result<Self, LocalError> {
         let data_dir = options.data_dir.clone();
         server_file::make_private_folder(&data_dir)?;
-        let Some(lock) = server_file::FolderLock::take(&data_dir)? else {
-            let found = Self::find(&data_dir).await?;
-            return Err(match found {
-                Some(endpoint) => LocalError::AlreadyServed { data_dir, endpoint },
-                None => LocalError::Unresponsive { data_dir },
-            });
+        let lock = loop {
+            if let Some(lock) = server_file::FolderLock::take(&data_dir)? {
+                break lock;
+            }
+            // None: whoever had it has just let it go.
+            if let Some(endpoint) = Self::find(&data_dir).await? {
+                return Err(LocalError::AlreadyServed { data_dir, endpoint });
+            }
         };
         let previous = Endpoint::read(&data_dir)?;
         let listener = bind(options.port, previous.as_ref()).await?;

@@ -80,7 +80,15 @@ pub(super) fn make_private_folder(path: &Path) -> Result<(), LocalError> {
 /// The right to serve a data folder. The system takes it back when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct FolderLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is just being started has a copy of it for a moment.
+        // Should this fail, closing it is what is left.
+        let _ = self.file.unlock();
+    }
 }
 
 impl FolderLock {
@@ -96,7 +104,7 @@ impl FolderLock {
             .open(&path)
             .map_err(file_error)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(file_error(source)),
         }

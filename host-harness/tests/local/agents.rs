@@ -64,9 +64,9 @@ async fn a_hung_agent_reads_connected_for_one_to_two_heartbeats_more() {
     let plane = unhurried().await;
     let heartbeat = LocalTimings::shortened(UNHURRIED).heartbeat;
     let workspace = plane.ready_workspace().await;
-    plane.signal(&workspace, AgentSignal::Stop).await;
-    let hung = Instant::now();
     let before = plane.agent(&workspace).await;
+    let hung = Instant::now();
+    plane.signal(&workspace, AgentSignal::Stop).await;
     let agent =
         plane.agent_until(&workspace, "disconnected", |agent| agent["status"] == "disconnected").await;
     let took = hung.elapsed();

@@ -143,7 +143,7 @@ async fn a_build_that_ignores_its_cancel_is_given_up_as_failed() {
 #[tokio::test]
 async fn a_build_canceled_too_late_ends_canceled_with_all_its_work_done() {
     let plane = Plane::start().await;
-    let start = BuildSpec { duration_ms: Some(500), on_cancel: OnCancel::Finish, ..BuildSpec::default() };
+    let start = BuildSpec { duration_ms: Some(3_000), on_cancel: OnCancel::Finish, ..BuildSpec::default() };
     let template = plane.template(VersionSpec { start, ..VersionSpec::default() }).await;
     let created = plane.admin().create_workspace("late", &template, &[]).await.unwrap();
     running(&plane, &created.build_id).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -51,6 +52,18 @@ pub struct Plane {
     folder: TempDir,
     plane: Option<LocalControlPlane>,
     http: reqwest::Client,
+}
+
+/// After a failed test: hung agents are woken, so that they see that their folder is gone and end themselves.
+impl Drop for Plane {
+    fn drop(&mut self) {
+        for agent in std::fs::read_dir(self.folder().join("agents")).into_iter().flatten().flatten() {
+            let pid = std::fs::read_to_string(agent.path().join("pid")).unwrap_or_default();
+            if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::CONT);
+            }
+        }
+    }
 }
 
 impl Plane {

@@ -9,11 +9,13 @@ wasmtime::component::bindgen!({
     additional_derives: [PartialEq, Eq, serde::Serialize, serde::Deserialize],
 });
 
-pub use exports::workspace_recovery::plugin::recovery::{Action, Cause, Connection, Dial, Evidence, Verdict};
-pub use exports::workspace_recovery::plugin::tools::{CallError, Tool, ToolResult};
-pub use workspace_recovery::plugin::types::{
+pub use self::exports::workspace_recovery::plugin::recovery::{
+    Action, Cause, Connection, Dial, Evidence, Verdict,
+};
+pub use self::exports::workspace_recovery::plugin::tools::{CallError, Tool, ToolResult};
+pub use self::workspace_recovery::plugin::types::{
     Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, FieldProblem, JobStatus, Lifecycle,
     NeverConnected, Parameter, Policy, Provisioner, Quota, ReadError, Refusal, Snapshot, Transition,
     TransitionError, WaitEnd,
 };
-pub use workspace_recovery::plugin::{types, waits, workspace};
+pub use self::workspace_recovery::plugin::{types, waits, workspace};

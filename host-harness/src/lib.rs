@@ -1,4 +1,36 @@
-//! host
+//! Runs the workspace-recovery plugin: for people who build chat hosts.
+//!
+//! The plugin (see `wit/` for its contract) is a pure function of its journal. The [`engine`] steps it, the [`driver`]
+//! carries out the one request that a step ends with, against a [`control_plane`]; a [`chat`] runs commands in a
+//! workspace and asks the plugin what to do when the workspace cannot be reached.
+//!
+//! # Layout
+//!
+//! - [`bindings`]: the contract's types.
+//! - [`journal`]: a call as data: its input, its requests, their answers.
+//! - [`engine`]: checks, compiles and steps plugins, within limits.
+//! - [`control_plane`]: what a control plane can be asked for, and the REST client (feature `rest`).
+//! - [`driver`]: runs calls: requests, waits, turns at a workspace, events.
+//! - [`chat`]: chats: dials, `execute`, verdicts.
+//! - [`store`]: what is remembered of chats, in memory or in a SQLite file (feature `store`).
+//! - [`policy`]: every time constant.
+//! - [`clock`]: the host's wall clock.
+#![cfg_attr(
+    feature = "local",
+    doc = "- [`local`]: a control plane on this machine, with real agent processes."
+)]
+#![cfg_attr(feature = "cli", doc = "- [`cli`]: the command line.")]
+
 pub mod bindings;
+pub mod chat;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod clock;
+pub mod control_plane;
+pub mod driver;
 pub mod engine;
 pub mod journal;
+#[cfg(feature = "local")]
+pub mod local;
+pub mod policy;
+pub mod store;

@@ -1,0 +1,235 @@
+//! Chats and their workspaces: run a command, and learn what to do when the workspace cannot be reached.
+//!
+//! There is one terminal per command. What is kept from call to call (the *connection*) is which agent answered last: a
+//! chat that knows it dials it at once, without looking it up. Within a [`ChatHost`] that connection is checked before it is
+//! used again; across processes the store's binding serves as a hint that is never judged before it was dialled.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::bindings::{CallError, ToolResult, Verdict};
+use crate::control_plane::{ApiError, ControlPlane};
+use crate::driver::{DriveError, Driver};
+use crate::policy::ChatTools;
+use crate::store::{ChatRecord, StoreError};
+
+mod connect;
+mod dial;
+mod output;
+mod session;
+
+pub use output::MAX_OUTPUT_BYTES;
+
+use session::{Ended, Script};
+
+/// The chats of one control plane. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct ChatHost {
+    driver: Driver,
+    chats: Arc<Mutex<HashMap<String, Arc<ChatState>>>>,
+}
+
+/// One chat of a [`ChatHost`]. Cheap to clone.
+#[derive(Clone)]
+pub struct Chat {
+    driver: Driver,
+    name: String,
+    tools: ChatTools,
+    state: Arc<ChatState>,
+}
+
+/// A command to run in the chat's workspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Execute {
+    /// For the login shell of the workspace's user.
+    pub command: String,
+    /// Where to run it; `~` is the home folder. `None`: where the agent starts.
+    pub workdir: Option<String>,
+    /// For how long it may run. `None`: `Timings::command_limit`.
+    pub timeout: Option<Duration>,
+}
+
+/// A command that was run.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Executed {
+    /// Standard output and error in the order in which they came, lines ending in `\n`. At most
+    /// [`MAX_OUTPUT_BYTES`]; of longer output the middle is left out and a line says how much.
+    pub output: String,
+    /// `None` if it did not end within its time; it was asked to end then.
+    pub exit_code: Option<i32>,
+    /// Whether the middle of the output was left out.
+    pub truncated: bool,
+}
+
+/// Why a command gave no result.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The caller gave up. A command that had begun may still be running.
+    #[error("interrupted")]
+    Interrupted,
+    /// The chat has no workspace.
+    #[error("the chat \"{0}\" is not bound to a workspace: bind it first")]
+    Unbound(String),
+    /// The agent could not be reached, and this is what to do.
+    #[error("the workspace cannot be reached: {}", verdict_text(.0))]
+    Unreachable(Box<Unreachable>),
+    /// The dial failed in a way that waiting cannot cure.
+    #[error("the workspace cannot be reached: {0}")]
+    Failed(ApiError),
+    /// The connection was lost while the command ran; the agent can be reached again.
+    #[error(
+        "the connection was lost while the command ran; it may still be running, or may not have finished"
+    )]
+    Lost {
+        /// What it had put out until then.
+        output: String,
+    },
+    /// The plugin could not be asked.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// The chat store could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An agent that could not be reached.
+#[derive(Clone, Debug)]
+pub struct Unreachable {
+    /// What the model should do now.
+    pub verdict: Verdict,
+    /// For how long it was tried.
+    pub tried: Duration,
+    /// The agent that was dialled last, if there was one to dial.
+    pub agent: Option<String>,
+    /// Why the last attempt failed.
+    pub last_error: String,
+}
+
+/// Why a chat could not be bound.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BindError {
+    /// The workspace could not be read.
+    #[error("workspace \"{workspace}\": {error}")]
+    Workspace {
+        /// As it was named.
+        workspace: String,
+        /// Why not.
+        error: ApiError,
+    },
+    /// The chat store could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ChatHost {
+    /// The chats of the driver's store.
+    pub fn new(driver: Driver) -> Self {
+        Self { driver, chats: Arc::default() }
+    }
+
+    /// What runs the plugin's calls.
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    /// Binds a chat to a workspace, named `name` or `owner/name`. The chat is made if it is not known.
+    pub async fn bind(&self, chat: &str, workspace: &str) -> Result<ChatRecord, BindError> {
+        let performer = self.driver.performer();
+        let read = performer.plane().workspace_by_name(workspace).await;
+        let read = read.map_err(|error| BindError::Workspace { workspace: workspace.to_owned(), error })?;
+        Ok(performer.store().update(chat, &mut |record| record.bind(Some(&read.id)))?)
+    }
+
+    /// A chat, for a model that has these tools. Whether it is bound is looked at when it is used.
+    pub fn chat(&self, name: &str, tools: ChatTools) -> Chat {
+        let mut chats = self.chats.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = chats.entry(name.to_owned()).or_default().clone();
+        Chat { driver: self.driver.clone(), name: name.to_owned(), tools, state }
+    }
+}
+
+impl Chat {
+    /// Runs a command in the chat's workspace.
+    ///
+    /// If its agent cannot be reached within the dial window, the plugin's verdict says what to do. Concurrent calls of a
+    /// chat share one dial, and its failure counts once.
+    pub async fn execute(
+        &self,
+        execute: &Execute,
+        interrupt: &CancellationToken,
+    ) -> Result<Executed, ExecuteError> {
+        let script = Script::new(&execute.command, execute.workdir.as_deref());
+        let session = self.connect(&script, interrupt).await?;
+        let limit = execute.timeout.unwrap_or(self.driver.performer().timings().command_limit);
+        match session.run(self, limit, interrupt).await {
+            Ended::Exited(executed) => Ok(executed),
+            Ended::Interrupted => Err(ExecuteError::Interrupted),
+            Ended::Lost(output) => {
+                // Whether the agent is gone is found out as for every command: by dialling it.
+                let mut probe = self.connect(&Script::new(":", None), interrupt).await?;
+                probe.close().await;
+                Err(ExecuteError::Lost { output })
+            }
+        }
+    }
+
+    /// Runs one of the plugin's tools for this chat; see [`Driver::call_tool`].
+    pub async fn call_tool(
+        &self,
+        name: &str,
+        arguments: &str,
+        interrupt: &CancellationToken,
+    ) -> Result<Result<ToolResult, CallError>, DriveError> {
+        let policy = self.driver.performer().timings().policy(&self.tools);
+        self.driver.call_tool(&self.name, name, arguments, policy, interrupt).await
+    }
+
+    /// The chat's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is remembered of the chat, if it is known.
+    pub fn record(&self) -> Result<Option<ChatRecord>, StoreError> {
+        self.driver.performer().store().chat(&self.name)
+    }
+}
+
+/// What calls of a chat share while the host lives.
+#[derive(Default)]
+struct ChatState {
+    /// Held while a dial goes on.
+    dialing: tokio::sync::Mutex<()>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    connection: Option<Connection>,
+    /// Dials that have failed, and the last of these failures.
+    failed: u64,
+    last_failure: Option<Unreachable>,
+}
+
+/// The agent that answered last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Connection {
+    workspace: String,
+    agent: String,
+}
+
+impl ChatState {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn verdict_text(unreachable: &Unreachable) -> &str {
+    match unreachable.verdict.message.as_str() {
+        "" => &unreachable.last_error,
+        message => message,
+    }
+}

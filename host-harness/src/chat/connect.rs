@@ -1,0 +1,185 @@
+//! Reaching the agent of a chat, and what to make of it if that fails.
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::bindings::{Action, Cause, Dial, Evidence, Verdict};
+use crate::chat::dial::{DialEnd, Dialed, Target, dial};
+use crate::chat::session::{Script, Session, must_redial};
+use crate::chat::{Chat, Connection, ExecuteError, Unreachable};
+use crate::control_plane::millis;
+use crate::driver::Performer;
+use crate::journal::{Export, Output};
+use crate::store::{ChatRecord, Failures, StoreError};
+
+impl Chat {
+    /// Begins a command on the chat's agent. Calls of a chat dial one after another; who waited while a dial failed shares
+    /// its failure.
+    pub(super) async fn connect(
+        &self,
+        script: &Script,
+        interrupt: &CancellationToken,
+    ) -> Result<Session, ExecuteError> {
+        let failed_before = self.state.kept().failed;
+        let _dialing = tokio::select! {
+            biased;
+            () = interrupt.cancelled() => return Err(ExecuteError::Interrupted),
+            dialing = self.state.dialing.lock() => dialing,
+        };
+        if let Some(failure) = self.failure_since(failed_before) {
+            return Err(ExecuteError::Unreachable(Box::new(failure)));
+        }
+        let record = self.record()?;
+        let Some((record, workspace)) = record.and_then(|record| Some((record.clone(), record.workspace?)))
+        else {
+            return Err(ExecuteError::Unbound(self.name.clone()));
+        };
+        let agent = self.known_agent(&record, &workspace, interrupt).await;
+        let performer = self.driver.performer();
+        let target = Target { performer, chat: &self.name, workspace: &workspace, agent, script };
+        let dialed = dial(target, interrupt).await;
+        if !matches!(dialed.end, DialEnd::Reached(_)) {
+            self.state.kept().connection = None;
+        }
+        match dialed.end {
+            DialEnd::Reached(session) => {
+                self.reached(&workspace, dialed.build, &session.agent)?;
+                Ok(*session)
+            }
+            DialEnd::Interrupted => Err(ExecuteError::Interrupted),
+            DialEnd::Failed(error) => Err(ExecuteError::Failed(error)),
+            DialEnd::TimedOut => self.classify(&record, &workspace, dialed, interrupt).await,
+        }
+    }
+
+    /// The failure of a dial that ended since.
+    fn failure_since(&self, failed_before: u64) -> Option<Unreachable> {
+        let kept = self.state.kept();
+        (kept.failed > failed_before).then(|| kept.last_failure.clone()).flatten()
+    }
+
+    /// The agent to dial without looking it up. One that was reached by this host is checked first: an agent that is gone, or
+    /// of an older build, is looked up anew.
+    async fn known_agent(
+        &self,
+        record: &ChatRecord,
+        workspace: &str,
+        interrupt: &CancellationToken,
+    ) -> Option<String> {
+        let known = record.agent.clone()?;
+        let connection = Connection { workspace: workspace.to_owned(), agent: known.clone() };
+        let cached = self.state.kept().connection.as_ref() == Some(&connection);
+        if cached && must_redial(self, &known, interrupt).await {
+            self.state.kept().connection = None;
+            return None;
+        }
+        Some(known)
+    }
+
+    /// Remembers the agent, and forgets failures.
+    fn reached(&self, workspace: &str, build: Option<String>, agent: &str) -> Result<(), StoreError> {
+        self.driver.performer().store().update(&self.name, &mut |chat| {
+            if chat.workspace.as_deref() == Some(workspace) {
+                chat.agent = Some(agent.to_owned());
+                chat.build = build.clone().or(chat.build.take());
+                chat.failures = Failures { last_away_ms: chat.failures.last_away_ms, ..Failures::default() };
+            }
+        })?;
+        let connection = Connection { workspace: workspace.to_owned(), agent: agent.to_owned() };
+        self.state.kept().connection = Some(connection);
+        Ok(())
+    }
+
+    /// Asks the plugin what to make of a dial that timed out, and counts it.
+    async fn classify(
+        &self,
+        record: &ChatRecord,
+        workspace: &str,
+        dialed: Dialed,
+        interrupt: &CancellationToken,
+    ) -> Result<Session, ExecuteError> {
+        let performer = self.driver.performer();
+        let tried = dialed.begun.elapsed();
+        let away_now = performer.plane().failed_since(dialed.begun);
+        let earlier = earlier(&record.failures, dialed.build.as_deref(), performer);
+        let since =
+            performer.clock().now_ms().saturating_sub(u64::from(millis(performer.timings().restart_memory)));
+        let evidence = Evidence {
+            dial: Dial::TimedOut(millis(tried)),
+            dialed: dialed.agent.clone(),
+            disconnected_at_start: dialed.disconnected_at_start,
+            earlier_timeouts: earlier.timeouts,
+            control_plane_away: away_now || away_lately(&record.failures, dialed.begun, performer),
+            earlier_away: earlier.away,
+            recent_restarts: performer.store().restarts_since(workspace, since)?,
+        };
+        let export = Export::ClassifyFailure { evidence, policy: performer.timings().policy(&self.tools) };
+        let Output::ClassifyFailure(verdict) = self.driver.run(&self.name, &export, interrupt).await? else {
+            unreachable!("the engine answered something else to classify-failure")
+        };
+        if interrupt.is_cancelled() {
+            return Err(ExecuteError::Interrupted);
+        }
+        self.count(workspace, &dialed, earlier, &verdict, away_now)?;
+        let Dialed { agent, last_error, .. } = dialed;
+        let failure = Unreachable { verdict, tried, agent, last_error };
+        let mut kept = self.state.kept();
+        kept.failed += 1;
+        kept.last_failure = Some(failure.clone());
+        drop(kept);
+        Err(ExecuteError::Unreachable(Box::new(failure)))
+    }
+
+    /// Counts a failure as its verdict says.
+    fn count(
+        &self,
+        workspace: &str,
+        dialed: &Dialed,
+        earlier: Failures,
+        verdict: &Verdict,
+        away_now: bool,
+    ) -> Result<(), StoreError> {
+        let performer = self.driver.performer();
+        let now = performer.clock().now_ms();
+        let mut failures = earlier;
+        failures.timeouts += u32::from(verdict.counts_as_timeout);
+        failures.away = if verdict.cause == Cause::ControlPlaneAway { failures.away + 1 } else { 0 };
+        failures.build = dialed.build.clone().or(failures.build);
+        failures.last_ms = Some(now);
+        if away_now {
+            failures.last_away_ms = Some(now);
+        }
+        performer.store().update(&self.name, &mut |chat| {
+            if chat.workspace.as_deref() == Some(workspace) {
+                chat.failures = failures.clone();
+            }
+        })?;
+        if verdict.action == Action::Restart {
+            performer.store().note_restart(workspace, now)?;
+        }
+        Ok(())
+    }
+}
+
+/// The failures before this one that still count: of this build, and not long ago.
+fn earlier(failures: &Failures, build: Option<&str>, performer: &Performer) -> Failures {
+    let quiet = u64::from(millis(performer.timings().quiet_reset));
+    let recent = failures.last_ms.is_some_and(|at| performer.clock().now_ms().saturating_sub(at) < quiet);
+    let same_build = build.is_none() || failures.build.is_none() || failures.build.as_deref() == build;
+    if recent && same_build {
+        failures.clone()
+    } else {
+        Failures { last_away_ms: failures.last_away_ms, ..Failures::default() }
+    }
+}
+
+/// Whether the control plane could not be read shortly before the dial: by this process, or by one before it.
+fn away_lately(failures: &Failures, begun: Instant, performer: &Performer) -> bool {
+    let lookback = performer.timings().away_lookback;
+    let seen_here = begun.checked_sub(lookback).is_some_and(|since| performer.plane().failed_since(since));
+    let window_begun = performer.clock().now_ms().saturating_sub(u64::from(millis(begun.elapsed())));
+    let seen_before = failures
+        .last_away_ms
+        .is_some_and(|at| window_begun.saturating_sub(at) <= u64::from(millis(lookback)));
+    seen_here || seen_before
+}

@@ -1,0 +1,323 @@
+//! A dial: the whole effort to reach a workspace's agent, within one window of time.
+//!
+//! While terminals are tried, the workspace is read again and again. Only time in which that worked counts: an agent is not
+//! to blame for a control plane that was away. The same reads tell when the dialled agent is not the right one any more.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::bindings::Agent;
+use crate::chat::session::{Script, Session};
+use crate::control_plane::{ApiError, ControlPlane, Workspace};
+use crate::driver::{EventKind, Performer};
+use crate::policy::Timings;
+
+/// How the names of agents end that are meant for chats.
+const CHAT_SUFFIX: &str = "-coderd-chat";
+/// A dial ends after this many times its timeout, whatever counts of it.
+const LONGEST: u32 = 2;
+
+/// What to dial.
+pub(super) struct Target<'a> {
+    pub(super) performer: &'a Performer,
+    pub(super) chat: &'a str,
+    pub(super) workspace: &'a str,
+    /// The agent last reached, if any. It is dialled before it is judged.
+    pub(super) agent: Option<String>,
+    pub(super) script: &'a Script,
+}
+
+/// How a dial ended, and what was seen meanwhile.
+pub(super) struct Dialed {
+    pub(super) end: DialEnd,
+    /// The agent dialled last.
+    pub(super) agent: Option<String>,
+    /// Its `disconnected` when its dial began.
+    pub(super) disconnected_at_start: Option<u64>,
+    /// The newest build, if it could be read.
+    pub(super) build: Option<String>,
+    pub(super) begun: Instant,
+    pub(super) last_error: String,
+}
+
+pub(super) enum DialEnd {
+    Reached(Box<Session>),
+    /// In a way that waiting cannot cure.
+    Failed(ApiError),
+    /// Unreachable for the whole window, or there is no agent to reach.
+    TimedOut,
+    Interrupted,
+}
+
+type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Session, ApiError>> + Send + 'a>>;
+type Probe<'a> = Pin<Box<dyn Future<Output = Result<Workspace, ApiError>> + Send + 'a>>;
+
+/// Dials until the command has begun or the window has passed.
+pub(super) async fn dial(target: Target<'_>, interrupt: &CancellationToken) -> Dialed {
+    let mut dial = Dial::new(&target);
+    let end = loop {
+        let now = Instant::now();
+        dial.begin_what_is_due(now);
+        let (next_due, hard_end) = (dial.next_due(), dial.hard_end);
+        let end = tokio::select! {
+            biased;
+            () = interrupt.cancelled() => Some(DialEnd::Interrupted),
+            tried = running(&mut dial.attempt) => {
+                dial.attempt = None;
+                dial.tried(tried)
+            }
+            read = running(&mut dial.probe) => {
+                dial.probe = None;
+                dial.probed(read)
+            }
+            () = sleep_until(next_due) => None,
+            () = sleep_until(hard_end) => Some(DialEnd::TimedOut),
+        };
+        if let Some(end) = end {
+            break end;
+        }
+    };
+    let Dial { agent, disconnected_at_start, build, begun, last_error, .. } = dial;
+    Dialed { end, agent, disconnected_at_start, build, begun, last_error }
+}
+
+struct Dial<'a> {
+    target: &'a Target<'a>,
+    timings: &'a Timings,
+    begun: Instant,
+    hard_end: Instant,
+    agent: Option<String>,
+    /// The agent was chosen from the newest build, not taken from memory.
+    resolved: bool,
+    disconnected_at_start: Option<u64>,
+    build: Option<String>,
+    attempt: Option<Attempt<'a>>,
+    attempts: u32,
+    retry_at: Instant,
+    pause: Duration,
+    probe: Option<Probe<'a>>,
+    probe_at: Instant,
+    probed_once: bool,
+    /// The last moment at which reads are known to have worked.
+    readable_at: Option<Instant>,
+    counted: Duration,
+    /// A failure that waiting cannot cure, of an agent that may not be the right one.
+    in_doubt: Option<ApiError>,
+    /// Whether the agent may be judged: an attempt failed, or it has had its time.
+    may_judge: bool,
+    last_error: String,
+}
+
+impl<'a> Dial<'a> {
+    fn new(target: &'a Target<'a>) -> Self {
+        let timings = target.performer.timings();
+        let now = Instant::now();
+        Self {
+            target,
+            timings,
+            begun: now,
+            hard_end: now + timings.dial_timeout * LONGEST,
+            agent: target.agent.clone(),
+            resolved: false,
+            disconnected_at_start: None,
+            build: None,
+            attempt: None,
+            attempts: 0,
+            retry_at: now,
+            pause: timings.first_retry,
+            probe: None,
+            probe_at: now,
+            probed_once: false,
+            readable_at: Some(now),
+            counted: Duration::ZERO,
+            in_doubt: None,
+            may_judge: false,
+            last_error: "no answer".to_owned(),
+        }
+    }
+
+    /// Begins an attempt or a read if its time has come.
+    fn begin_what_is_due(&mut self, now: Instant) {
+        let Target { performer, workspace, script, chat, .. } = *self.target;
+        if self.attempt.is_none()
+            && self.in_doubt.is_none()
+            && now >= self.retry_at
+            && let Some(agent) = self.agent.clone()
+        {
+            let kind = EventKind::Dialing {
+                agent: agent.clone(),
+                attempts: self.attempts,
+                elapsed: now - self.begun,
+            };
+            performer.tell_chat(0, chat, kind);
+            self.attempts += 1;
+            self.attempt = Some(Box::pin(async move { script.begin(performer.plane(), &agent).await }));
+        }
+        if self.probe.is_none() && now >= self.probe_at {
+            // A control plane that hangs is one that cannot be read.
+            let limit = self.timings.validate_after;
+            self.probe = Some(Box::pin(async move {
+                timeout(limit, performer.plane().workspace(workspace))
+                    .await
+                    .unwrap_or_else(|_| Err(ApiError::Unavailable("no answer to a read".to_owned())))
+            }));
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        let attempt = (self.attempt.is_none() && self.in_doubt.is_none() && self.agent.is_some())
+            .then_some(self.retry_at);
+        let probe = self.probe.is_none().then_some(self.probe_at);
+        [attempt, probe].into_iter().flatten().min().unwrap_or(self.hard_end)
+    }
+
+    /// An attempt ended.
+    fn tried(&mut self, tried: Result<Session, ApiError>) -> Option<DialEnd> {
+        let now = Instant::now();
+        match tried {
+            Ok(session) => return Some(DialEnd::Reached(Box::new(session))),
+            Err(error) => {
+                self.last_error = error.to_string();
+                if curable(&error) {
+                    self.retry_at = now + error.retry_after().unwrap_or(self.pause);
+                    self.pause = (self.pause * 2).min(self.timings.poll);
+                } else if self.resolved {
+                    return Some(DialEnd::Failed(error));
+                } else {
+                    self.in_doubt = Some(error);
+                }
+            }
+        }
+        if !self.may_judge {
+            // Looked at once, now; later with every read.
+            self.may_judge = true;
+            self.probe_at = now;
+        }
+        None
+    }
+
+    /// A read of the workspace ended.
+    fn probed(&mut self, read: Result<Workspace, ApiError>) -> Option<DialEnd> {
+        let now = Instant::now();
+        if now - self.begun >= self.timings.validate_after {
+            self.may_judge = true;
+        }
+        let end = match read {
+            Ok(workspace) => {
+                self.count(now);
+                self.look(&workspace, now)
+            }
+            Err(error) => self.not_probed(error, now),
+        };
+        self.probed_once = true;
+        self.probe_at = self.next_probe(now);
+        end.or_else(|| (self.counted >= self.timings.dial_timeout).then_some(DialEnd::TimedOut))
+    }
+
+    /// Every poll interval, when the agent may be judged, and when the window should be over.
+    fn next_probe(&self, now: Instant) -> Instant {
+        let window = now + self.timings.dial_timeout.saturating_sub(self.counted);
+        let mut next = (now + self.timings.poll).min(window);
+        if !self.may_judge {
+            next = next.min((self.begun + self.timings.validate_after).max(now));
+        }
+        next
+    }
+
+    fn count(&mut self, now: Instant) {
+        if let Some(since) = self.readable_at {
+            self.counted += now - since;
+        }
+        self.readable_at = Some(now);
+    }
+
+    /// What a read says about whom to dial.
+    fn look(&mut self, workspace: &Workspace, now: Instant) -> Option<DialEnd> {
+        self.build = Some(workspace.latest.build.id.clone());
+        if !self.probed_once {
+            self.disconnected_at_start = self.agent.as_deref().and_then(|id| disconnected(workspace, id));
+        }
+        if self.agent.is_some() && !self.may_judge {
+            return None;
+        }
+        let Some(chosen) = choose_agent(&workspace.agents) else {
+            // Nobody to dial: waiting would not change it. The plugin looks why.
+            if self.attempts == 0 {
+                self.last_error = "the newest build has no agent for this chat".to_owned();
+            }
+            return Some(DialEnd::TimedOut);
+        };
+        if self.agent.as_deref() != Some(chosen.id.as_str()) {
+            self.agent = Some(chosen.id.clone());
+            self.disconnected_at_start = chosen.disconnected;
+            self.attempt = None;
+            self.in_doubt = None;
+            self.retry_at = now;
+            self.pause = self.timings.first_retry;
+        }
+        self.resolved = true;
+        // The right one after all, and it cannot be helped.
+        self.in_doubt.take().map(DialEnd::Failed)
+    }
+
+    /// What a failed read says.
+    fn not_probed(&mut self, error: ApiError, now: Instant) -> Option<DialEnd> {
+        if error.is_away() {
+            self.readable_at = None;
+            if self.in_doubt.take().is_some() {
+                // A control plane in trouble refuses all sorts of things: not held against the agent.
+                self.retry_at = now + self.pause;
+            }
+        }
+        let judged = self.may_judge || self.agent.is_none();
+        match error {
+            // The plugin says what a deleted workspace means.
+            ApiError::Gone if judged => Some(DialEnd::TimedOut),
+            ApiError::Unauthorized | ApiError::Forbidden(_) | ApiError::NotFound if judged => {
+                Some(DialEnd::Failed(error))
+            }
+            error => {
+                if self.attempts == 0 {
+                    self.last_error = error.to_string();
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Whether an attempt that failed so may succeed a little later: the agent is not there, or nobody answered.
+fn curable(error: &ApiError) -> bool {
+    error.is_transient() || matches!(error, ApiError::UnknownOutcome(_))
+}
+
+/// The agent for a chat: of the agents without parent the one whose name ends with the chat suffix; without such a one, the
+/// first by order, name and id. None if there is none, or several claim the suffix. The plugin applies the same rule; the
+/// host needs it only to know whom to dial.
+fn choose_agent(agents: &[Agent]) -> Option<&Agent> {
+    let roots = || agents.iter().filter(|agent| agent.parent.is_none());
+    let mut claimants = roots().filter(|agent| agent.name.to_lowercase().ends_with(CHAT_SUFFIX));
+    match (claimants.next(), claimants.next()) {
+        (Some(only), None) => Some(only),
+        (Some(_), Some(_)) => None,
+        (None, _) => {
+            roots().min_by_key(|agent| (agent.order, agent.name.to_lowercase(), &agent.name, &agent.id))
+        }
+    }
+}
+
+fn disconnected(workspace: &Workspace, agent: &str) -> Option<u64> {
+    workspace.agents.iter().find(|candidate| candidate.id == agent)?.disconnected
+}
+
+/// The result of what runs; waits for ever if nothing does.
+async fn running<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,91 @@
+//! The command line: parses, wires the library's parts together, prints, and chooses the exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{ChatCommand, Cli, Command, LocalCommand, PluginCommand};
+use output::Output;
+
+mod args;
+mod chats;
+mod demo;
+mod events;
+mod host;
+mod local;
+mod output;
+mod plugins;
+mod workspaces;
+
+/// How a command ended, as an exit code. The help text has the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Done,
+    Failed,
+    Usage,
+    Interrupted,
+    /// `exec`: the command's own code, or one of 123 to 125.
+    Command(u8),
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Interrupted => 130,
+            Exit::Command(code) => code,
+        })
+    }
+}
+
+/// Runs the program: parses its arguments, does what they say, and answers the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the asynchronous runtime cannot start: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    let failed = if matches!(cli.command, Command::Exec(_)) {
+        Exit::Command(chats::EXEC_FAILED)
+    } else {
+        Exit::Failed
+    };
+    let exit = runtime.block_on(run(cli)).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        failed
+    });
+    // A task that still waits, such as a call that goes on by itself, must not hold the process up.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let output = Output { json: cli.json };
+    let place = host::Place::new(cli.data, cli.plugin)?;
+    match cli.command {
+        Command::Demo(args) => demo::run(&place, output, args.real_timings).await,
+        Command::Local(LocalCommand::Serve { port }) => local::serve(&place, output, port).await,
+        Command::Workspace(command) => workspaces::run(&place, output, command).await,
+        Command::Chat(ChatCommand::Bind { name, workspace }) => {
+            chats::bind(&place, output, &name, &workspace).await
+        }
+        Command::Chat(ChatCommand::List) => chats::list(&place, output).await,
+        Command::Exec(args) => chats::exec(&place, output, args).await,
+        Command::Call(args) => chats::call(&place, output, args).await,
+        Command::Tools => plugins::tools(&place, output),
+        Command::Plugin(PluginCommand::Check { file }) => plugins::check(output, &file),
+        Command::Agent { folder } => local::agent(folder).await,
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("workspace_recovery=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

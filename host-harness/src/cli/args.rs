@@ -1,0 +1,217 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Brings a chat's unreachable workspace back.
+///
+/// A chat works in a workspace; when the agent process in it dies, every command times out. This program runs commands
+/// in the workspace of a chat, says what to do when the agent cannot be reached, and does it: it stops, starts and
+/// restarts workspaces, waits for their builds, and tells the truth about the outcome.
+///
+/// Begin with `workspace-recovery demo`, which needs nothing else running.
+#[derive(Debug, Parser)]
+#[command(name = "workspace-recovery", version, after_help = AFTER_HELP, max_term_width = 110)]
+pub struct Cli {
+    /// Print one JSON document (or, for a stream, one JSON object a line) on standard output instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Folder of the local control plane and of the chats. Made if it is missing.
+    #[arg(long, global = true, env = "WORKSPACE_RECOVERY_DATA", value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+
+    /// Use this plugin instead of the built-in one.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub plugin: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+A first session, in two terminals:
+
+  1$ workspace-recovery local serve
+  2$ workspace-recovery workspace create dev
+  2$ workspace-recovery chat bind talk dev
+  2$ workspace-recovery exec talk -- uname -a
+  2$ workspace-recovery workspace kill-agent dev
+  2$ workspace-recovery exec talk -- uname -a        # times out after 30 s, and says what to do
+  2$ workspace-recovery call talk restart_workspace '{\"only_if_unreachable\": true}'
+
+Exit codes:
+  0    done
+  1    it could not be done, or the tool's result has an error; the sentence says why
+  2    the command line or a tool's arguments are wrong
+  130  interrupted
+  exec exits with the command's own code; its own failures are 123 (agent not reached), 124 (the command took too
+  long), 125 (anything else) and 130 (interrupted).
+
+Errors go to standard error, results to standard output. RUST_LOG=debug shows what is asked of the control plane.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show a workspace dying and being recovered, with real processes, on this machine.
+    ///
+    /// Creates a workspace, starts it, runs a command in it, kills its agent with SIGKILL, lets a command time out,
+    /// follows the verdict, and runs the command again. Then come the cases in which nothing may be stopped. Exits 0
+    /// only if everything that it claims was seen. Leaves no process and no file behind.
+    Demo(DemoArgs),
+
+    /// The control plane that needs no deployment: real builds, real agent processes, on this machine.
+    #[command(subcommand)]
+    Local(LocalCommand),
+
+    /// Workspaces of the local control plane.
+    #[command(subcommand)]
+    Workspace(WorkspaceCommand),
+
+    /// Chats, and the workspaces that they work in.
+    #[command(subcommand)]
+    Chat(ChatCommand),
+
+    /// Run a command in the workspace of a chat.
+    ///
+    /// Output is what the command wrote to its terminal: standard output and error in one stream, cut in the middle if
+    /// it is too long. If the agent cannot be reached, standard error has the verdict: what happened, and which tools to
+    /// call, in which order.
+    Exec(ExecArgs),
+
+    /// Call a tool of the plugin for a chat, and wait for it.
+    ///
+    /// Prints the tool's result, a JSON object. Progress and build logs go to standard error. Ctrl-C interrupts the call:
+    /// nothing is started or stopped after it, and the result says where things stand.
+    Call(CallArgs),
+
+    /// List the plugin's tools.
+    Tools,
+
+    /// Look at plugins.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+
+    /// The agent process in a workspace; started by the local control plane.
+    #[command(hide = true)]
+    Agent {
+        /// The agent's folder.
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Use the time constants of production. Takes some ten minutes.
+    #[arg(long)]
+    pub real_timings: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LocalCommand {
+    /// Serve the local control plane until Ctrl-C. Agents go on without it, and find it again.
+    Serve {
+        /// Port on the loopback interface. By default the one used last time, or a free one.
+        #[arg(long)]
+        port: Option<u16>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WorkspaceCommand {
+    /// Create a workspace and wait until its first build has ended.
+    Create {
+        /// Its name: letters, digits and single hyphens.
+        name: String,
+        /// The template to build it from.
+        #[arg(long, default_value = "shell")]
+        template: String,
+        /// A template parameter, NAME=VALUE. May be given several times.
+        #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
+        parameters: Vec<(String, String)>,
+    },
+    /// List the workspaces.
+    List,
+    /// Show one workspace: its newest build and its agents.
+    Show {
+        /// The workspace's name.
+        name: String,
+    },
+    /// Delete a workspace and wait until it is gone.
+    Delete {
+        /// The workspace's name.
+        name: String,
+    },
+    /// Send a signal to the agent process of a workspace: kill it, hang it, or let it go on.
+    KillAgent {
+        /// The workspace's name.
+        name: String,
+        /// KILL ends it at once, STOP hangs it, CONT lets a hung one go on.
+        #[arg(long, value_enum, default_value_t = Signal::Kill)]
+        signal: Signal,
+    },
+}
+
+/// A signal for an agent process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub enum Signal {
+    Kill,
+    Stop,
+    Cont,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ChatCommand {
+    /// Bind a chat to a workspace. Makes the chat if there is none of that name.
+    Bind {
+        /// The chat's name.
+        name: String,
+        /// The workspace's name.
+        workspace: String,
+    },
+    /// List the chats and what they are bound to.
+    List,
+}
+
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// The chat's name.
+    pub chat: String,
+    /// Run it in this folder of the workspace.
+    #[arg(long, value_name = "FOLDER")]
+    pub workdir: Option<String>,
+    /// End the command when it has run for this many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub timeout: Option<u32>,
+    /// The command and its arguments. One argument is taken as a shell command line.
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    /// The chat's name.
+    pub chat: String,
+    /// The tool's name; see `workspace-recovery tools`.
+    pub tool: String,
+    /// The tool's arguments, a JSON object.
+    #[arg(value_name = "JSON", default_value = "{}")]
+    pub arguments: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Say whether a file is a plugin that this program runs, and what it asks for.
+    Check {
+        /// The component, a `.wasm` file.
+        file: PathBuf,
+    },
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("a parameter is written NAME=VALUE, but this is `{text}`")),
+    }
+}

@@ -1,0 +1,221 @@
+//! `chat bind`, `chat list`, `exec` and `call`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::Exit;
+use super::args::{CallArgs, ExecArgs};
+use super::events;
+use super::host::Place;
+use super::output::{Output, table};
+use crate::bindings::{Action, CallError, Verdict};
+use crate::chat::{Execute, ExecuteError, Executed};
+use crate::driver::DriveError;
+
+/// Exit codes of `exec` for its own failures; they leave the command's own codes alone as far as shells do.
+const EXEC_UNREACHABLE: u8 = 123;
+const EXEC_TIMED_OUT: u8 = 124;
+pub const EXEC_FAILED: u8 = 125;
+
+pub async fn bind(place: &Place, output: Output, name: &str, workspace: &str) -> anyhow::Result<Exit> {
+    let host = place.open().await?;
+    let found = host.find(workspace).await?;
+    host.chats.bind(name, workspace).await?;
+    let value = json!({ "chat": name, "workspace": found.name, "workspace_id": found.id });
+    output.print(&value, |_| format!("chat {name} works in {}/{}", found.owner, found.name))?;
+    Ok(Exit::Done)
+}
+
+pub async fn list(place: &Place, output: Output) -> anyhow::Result<Exit> {
+    let host = place.open().await?;
+    let chats = host.store.chats()?;
+    let mut shown = Vec::new();
+    for chat in &chats {
+        let name = match &chat.workspace {
+            None => None,
+            // A name that cannot be read, as of a deleted workspace, is no reason to hide the chat.
+            Some(id) => host.plane.workspace(id).await.ok().map(|workspace| workspace.name),
+        };
+        shown.push(json!({ "chat": chat.name, "workspace": name, "workspace_id": chat.workspace }));
+    }
+    output.print(&shown, |shown| {
+        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        let rows: Vec<_> =
+            shown.iter().map(|chat| vec![text(&chat["chat"]), text(&chat["workspace"])]).collect();
+        table(&["CHAT", "WORKSPACE"], &rows)
+    })?;
+    Ok(Exit::Done)
+}
+
+pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Result<Exit> {
+    let host = place.open().await?;
+    let command = Execute {
+        command: command_line(&args.command),
+        workdir: args.workdir,
+        timeout: args.timeout.map(|seconds| Duration::from_secs(seconds.into())),
+    };
+    let interrupt = interrupted_by_signals()?;
+    let shown = events::show(&host.driver);
+    let executed = host.chat(&args.chat).execute(&command, &interrupt).await;
+    drop(shown);
+    match executed {
+        Ok(executed) => {
+            output.print(&executed, |executed| executed.output.clone())?;
+            Ok(Exit::Command(exit_code(&executed)))
+        }
+        Err(ExecuteError::Interrupted) => {
+            eprintln!("error: interrupted; if the command had begun it may still be running");
+            Ok(Exit::Interrupted)
+        }
+        Err(ExecuteError::Unreachable(unreachable)) => {
+            if output.json {
+                let tried_ms = u64::try_from(unreachable.tried.as_millis()).unwrap_or(u64::MAX);
+                let verdict = verdict_json(&unreachable.verdict);
+                let value =
+                    json!({ "verdict": verdict, "tried_ms": tried_ms, "last_error": unreachable.last_error });
+                output.print(&value, |_| String::new())?;
+            }
+            eprintln!("error: {}", ExecuteError::Unreachable(unreachable));
+            Ok(Exit::Command(EXEC_UNREACHABLE))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Result<Exit> {
+    let host = place.open().await?;
+    let interrupt = interrupted_by_signals()?;
+    let shown = events::show(&host.driver);
+    let called = host.chat(&args.chat).call_tool(&args.tool, &args.arguments, &interrupt).await;
+    drop(shown);
+    match called {
+        Ok(Ok(result)) => {
+            let value: Value = serde_json::from_str(&result.json)?;
+            let pretty = serde_json::to_string_pretty(&value)?;
+            output.print(&value, |_| pretty)?;
+            Ok(if interrupt.is_cancelled() {
+                Exit::Interrupted
+            } else if result.is_error || value.get("error").is_some() {
+                Exit::Failed
+            } else {
+                Exit::Done
+            })
+        }
+        Ok(Err(CallError::UnknownTool)) => {
+            eprintln!(
+                "error: the plugin has no tool \"{}\"; `workspace-recovery tools` lists those that it has",
+                args.tool
+            );
+            Ok(Exit::Usage)
+        }
+        Ok(Err(CallError::InvalidArguments(sentence))) => {
+            eprintln!("error: {}: {sentence}", args.tool);
+            Ok(Exit::Usage)
+        }
+        Err(DriveError::Interrupted) => {
+            eprintln!("error: {}", DriveError::Interrupted);
+            Ok(Exit::Interrupted)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A verdict as data.
+pub fn verdict_json(verdict: &Verdict) -> Value {
+    json!({
+        "action": action_word(verdict.action),
+        "cause": cause_word(verdict),
+        "tools": verdict.tools,
+        "message": verdict.message,
+    })
+}
+
+/// The contract's word for the row of the decision table: `AgentAlive` is `agent-alive`.
+pub fn cause_word(verdict: &Verdict) -> String {
+    let name = format!("{:?}", verdict.cause);
+    let mut word = String::new();
+    for letter in name.rsplit("::").next().unwrap_or_default().chars() {
+        if letter.is_ascii_uppercase() && !word.is_empty() {
+            word.push('-');
+        }
+        word.push(letter.to_ascii_lowercase());
+    }
+    word
+}
+
+/// The contract's word for an action.
+pub fn action_word(action: Action) -> &'static str {
+    match action {
+        Action::Propagate => "propagate",
+        Action::Retry => "retry",
+        Action::AskUser => "ask-user",
+        Action::Start => "start",
+        Action::Restart => "restart",
+        Action::ReconnectAgent => "reconnect-agent",
+    }
+}
+
+/// One argument is a shell command line as it stands; several are quoted, so that the shell sees them unchanged.
+fn command_line(words: &[String]) -> String {
+    match words {
+        [line] => line.clone(),
+        words => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn exit_code(executed: &Executed) -> u8 {
+    match executed.exit_code {
+        None => EXEC_TIMED_OUT,
+        Some(code) => u8::try_from(code).unwrap_or(EXEC_FAILED),
+    }
+}
+
+/// Cancelled by the first SIGINT or SIGTERM. A second one ends the program at once.
+pub fn interrupted_by_signals() -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if cancel.is_cancelled() {
+                std::process::exit(130);
+            }
+            cancel.cancel();
+        }
+    });
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(words: &[&str]) -> String {
+        command_line(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn one_argument_is_a_command_line_for_the_shell() {
+        assert_eq!(line(&["echo $HOME | wc"]), "echo $HOME | wc");
+    }
+
+    #[test]
+    fn several_arguments_reach_the_command_unchanged() {
+        assert_eq!(line(&["echo", "$HOME", "it's", ""]), r#"echo '$HOME' 'it'\''s' ''"#);
+    }
+}

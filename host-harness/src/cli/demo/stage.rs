@@ -1,0 +1,234 @@
+//! What the demo plays on: a control plane in a folder of its own, one workspace, one chat; and what has been seen.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::bindings::{Agent, AgentState, Build};
+use crate::chat::{Execute, ExecuteError, Executed};
+use crate::cli::Exit;
+use crate::cli::host::{Host, Place};
+use crate::cli::output::Output;
+use crate::cli::workspaces::gone_for;
+use crate::control_plane::Workspace;
+use crate::local::{
+    AgentCommand, AgentSignal, BuildSpec, LocalControlPlane, LocalOptions, LocalTimings, SignalledAgent,
+    TemplateSpec, VersionSpec,
+};
+use crate::policy::Timings;
+use crate::store::MemoryStore;
+
+/// By how much every wait is shortened, unless the real ones are asked for.
+const SHORTENED: u32 = 15;
+/// How long a build takes in the demo: long enough to be seen.
+const BUILD_MS: u64 = 800;
+/// An agent's longest wait before it looks for the server again, with shortened times.
+const MOST_RECONNECT: Duration = Duration::from_secs(4);
+const WORKSPACE: &str = "dev";
+const CHAT: &str = "demo";
+
+/// The demo's world.
+pub struct Stage {
+    pub host: Host,
+    folder: TempDir,
+    options: LocalOptions,
+    plane: Option<LocalControlPlane>,
+    timings: Timings,
+    workspace: String,
+}
+
+impl Stage {
+    pub async fn set(place: &Place, real_timings: bool, output: Output) -> anyhow::Result<Self> {
+        let (timings, local) = timings(real_timings);
+        if !output.json {
+            print_timings(&timings, real_timings);
+        }
+        let folder =
+            TempDir::with_prefix("workspace-recovery-demo-").context("no folder for the demo can be made")?;
+        let mut options = LocalOptions::new(folder.path(), AgentCommand::this_program()?);
+        options.timings = local;
+        options.stop_agents_on_exit = true;
+        let plugin = place.load_plugin()?;
+        let plane = LocalControlPlane::start(options.clone()).await?;
+        let host =
+            Host::new(plane.endpoint(), plugin, Arc::new(MemoryStore::default()), timings.clone()).await?;
+        Ok(Self { host, folder, options, plane: Some(plane), timings, workspace: String::new() })
+    }
+
+    /// Ends every agent and removes every file.
+    pub async fn strike(self) -> anyhow::Result<()> {
+        let plane = match self.plane {
+            Some(plane) => plane,
+            // Interrupted while the control plane was away: only a control plane knows its agents.
+            None => LocalControlPlane::start(self.options).await?,
+        };
+        plane.shutdown().await;
+        let path: PathBuf = self.folder.path().to_owned();
+        self.folder.close().with_context(|| format!("{} was not removed", path.display()))?;
+        Ok(())
+    }
+
+    pub async fn create_workspace(&mut self) -> anyhow::Result<()> {
+        let build = BuildSpec { duration_ms: Some(BUILD_MS), ..BuildSpec::default() };
+        let version = VersionSpec { start: build.clone(), stop: build, ..VersionSpec::default() };
+        let template = TemplateSpec { name: "demo".to_owned(), version, ..TemplateSpec::default() };
+        self.host.admin.create_template(&template).await?;
+        let created = self.host.admin.create_workspace(WORKSPACE, &template.name, &[]).await?;
+        self.workspace.clone_from(&created.id);
+        self.host.chats.bind(CHAT, &created.name).await?;
+        let result = self.call("start_workspace", "{}").await?;
+        if result["started"] != true {
+            bail!("the workspace did not start: {result}");
+        }
+        Ok(())
+    }
+
+    pub async fn execute(&self, command: &str) -> Result<Executed, ExecuteError> {
+        let command = Execute { command: command.to_owned(), ..Execute::default() };
+        self.host.chat(CHAT).execute(&command, &CancellationToken::new()).await
+    }
+
+    pub async fn call(&self, tool: &str, arguments: &str) -> anyhow::Result<Value> {
+        let called = self.host.chat(CHAT).call_tool(tool, arguments, &CancellationToken::new()).await?;
+        let result = called.map_err(|error| anyhow::anyhow!("the plugin did not run {tool}: {error:?}"))?;
+        Ok(serde_json::from_str(&result.json)?)
+    }
+
+    pub async fn signal(&self, signal: AgentSignal) -> anyhow::Result<SignalledAgent> {
+        Ok(self.host.admin.signal_agent(WORKSPACE, None, signal).await?)
+    }
+
+    pub async fn workspace(&self) -> anyhow::Result<Workspace> {
+        Ok(self.host.plane.workspace(&self.workspace).await?)
+    }
+
+    /// All builds of the workspace so far, oldest first, as the control plane has them.
+    pub async fn builds(&self) -> anyhow::Result<Vec<Build>> {
+        let mut builds: Vec<_> =
+            self.host.plane.builds(&self.workspace, 100).await?.into_iter().map(|read| read.build).collect();
+        builds.reverse();
+        Ok(builds)
+    }
+
+    /// Until the agent has been gone for as long as a restart takes.
+    pub async fn wait_until_gone_long_enough(&self) -> anyhow::Result<()> {
+        let threshold = self.recover_after();
+        self.wait_until("the agent reads as gone for long enough", |workspace, agent| {
+            gone_for(workspace, agent).is_some_and(|gone| Duration::from_millis(gone) >= threshold)
+        })
+        .await
+    }
+
+    pub async fn wait_until_connected(&self) -> anyhow::Result<()> {
+        self.wait_until("the agent is connected", |_, agent| agent.state == AgentState::Connected).await
+    }
+
+    /// The server dies, the agent lives on; later the server comes back, on the same folder and port.
+    pub async fn control_plane_dies_for_a_while(&mut self) -> anyhow::Result<Duration> {
+        // Dropped, not shut down: the way of a server that is killed.
+        drop(self.plane.take());
+        let away = self.recover_after() + self.options.timings.inactive;
+        tokio::time::sleep(away).await;
+        self.plane = Some(LocalControlPlane::start(self.options.clone()).await?);
+        Ok(away)
+    }
+
+    pub fn recover_after(&self) -> Duration {
+        self.timings.recover_after
+    }
+
+    pub fn dial_timeout(&self) -> Duration {
+        self.timings.dial_timeout
+    }
+
+    async fn wait_until(&self, what: &str, holds: impl Fn(&Workspace, &Agent) -> bool) -> anyhow::Result<()> {
+        let waited = async {
+            loop {
+                let workspace = self.workspace().await?;
+                if workspace.agents.first().is_some_and(|agent| holds(&workspace, agent)) {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(self.timings.poll).await;
+            }
+        };
+        let limit = 3 * self.recover_after();
+        tokio::time::timeout(limit, waited)
+            .await
+            .with_context(|| format!("waited {limit:?} in vain until {what}"))?
+    }
+}
+
+/// The times of host and control plane, which have to fit each other.
+fn timings(real: bool) -> (Timings, LocalTimings) {
+    if real {
+        return (Timings::default(), LocalTimings::default());
+    }
+    let mut local = LocalTimings::shortened(SHORTENED);
+    // As rare as with the real times, seen from a dial: an agent must not be back before anybody has looked.
+    local.reconnect_most = MOST_RECONNECT;
+    (Timings::shortened(SHORTENED), local)
+}
+
+/// What has been claimed, and whether it was seen.
+pub struct Claims {
+    output: Output,
+    claims: Vec<(String, bool)>,
+}
+
+impl Claims {
+    pub fn new(output: Output) -> Self {
+        Self { output, claims: Vec::new() }
+    }
+
+    /// Whether the story is left out, because only the outcome is wanted, as data.
+    pub fn quiet(&self) -> bool {
+        self.output.json
+    }
+
+    pub fn scene(&self, title: &str) {
+        if !self.quiet() {
+            println!("\n{title}");
+        }
+    }
+
+    pub fn say(&self, text: impl AsRef<str>) {
+        if !self.quiet() {
+            println!("   {}", text.as_ref().replace('\n', "\n   "));
+        }
+    }
+
+    /// Records a claim that was just looked up.
+    pub fn seen(&mut self, claim: &str, seen: bool) {
+        if !self.quiet() {
+            println!(" {} {claim}", if seen { "\u{2713}" } else { "\u{2717} NOT SEEN:" });
+        }
+        self.claims.push((claim.to_owned(), seen));
+    }
+
+    /// Sums up. Done only if every claim was seen.
+    pub fn report(self, elapsed: Duration) -> anyhow::Result<Exit> {
+        let seen = self.claims.iter().filter(|(_, seen)| *seen).count();
+        let claims: Vec<_> =
+            self.claims.iter().map(|(claim, seen)| json!({ "claim": claim, "seen": seen })).collect();
+        let value = json!({ "claims": claims, "seen": seen, "seconds": elapsed.as_secs_f64() });
+        self.output.print(&value, |_| {
+            format!("\n{seen} of {} claims were seen, in {:.0} s", claims.len(), elapsed.as_secs_f64())
+        })?;
+        Ok(if seen == claims.len() { Exit::Done } else { Exit::Failed })
+    }
+}
+
+fn print_timings(timings: &Timings, real: bool) {
+    let seconds = |duration: Duration| format!("{:.1} s", duration.as_secs_f32());
+    println!(
+        "times: an agent is dialled for {}, and must be gone for {} before a restart is advised{}",
+        seconds(timings.dial_timeout),
+        seconds(timings.recover_after),
+        if real { "" } else { " (the real ones, divided by 15; --real-timings uses those)" }
+    );
+}

@@ -1,0 +1,41 @@
+//! `local serve`, and the hidden `agent`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::Exit;
+use super::host::Place;
+use super::output::Output;
+use crate::local::agent::{self, AgentOptions};
+use crate::local::{AgentCommand, Endpoint, LocalControlPlane, LocalError, LocalOptions};
+
+pub async fn serve(place: &Place, output: Output, port: Option<u16>) -> anyhow::Result<Exit> {
+    let agents = AgentCommand::this_program()
+        .context("cannot find this program's own file, which agents are made of")?;
+    let options = LocalOptions { port, ..LocalOptions::new(place.data(), agents) };
+    let served = LocalControlPlane::serve(options, |endpoint| {
+        // Nobody would miss what cannot be printed: the server runs all the same.
+        let _ = announce(output, endpoint, "serving");
+    })
+    .await;
+    match served {
+        Err(LocalError::AlreadyServed { endpoint, .. }) => announce(output, &endpoint, "already served")?,
+        other => other?,
+    }
+    Ok(Exit::Done)
+}
+
+pub async fn agent(folder: PathBuf) -> anyhow::Result<Exit> {
+    agent::run(AgentOptions { folder }).await?;
+    Ok(Exit::Done)
+}
+
+/// Says where the control plane answers. The token stays in the data folder.
+fn announce(output: Output, endpoint: &Endpoint, state: &str) -> anyhow::Result<()> {
+    let value = json!({ "state": state, "url": endpoint.url, "pid": endpoint.pid });
+    output.print(&value, |_| {
+        format!("{state} at {} (process {}); end it with Ctrl-C", endpoint.url, endpoint.pid)
+    })
+}

@@ -1,0 +1,207 @@
+//! `workspace create|list|show|delete|kill-agent`.
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use super::Exit;
+use super::args::{Signal, WorkspaceCommand};
+use super::events::{describe_build, lifecycle_word, state_word, status_word, transition_word};
+use super::host::{Host, Place};
+use super::output::{Output, Progress, table};
+use crate::bindings::{Agent, AgentState, Build, JobStatus, Transition};
+use crate::control_plane::{ApiError, NewBuild, Workspace, is_terminal};
+use crate::local::AgentSignal;
+use crate::policy::Timings;
+
+pub async fn run(place: &Place, output: Output, command: WorkspaceCommand) -> anyhow::Result<Exit> {
+    let host = place.open().await?;
+    match command {
+        WorkspaceCommand::Create { name, template, parameters } => {
+            create(&host, output, &name, &template, &parameters).await
+        }
+        WorkspaceCommand::List => list(&host, output).await,
+        WorkspaceCommand::Show { name } => {
+            let workspace = host.find(&name).await?;
+            output.print(&as_json(&workspace), |_| as_text(&workspace))?;
+            Ok(Exit::Done)
+        }
+        WorkspaceCommand::Delete { name } => delete(&host, output, &name).await,
+        WorkspaceCommand::KillAgent { name, signal } => kill_agent(&host, output, &name, signal).await,
+    }
+}
+
+impl Host {
+    /// The workspace of that name.
+    pub async fn find(&self, name: &str) -> anyhow::Result<Workspace> {
+        match self.plane.workspace_by_name(name).await {
+            Ok(workspace) => Ok(workspace),
+            Err(ApiError::NotFound | ApiError::Gone) => {
+                bail!(
+                    "there is no workspace \"{name}\"; `workspace-recovery workspace list` shows those that there are"
+                )
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+async fn create(
+    host: &Host,
+    output: Output,
+    name: &str,
+    template: &str,
+    parameters: &[(String, String)],
+) -> anyhow::Result<Exit> {
+    let created = host
+        .admin
+        .create_workspace(name, template, parameters)
+        .await
+        .with_context(|| format!("the workspace \"{name}\" was not created"))?;
+    let build = follow(host, &created.build_id).await?;
+    let workspace = host.plane.workspace(&created.id).await?;
+    output.print(&as_json(&workspace), |_| format!("{name}: {}", describe_build(&build)))?;
+    Ok(succeeded(&build))
+}
+
+async fn list(host: &Host, output: Output) -> anyhow::Result<Exit> {
+    let mut workspaces = Vec::new();
+    for listed in host.admin.list_workspaces().await? {
+        match host.plane.workspace(&listed.id).await {
+            Ok(workspace) => workspaces.push(workspace),
+            // Deleted since it was listed.
+            Err(ApiError::Gone | ApiError::NotFound) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let shown: Vec<_> = workspaces.iter().map(as_json).collect();
+    output.print(&shown, |_| {
+        let rows: Vec<_> = workspaces.iter().map(row).collect();
+        table(&["NAME", "NEWEST BUILD", "AGENTS"], &rows)
+    })?;
+    Ok(Exit::Done)
+}
+
+async fn delete(host: &Host, output: Output, name: &str) -> anyhow::Result<Exit> {
+    let workspace = host.find(name).await?;
+    let request = NewBuild { transition: Transition::Delete, template_version: None, parameters: Vec::new() };
+    let issued = match host.plane.create_build(&workspace.id, &request).await {
+        Ok(issued) => issued,
+        Err(ApiError::Conflict(_)) => bail!(
+            "the workspace \"{name}\" was not deleted, because its {} is in progress: wait until it has ended",
+            describe_build(&workspace.latest.build)
+        ),
+        Err(error) => return Err(error).with_context(|| format!("the workspace \"{name}\" was not deleted")),
+    };
+    let build = follow(host, &issued.build.id).await?;
+    let value =
+        json!({ "name": name, "deleted": succeeded(&build) == Exit::Done, "build": build_json(&build) });
+    output.print(&value, |_| format!("{name}: {}", describe_build(&build)))?;
+    Ok(succeeded(&build))
+}
+
+async fn kill_agent(host: &Host, output: Output, name: &str, signal: Signal) -> anyhow::Result<Exit> {
+    let (signal, done) = match signal {
+        Signal::Kill => (AgentSignal::Kill, "killed"),
+        Signal::Stop => (AgentSignal::Stop, "hung"),
+        Signal::Cont => (AgentSignal::Cont, "let go on"),
+    };
+    let agent = host
+        .admin
+        .signal_agent(name, None, signal)
+        .await
+        .with_context(|| format!("no signal was sent to the agent of \"{name}\""))?;
+    output.print(&agent, |agent| {
+        format!("agent {} of {name} (process {}) was {done}", agent.name, agent.pid)
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Shows a build's log and state until its job has ended. It goes on by itself if this program ends.
+async fn follow(host: &Host, id: &str) -> anyhow::Result<Build> {
+    let mut progress = Progress::new();
+    let mut shown = 0;
+    loop {
+        let read = host.plane.build(id).await?;
+        for line in host.plane.build_logs(id, shown).await? {
+            shown = line.id;
+            progress.line(&format!("  | {}: {}", line.stage, line.text));
+        }
+        // The log was read after the status: a job that had ended then has no further lines.
+        if is_terminal(&read.build.status) {
+            return Ok(read.build);
+        }
+        progress.status(describe_build(&read.build));
+        tokio::time::sleep(Timings::default().first_retry).await;
+    }
+}
+
+fn succeeded(build: &Build) -> Exit {
+    if build.status == JobStatus::Succeeded { Exit::Done } else { Exit::Failed }
+}
+
+fn as_json(workspace: &Workspace) -> Value {
+    let agents: Vec<_> = workspace
+        .agents
+        .iter()
+        .map(|agent| {
+            json!({
+                "id": agent.id,
+                "name": agent.name,
+                "status": state_word(&agent.state),
+                "lifecycle_state": lifecycle_word(&agent.lifecycle),
+                "disconnected_for_ms": gone_for(workspace, agent),
+            })
+        })
+        .collect();
+    json!({
+        "id": workspace.id,
+        "name": workspace.name,
+        "owner": workspace.owner,
+        "dormant": workspace.dormant,
+        "latest_build": build_json(&workspace.latest.build),
+        "agents": agents,
+    })
+}
+
+fn build_json(build: &Build) -> Value {
+    json!({
+        "id": build.id,
+        "number": build.number,
+        "transition": transition_word(&build.transition),
+        "status": status_word(&build.status),
+        "error": build.error,
+    })
+}
+
+fn as_text(workspace: &Workspace) -> String {
+    let mut text =
+        format!("{}/{}\n  {}\n", workspace.owner, workspace.name, describe_build(&workspace.latest.build));
+    for agent in &workspace.agents {
+        text += &format!(
+            "  agent {}: {}, {}",
+            agent.name,
+            state_word(&agent.state),
+            lifecycle_word(&agent.lifecycle)
+        );
+        if let Some(gone) = gone_for(workspace, agent) {
+            text += &format!(", gone for {} s", gone / 1000);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn row(workspace: &Workspace) -> Vec<String> {
+    let agents: Vec<_> =
+        workspace.agents.iter().map(|agent| format!("{} {}", agent.name, state_word(&agent.state))).collect();
+    vec![workspace.name.clone(), describe_build(&workspace.latest.build), agents.join(", ")]
+}
+
+/// How long an agent has been gone on the control plane's clock, in milliseconds. A connected agent may still carry the
+/// time of a past disconnect.
+pub fn gone_for(workspace: &Workspace, agent: &Agent) -> Option<u64> {
+    if agent.state != AgentState::Disconnected {
+        return None;
+    }
+    workspace.observed?.checked_sub(agent.disconnected?)
+}

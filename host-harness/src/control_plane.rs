@@ -1,0 +1,289 @@
+//! The control plane as the host sees it: a narrow trait, its types, and errors decided by status, never by text.
+//!
+//! [`rest`] is the production implementation. Every read goes through [`Watched`], which remembers since when
+//! authenticated reads have worked without a gap.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::bindings::{
+    Agent, Build, FieldProblem, JobStatus, Parameter, Quota, ReadError, Refusal, Transition,
+};
+
+mod watched;
+pub use watched::Watched;
+
+#[cfg(feature = "rest")]
+pub mod rest;
+
+/// What a control plane can be asked for. Object safe: hosts hold an `Arc<dyn ControlPlane>`.
+///
+/// Every function is bounded in time by its implementation; dropping its future abandons the request.
+#[async_trait]
+pub trait ControlPlane: Send + Sync {
+    /// The user whose credentials are used.
+    async fn user(&self) -> Result<User, ApiError>;
+
+    /// One consistent read of the workspace with its newest build, that build's job and its agents.
+    ///
+    /// A deleted workspace is [`ApiError::Gone`].
+    async fn workspace(&self, workspace: &str) -> Result<Workspace, ApiError>;
+
+    /// The same read by name: `name` for a workspace of this user, `owner/name` for somebody else's.
+    async fn workspace_by_name(&self, name: &str) -> Result<Workspace, ApiError>;
+
+    /// One build by id. Its `provisioner` is always `unknown`: only [`ControlPlane::workspace`] tells.
+    async fn build(&self, build: &str) -> Result<BuildRead, ApiError>;
+
+    /// The newest builds of a workspace, at most `limit`, newest first.
+    async fn builds(&self, workspace: &str, limit: u32) -> Result<Vec<BuildRead>, ApiError>;
+
+    /// Asks for a build, once. [`ApiError::UnknownOutcome`]: it may or may not have been made; look before asking again.
+    async fn create_build(&self, workspace: &str, build: &NewBuild) -> Result<BuildRead, ApiError>;
+
+    /// The parameters that a template version declares.
+    async fn template_parameters(&self, version: &str) -> Result<Vec<TemplateParameter>, ApiError>;
+
+    /// The parameter values that a build was made with.
+    async fn build_parameters(&self, build: &str) -> Result<Vec<Parameter>, ApiError>;
+
+    /// What the workspace's owner consumes of the budget, or `None` where the deployment has no budgets.
+    async fn quota(&self, workspace: &Workspace) -> Result<Option<Quota>, ApiError>;
+
+    /// One page of a build's log: the lines after the line `after` (0 for all), oldest first.
+    async fn build_logs(&self, build: &str, after: u64) -> Result<Vec<LogLine>, ApiError>;
+
+    /// Opens a terminal on an agent and runs a command in it. Success does *not* mean that the agent is there: a dead
+    /// agent that still reads connected gives a terminal that stays silent.
+    async fn open_terminal(&self, agent: &str, terminal: &NewTerminal)
+    -> Result<Box<dyn Terminal>, ApiError>;
+}
+
+/// An open terminal. Dropping it closes it; what runs in it may go on.
+#[async_trait]
+pub trait Terminal: Send {
+    /// The next piece of output, standard output and error in one stream; `None` when the session ended. The end of the
+    /// command and the loss of the connection look the same.
+    ///
+    /// Cancel safe: a future that is dropped has taken nothing.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError>;
+
+    /// Types `input`.
+    async fn send(&mut self, input: &str) -> Result<(), ApiError>;
+
+    /// Closes the session.
+    async fn close(&mut self);
+}
+
+/// A user of the deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Opaque.
+    pub id: String,
+    /// The name to log in with.
+    pub name: String,
+}
+
+/// A workspace as read in one piece.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    /// Opaque.
+    pub id: String,
+    /// The bare name, without its owner.
+    pub name: String,
+    /// The owner's name.
+    pub owner: String,
+    /// The id of the organisation it belongs to.
+    pub organization: String,
+    /// The template's id.
+    pub template: Option<String>,
+    /// The template version that new workspaces get.
+    pub active_version: Option<String>,
+    /// Whether each start must use the active version.
+    pub requires_active_version: bool,
+    /// Whether the template takes parameters the classic way, in which an empty value counts as missing.
+    pub classic_parameters: bool,
+    /// Set aside for want of use: it can be stopped, but not started.
+    pub dormant: bool,
+    /// The newest build with its job.
+    pub latest: BuildRead,
+    /// The agents of the newest build, in the control plane's order.
+    pub agents: Vec<Agent>,
+    /// The control plane's time of this read, Unix milliseconds. `None`: its clock cannot be trusted.
+    pub observed: Option<u64>,
+}
+
+/// A build and what the contract does not carry of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildRead {
+    /// As the plugin gets it. `ours` is false here: a control plane cannot know.
+    pub build: Build,
+    /// When it was asked for, Unix milliseconds on the control plane's clock.
+    pub created: Option<u64>,
+    /// The id of the user who asked for it.
+    pub initiator: Option<String>,
+    /// Why it was made, in the control plane's word; `initiator` when a user asked without giving a reason.
+    pub reason: Option<String>,
+}
+
+/// A request for a build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewBuild {
+    /// What it is to do.
+    pub transition: Transition,
+    /// The template version to use. `None`: that of the build before.
+    pub template_version: Option<String>,
+    /// Values for parameters; those not named keep the values of the build before.
+    pub parameters: Vec<Parameter>,
+}
+
+/// A parameter that a template version declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateParameter {
+    /// Its name.
+    pub name: String,
+    /// It has no default.
+    pub required: bool,
+    /// Its value is not kept from build to build.
+    pub ephemeral: bool,
+}
+
+/// One line of a build's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// Counts up within a build, from 1; not without gaps.
+    pub id: u64,
+    /// The stage of the build that it belongs to.
+    pub stage: String,
+    /// The text; may be empty.
+    pub text: String,
+}
+
+/// A request for a terminal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTerminal {
+    /// A UUID. Opening the same session again while its command runs attaches to that command.
+    pub session: String,
+    /// Run by the login shell of the workspace's user.
+    pub command: String,
+    /// Rows.
+    pub height: u16,
+    /// Columns.
+    pub width: u16,
+}
+
+/// Why the control plane gave no answer, or a refusal. Decided by status and transport, never by text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// The credentials are not accepted, and never were since this client was made.
+    #[error("the control plane does not accept the token: log in again and use a new one")]
+    Unauthorized,
+    /// This user may not.
+    #[error("the control plane forbids it: {}", sentence(.0))]
+    Forbidden(Refusal),
+    /// Absent, or hidden from this user: the two cannot be told apart.
+    #[error("not found, or not visible to this user")]
+    NotFound,
+    /// The workspace was deleted.
+    #[error("the workspace was deleted")]
+    Gone,
+    /// Another build of the workspace is in progress.
+    #[error("another build of the workspace is in progress")]
+    Conflict(Refusal),
+    /// The request was refused for what it says.
+    #[error("the control plane refused the request: {}", sentence(.0))]
+    Invalid(Refusal),
+    /// Too many requests.
+    #[error("the control plane limits the rate of requests: try again later")]
+    RateLimited {
+        /// How long to wait, where it says so.
+        retry_after: Option<Duration>,
+    },
+    /// No answer, or one that says "later". The request had no effect, or only reads.
+    #[error("the control plane cannot be reached or cannot answer: {0}")]
+    Unavailable(String),
+    /// A request with an effect was sent, and whether it had the effect is not known.
+    #[error("the request was sent, but no answer came: {0}")]
+    UnknownOutcome(String),
+    /// What answered does not speak the control plane's API.
+    #[error("this does not look like a Coder deployment: {0}; check the URL")]
+    NotCoder(String),
+    /// Anything else.
+    #[error("the control plane answered with status {status}: {}", sentence(.refusal))]
+    Other {
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        refusal: Refusal,
+    },
+}
+
+impl ApiError {
+    /// Whether this says that authenticated requests do not work now, whatever was asked for.
+    pub fn is_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Unauthorized | Self::Unavailable(_) | Self::UnknownOutcome(_) | Self::NotCoder(_)
+        )
+    }
+
+    /// Whether asking the same again a little later may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::RateLimited { .. })
+    }
+
+    /// How long to wait before asking again, where the control plane says so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl From<ApiError> for ReadError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Unauthorized => Self::Unauthorized,
+            ApiError::Forbidden(_) => Self::Forbidden,
+            ApiError::NotFound | ApiError::Gone => Self::NotFound,
+            ApiError::Unavailable(_) | ApiError::UnknownOutcome(_) => Self::Unavailable(None),
+            ApiError::RateLimited { retry_after } => Self::Unavailable(retry_after.map(millis)),
+            ApiError::Conflict(_) | ApiError::Invalid(_) | ApiError::NotCoder(_) | ApiError::Other { .. } => {
+                Self::Other(error.to_string())
+            }
+        }
+    }
+}
+
+/// Whether a job in this state has come to its end.
+pub fn is_terminal(status: &JobStatus) -> bool {
+    matches!(status, JobStatus::Succeeded | JobStatus::Failed | JobStatus::Canceled)
+}
+
+/// Whether a job in this state keeps other builds from beginning.
+pub fn is_active(status: &JobStatus) -> bool {
+    matches!(status, JobStatus::Pending | JobStatus::Running | JobStatus::Canceling)
+}
+
+/// A refusal that is only a sentence.
+pub(crate) fn refusal(message: impl Into<String>) -> Refusal {
+    Refusal { message: message.into(), detail: None, validations: Vec::new(), template: None }
+}
+
+/// Whole milliseconds, at most what the contract can carry.
+pub(crate) fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn sentence(refusal: &Refusal) -> String {
+    let mut text = refusal.message.clone();
+    if let Some(detail) = refusal.detail.as_deref().filter(|detail| *detail != refusal.message) {
+        text = format!("{text} ({detail})");
+    }
+    for FieldProblem { field, detail } in &refusal.validations {
+        text = format!("{text}; {field}: {detail}");
+    }
+    text
+}

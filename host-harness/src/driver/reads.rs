@@ -1,0 +1,149 @@
+//! `latest-build`, `agent-status` and `publish-binding`.
+
+use crate::bindings::{Agents, Binding, FieldProblem, ReadError, Refusal, Snapshot};
+use crate::control_plane::{ApiError, ControlPlane, Workspace, millis, refusal};
+use crate::driver::call::{Call, Performer};
+use crate::driver::{DriveError, EventKind};
+use crate::store::StoreError;
+
+/// How often a read is made before its failure is the answer: enough for a dropped connection or a proxy's hiccup.
+const READ_ATTEMPTS: u32 = 3;
+
+impl Performer {
+    pub(super) async fn latest_build(
+        &self,
+        call: &Call,
+        check_start: bool,
+    ) -> Result<(Result<Binding, ReadError>, Option<u64>), DriveError> {
+        if !self.still_bound(call)? {
+            return Ok((Ok(Binding::Rebound), None));
+        }
+        let Some(id) = call.workspace() else { return Ok((Ok(Binding::Unbound), None)) };
+        let workspace = match self.read_workspace(id).await {
+            Ok(workspace) => workspace,
+            Err(ApiError::Gone) => return Ok((Ok(Binding::Deleted), None)),
+            Err(error) => return Ok((Err(error.into()), None)),
+        };
+        let start_refusal = if check_start {
+            match self.start_refusal(&workspace).await {
+                Ok(refusal) => refusal,
+                Err(error) => return Ok((Err(error.into()), None)),
+            }
+        } else {
+            None
+        };
+        let mut latest = self.marked(workspace.latest.build.clone())?;
+        if latest.error_code.as_deref() == Some("INSUFFICIENT_QUOTA") {
+            // Only adds to the answer: without it the build's own error still says what happened.
+            latest.quota = self.plane.quota(&workspace).await.ok().flatten();
+        }
+        let snapshot = Snapshot {
+            workspace_name: workspace.name.clone(),
+            template: workspace.template.clone(),
+            dormant: workspace.dormant,
+            latest,
+            start_refusal,
+        };
+        Ok((Ok(Binding::Bound(snapshot)), workspace.observed))
+    }
+
+    pub(super) async fn agent_status(&self, call: &Call) -> Result<Result<Agents, ReadError>, DriveError> {
+        let Some(id) = call.workspace() else { return Ok(Err(ReadError::NotFound)) };
+        if !self.still_bound(call)? {
+            return Ok(Err(ReadError::NotFound));
+        }
+        Ok(match self.read_workspace(id).await {
+            Ok(workspace) => Ok(Agents {
+                build: self.marked(workspace.latest.build)?,
+                observed: workspace.observed,
+                readable_for_ms: millis(self.plane.readable_for()).into(),
+                agents: workspace.agents,
+            }),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    pub(super) fn publish_binding(&self, call: &Call, build: &str) -> Result<bool, StoreError> {
+        let Some(workspace) = call.workspace() else { return Ok(false) };
+        let mut bound = false;
+        self.store.update(call.chat(), &mut |chat| {
+            bound = chat.workspace.as_deref() == Some(workspace);
+            if bound {
+                chat.build = Some(build.to_owned());
+                chat.agent = None;
+            }
+        })?;
+        if bound {
+            let workspace = workspace.to_owned();
+            self.tell(call, EventKind::BindingPublished { workspace, build: build.to_owned() });
+        }
+        Ok(bound)
+    }
+
+    /// Reads the workspace, again if the failure may pass.
+    pub(super) async fn read_workspace(&self, id: &str) -> Result<Workspace, ApiError> {
+        let mut pause = self.timings().first_retry;
+        for _ in 1..READ_ATTEMPTS {
+            match self.plane.workspace(id).await {
+                // A control plane that says for how long to stay away is not asked again before that.
+                Err(error) if error.is_transient() && error.retry_after().is_none() => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                result => return result,
+            }
+        }
+        self.plane.workspace(id).await
+    }
+
+    /// What would refuse a start now.
+    async fn start_refusal(&self, workspace: &Workspace) -> Result<Option<Refusal>, ApiError> {
+        let validations = self.missing_parameters(workspace).await?;
+        let message = if workspace.dormant {
+            "The workspace is dormant: it must be activated before it can be started."
+        } else if validations.is_empty() {
+            return Ok(None);
+        } else {
+            "The template version that a start would use requires parameters that have no value yet."
+        };
+        Ok(Some(Refusal { validations, template: workspace.template.clone(), ..refusal(message) }))
+    }
+
+    /// The required parameters of the version that a start would use for which the newest build has no value.
+    async fn missing_parameters(&self, workspace: &Workspace) -> Result<Vec<FieldProblem>, ApiError> {
+        let latest = &workspace.latest.build;
+        let Some(version) = start_version(workspace).or(latest.template_version.as_deref()) else {
+            return Ok(Vec::new());
+        };
+        let required = match self.plane.template_parameters(version).await {
+            Ok(parameters) => {
+                parameters.into_iter().filter(|parameter| parameter.required).collect::<Vec<_>>()
+            }
+            // A version that this user may not look into: the control plane will say what it misses.
+            Err(ApiError::Forbidden(_) | ApiError::NotFound) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        if required.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values = self.plane.build_parameters(&latest.id).await?;
+        let kept = |name: &str| {
+            values
+                .iter()
+                .any(|value| value.name == name && !(workspace.classic_parameters && value.value.is_empty()))
+        };
+        Ok(required
+            .into_iter()
+            .filter(|parameter| parameter.ephemeral || !kept(&parameter.name))
+            .map(|parameter| FieldProblem {
+                field: parameter.name,
+                detail: "required, and has no value".to_owned(),
+            })
+            .collect())
+    }
+}
+
+/// The template version that a start must name; none where it may stay on that of the build before.
+pub(super) fn start_version(workspace: &Workspace) -> Option<&str> {
+    workspace.active_version.as_deref().filter(|_| workspace.requires_active_version)
+}

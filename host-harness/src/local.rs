@@ -1,0 +1,335 @@
+//! A small control plane on this machine, with real agent processes.
+//!
+//! It keeps templates, workspaces, builds and agents in a SQLite file and serves the part of a Coder server's REST API
+//! that a lifecycle client needs, on loopback and behind a token. A start build spawns agents as processes of their
+//! own, a stop build ends them; what their status says is derived from their connection and its heartbeats. Agents
+//! outlive the server and come back to it when it does.
+//!
+//! [`LocalControlPlane::start`] runs one inside this process, [`LocalControlPlane::find`] finds one that another
+//! process runs on the same data folder, and [`LocalAdmin`] does what only this control plane can do: make templates,
+//! send a signal to an agent, change the number of provisioners.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use admin::{
+    AdminError, AgentSignal, CreatedTemplate, CreatedWorkspace, ListedWorkspace, LocalAdmin, SignalledAgent,
+};
+pub use model::{AgentSpec, BuildSpec, OnCancel, ParameterSpec, TemplateSpec, VersionSpec};
+pub use server_file::Endpoint;
+
+mod admin;
+pub mod agent;
+mod api;
+mod db;
+mod hub;
+mod jobs;
+mod model;
+mod processes;
+mod server_file;
+mod state;
+mod status;
+mod wire;
+
+/// How long a shutdown waits for requests that are being answered before it drops them.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// How the embedded control plane runs.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// The folder that holds everything: database, token, agents and their home folders. Made if it is missing.
+    pub data_dir: PathBuf,
+    /// The port on 127.0.0.1. None: the one used last time on this folder if it is free, else any free one.
+    pub port: Option<u16>,
+    /// How to start an agent process.
+    pub agent_command: AgentCommand,
+    /// How many builds can run at a time. 0: builds wait, as without any provisioner.
+    pub provisioners: usize,
+    /// What the workspaces that run may cost together. None: no limit.
+    pub quota_budget: Option<i64>,
+    /// Intervals and limits.
+    pub timings: LocalTimings,
+    /// End all agent processes at shutdown. Without it they live on and wait for the server to come back.
+    pub stop_agents_on_exit: bool,
+}
+
+impl LocalOptions {
+    /// Options with the defaults of a lasting server: three provisioners, no quota, real timings, agents live on.
+    pub fn new(data_dir: impl Into<PathBuf>, agent_command: AgentCommand) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            port: None,
+            agent_command,
+            provisioners: 3,
+            quota_budget: None,
+            timings: LocalTimings::default(),
+            stop_agents_on_exit: false,
+        }
+    }
+}
+
+/// The program that runs [`agent::run`], to which the agent's folder is appended as the last argument.
+#[derive(Clone, Debug)]
+pub struct AgentCommand {
+    /// The program's path.
+    pub program: PathBuf,
+    /// Arguments before the folder.
+    pub args: Vec<OsString>,
+}
+
+impl AgentCommand {
+    /// `PROGRAM agent FOLDER`, which is what the program `workspace-recovery` understands.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), args: vec!["agent".into()] }
+    }
+
+    /// The program that is running now.
+    ///
+    /// # Errors
+    ///
+    /// The path of the running program cannot be found.
+    pub fn this_program() -> io::Result<Self> {
+        Ok(Self::new(std::env::current_exe()?))
+    }
+}
+
+/// Intervals and limits. The default is that of a real deployment; tests and demonstrations shorten them.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalTimings {
+    /// How often the server notes that an agent is there and pings it. 15 s.
+    pub heartbeat: Duration,
+    /// An agent without a heartbeat for longer is called disconnected. 30 s.
+    pub inactive: Duration,
+    /// How long a new terminal waits for its agent before it is closed. 30 s.
+    pub terminal_dial: Duration,
+    /// How often open terminals and watchers are pinged. 15 s.
+    pub stream_ping: Duration,
+    /// How long a build takes whose template says nothing about it. 2 s.
+    pub build: Duration,
+    /// After this time a canceled build that goes on is given up. 20 s (a real deployment waits 10 minutes).
+    pub force_cancel: Duration,
+    /// From SIGTERM to SIGKILL for an agent whose workspace is stopped. 5 s.
+    pub terminate: Duration,
+    /// An agent's first wait before it connects again; doubled each time. 50 ms.
+    pub reconnect_first: Duration,
+    /// An agent's longest wait before it connects again. 10 s.
+    pub reconnect_most: Duration,
+}
+
+impl Default for LocalTimings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(15),
+            inactive: Duration::from_secs(30),
+            terminal_dial: Duration::from_secs(30),
+            stream_ping: Duration::from_secs(15),
+            build: Duration::from_secs(2),
+            force_cancel: Duration::from_secs(20),
+            terminate: Duration::from_secs(5),
+            reconnect_first: Duration::from_millis(50),
+            reconnect_most: Duration::from_secs(10),
+        }
+    }
+}
+
+impl LocalTimings {
+    /// The default with every interval divided by `factor`, except the time that an agent has to end itself.
+    pub fn shortened(factor: u32) -> Self {
+        let real = Self::default();
+        Self {
+            heartbeat: real.heartbeat / factor,
+            inactive: real.inactive / factor,
+            terminal_dial: real.terminal_dial / factor,
+            stream_ping: real.stream_ping / factor,
+            build: real.build / factor,
+            force_cancel: real.force_cancel / factor,
+            terminate: real.terminate,
+            reconnect_first: real.reconnect_first,
+            reconnect_most: real.reconnect_most / factor,
+        }
+    }
+}
+
+/// Why the control plane could not start, or could not be found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocalError {
+    /// Another process serves this data folder.
+    #[error("a control plane already serves {}: use it at {} (process {})", data_dir.display(), endpoint.url, endpoint.pid)]
+    AlreadyServed {
+        /// The folder.
+        data_dir: PathBuf,
+        /// Where the other one answers.
+        endpoint: Endpoint,
+    },
+    /// A process holds the data folder but does not answer.
+    #[error("{} is locked by a process that does not answer: end that process, or use another folder", data_dir.display())]
+    Unresponsive {
+        /// The folder.
+        data_dir: PathBuf,
+    },
+    /// A file of the data folder could not be used.
+    #[error("cannot use {}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The database could not be used.
+    #[error("cannot use the database in {}: {source}", data_dir.display())]
+    Database {
+        /// The folder.
+        data_dir: PathBuf,
+        /// What went wrong.
+        source: rusqlite::Error,
+    },
+    /// The port could not be bound.
+    #[error("cannot listen on 127.0.0.1:{port}: {source}; choose another port")]
+    Bind {
+        /// The port; 0 for any.
+        port: u16,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// A running control plane. Dropping it ends the server at once and leaves agents running; prefer
+/// [`shutdown`](Self::shutdown).
+#[derive(Debug)]
+pub struct LocalControlPlane {
+    endpoint: Endpoint,
+    state: Arc<state::State>,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+    // Held until the very end: the next server may start as soon as it is released.
+    _lock: server_file::FolderLock,
+}
+
+impl LocalControlPlane {
+    /// Starts a control plane in this process and returns when it answers requests. On a folder that was used before it
+    /// goes on: builds that ran when the last server died are failed, queued builds wait on, agents come back.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalError::AlreadyServed`] if another process serves the folder; else what could not be used.
+    pub async fn start(options: LocalOptions) -> Result<Self, LocalError> {
+        let data_dir = options.data_dir.clone();
+        server_file::make_private_folder(&data_dir)?;
+        let lock = loop {
+            if let Some(lock) = server_file::FolderLock::take(&data_dir)? {
+                break lock;
+            }
+            // None: whoever had it has just let it go.
+            if let Some(endpoint) = Self::find(&data_dir).await? {
+                return Err(LocalError::AlreadyServed { data_dir, endpoint });
+            }
+        };
+        let previous = Endpoint::read(&data_dir)?;
+        let listener = bind(options.port, previous.as_ref()).await?;
+        let port = listener.local_addr().map_err(|source| LocalError::Bind { port: 0, source })?.port();
+        let endpoint = Endpoint {
+            url: format!("http://127.0.0.1:{port}"),
+            token: previous.map_or_else(server_file::new_token, |previous| previous.token),
+            pid: std::process::id(),
+        };
+
+        let stop = CancellationToken::new();
+        let state = state::State::open(options, endpoint.clone(), stop.clone())?;
+        endpoint.write(&data_dir)?;
+        let server = tokio::spawn(serve_until(listener, api::router(state.clone()), stop.clone()));
+        jobs::resume(&state);
+        Ok(Self { endpoint, state, stop, server, _lock: lock })
+    }
+
+    /// Finds the control plane that serves `data_dir`, in whichever process. None: nobody does.
+    ///
+    /// # Errors
+    ///
+    /// The folder is locked, but nobody answers within 5 s; or its files cannot be read.
+    pub async fn find(data_dir: &Path) -> Result<Option<Endpoint>, LocalError> {
+        server_file::find(data_dir).await
+    }
+
+    /// Starts a control plane, tells `on_ready` where it answers, and serves until SIGINT or SIGTERM.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn serve(options: LocalOptions, on_ready: impl FnOnce(&Endpoint)) -> Result<(), LocalError> {
+        let plane = Self::start(options).await?;
+        on_ready(plane.endpoint());
+        processes::terminated().await;
+        plane.shutdown().await;
+        Ok(())
+    }
+
+    /// The base address, such as `http://127.0.0.1:40123`.
+    pub fn url(&self) -> &str {
+        &self.endpoint.url
+    }
+
+    /// The token that requests carry in the header `Coder-Session-Token`.
+    pub fn token(&self) -> &str {
+        &self.endpoint.token
+    }
+
+    /// Address, token and process.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// A client for what only this control plane can do.
+    pub fn admin(&self) -> LocalAdmin {
+        LocalAdmin::new(&self.endpoint)
+    }
+
+    /// Ends the server: no new requests, open streams are dropped, running builds are failed at the next start. With
+    /// `stop_agents_on_exit` every agent process is gone when it returns.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        if tokio::time::timeout(SHUTDOWN_GRACE, &mut self.server).await.is_err() {
+            self.server.abort();
+        }
+        // Last, so that no build can start another one.
+        if self.state.options.stop_agents_on_exit {
+            processes::end_all(&self.state).await;
+        }
+    }
+}
+
+impl Drop for LocalControlPlane {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.server.abort();
+    }
+}
+
+/// Binds the port asked for, or the previous one if it is still free: agents look for the server there.
+async fn bind(port: Option<u16>, previous: Option<&Endpoint>) -> Result<TcpListener, LocalError> {
+    let listen = |port| TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    if let Some(port) = port {
+        return listen(port).await.map_err(|source| LocalError::Bind { port, source });
+    }
+    if let Some(port) = previous.and_then(Endpoint::port)
+        && let Ok(listener) = listen(port).await
+    {
+        return Ok(listener);
+    }
+    listen(0).await.map_err(|source| LocalError::Bind { port: 0, source })
+}
+
+async fn serve_until(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!("the local control plane ended: {error}");
+    }
+}

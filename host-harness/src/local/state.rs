@@ -1,0 +1,80 @@
+//! What all parts of a running server share.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::db::{Db, Identity, Template};
+use super::hub::Hub;
+use super::jobs::Jobs;
+use super::model::{TemplateSpec, VersionSpec};
+use super::processes::Children;
+use super::{Endpoint, LocalError, LocalOptions};
+
+/// How many changes a watcher may be behind before it skips some.
+const CHANGES: usize = 256;
+
+/// The template that a new data folder begins with.
+const FIRST_TEMPLATE: &str = "shell";
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub options: LocalOptions,
+    pub endpoint: Endpoint,
+    pub identity: Identity,
+    pub db: Db,
+    pub hub: Hub,
+    pub jobs: Jobs,
+    pub children: Children,
+    /// Ids of workspaces of which something has changed.
+    pub changes: broadcast::Sender<String>,
+    pub stop: CancellationToken,
+}
+
+impl State {
+    pub fn open(
+        options: LocalOptions,
+        endpoint: Endpoint,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, LocalError> {
+        let prepare = || {
+            let db = Db::open(&options.data_dir.join("control.db"))?;
+            let identity = Identity::find_or_make(&db.get())?;
+            seed(&mut db.get())?;
+            Ok((db, identity))
+        };
+        let (db, identity) = prepare()
+            .map_err(|source| LocalError::Database { data_dir: options.data_dir.clone(), source })?;
+        Ok(Arc::new(Self {
+            identity,
+            db,
+            hub: Hub::default(),
+            jobs: Jobs::new(options.provisioners),
+            children: Children::default(),
+            changes: broadcast::Sender::new(CHANGES),
+            stop,
+            options,
+            endpoint,
+        }))
+    }
+
+    /// Tells those who watch the workspace. Nobody may be watching.
+    pub fn changed(&self, workspace: &str) {
+        let _ = self.changes.send(workspace.to_owned());
+    }
+}
+
+/// A new control plane has a template, so that a workspace can be made at once.
+fn seed(db: &mut Connection) -> rusqlite::Result<()> {
+    if Template::all(db)?.is_empty() {
+        let spec = TemplateSpec {
+            name: FIRST_TEMPLATE.to_owned(),
+            version: VersionSpec::default(),
+            ..TemplateSpec::default()
+        };
+        Template::insert(db, &spec)?;
+    }
+    Ok(())
+}

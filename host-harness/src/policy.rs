@@ -1,0 +1,153 @@
+//! Every time constant of the host in one place, and the contract's `Policy` made from it.
+
+use std::time::Duration;
+
+use crate::bindings::{NeverConnected, Policy};
+use crate::control_plane::millis;
+
+/// Restarts that one workspace may be advised within [`Timings::restart_memory`]. A workspace that dies a third time
+/// within the hour has a cause that restarting does not cure.
+pub const MAX_RESTARTS: u32 = 2;
+/// How often a call waits for somebody else's build and decides again: enough for a race, too few for a fight.
+pub const CONFLICT_ROUNDS: u32 = 3;
+/// Calls that may wait for their turn at one workspace. More than that is a loop in a caller, not use.
+pub const MAX_WAITING_CALLS: usize = 8;
+
+/// How long things take, at most or at least. `default()` is for real use; [`Timings::shortened`] for demonstrations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// How long an agent must be gone before a restart is advised: three times what a control plane takes to notice a
+    /// silent agent (30 s), so that a gap in the heartbeats never costs a workspace.
+    pub recover_after: Duration,
+    /// For how long a dial tries to reach an agent.
+    pub dial_timeout: Duration,
+    /// After how long a dial looks whether the agent it dials is still the right one: well within the dial timeout, so
+    /// that a stale binding does not cost the whole window.
+    pub validate_after: Duration,
+    /// How long after a failed read the control plane counts as having been away. Agents read as disconnected for as
+    /// long as a control plane was away itself, and come back within seconds; generous, because a wrong restart is costly.
+    pub away_lookback: Duration,
+    /// Reads further apart than this do not prove that the control plane was there in between. Must be shorter than
+    /// `recover_after` less the 30 s that a control plane takes to notice silence, else an outage could hide in it.
+    pub read_silence: Duration,
+    /// Failures of a chat are counted as one series until it has been quiet for this long.
+    pub quiet_reset: Duration,
+    /// For how long restart verdicts are remembered.
+    pub restart_memory: Duration,
+    /// Time between two reads while waiting: what the control plane's own clients use.
+    pub poll: Duration,
+    /// First pause before a failed request or dial attempt is repeated; doubles up to `poll`.
+    pub first_retry: Duration,
+    /// For how long a silent command is left alone before the agent's status is looked at again: about as long as a
+    /// control plane takes to notice a killed agent, plus some.
+    pub silence_check: Duration,
+    /// Limit of a command for which the caller gives none: long enough for a build or a test run.
+    pub command_limit: Duration,
+    /// Limit of one wait for a build.
+    pub build_limit: Duration,
+    /// Limit of a restart's wait for its own stop: as long as a workspace may take to shut down in an orderly way.
+    pub restart_stop_limit: Duration,
+    /// Limit of the wait for a started workspace's agent to connect.
+    pub connect_limit: Duration,
+    /// Limit of the wait for its startup scripts to end.
+    pub scripts_limit: Duration,
+    /// How long a call waits for its turn at a workspace.
+    pub turn_limit: Duration,
+    /// A call that has sent nothing for this long after it was made sends nothing any more: its asker has moved on.
+    pub send_limit: Duration,
+    /// For how long a sent request may still be in flight. It is called lost only after so much time of successful reads.
+    pub in_flight: Duration,
+    /// For how long a lost request is looked for while the control plane cannot be read.
+    pub reconcile_limit: Duration,
+}
+
+/// The tools that a chat has right now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChatTools {
+    /// All names.
+    pub names: Vec<String>,
+    /// The one that asks the user a question.
+    pub ask_user: Option<String>,
+    /// The one that creates a workspace.
+    pub create: Option<String>,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        const fn seconds(seconds: u64) -> Duration {
+            Duration::from_secs(seconds)
+        }
+        const fn minutes(minutes: u64) -> Duration {
+            Duration::from_secs(60 * minutes)
+        }
+        Self {
+            recover_after: seconds(90),
+            dial_timeout: seconds(30),
+            validate_after: seconds(5),
+            away_lookback: seconds(90),
+            read_silence: seconds(30),
+            quiet_reset: minutes(10),
+            restart_memory: minutes(60),
+            poll: seconds(2),
+            first_retry: Duration::from_millis(250),
+            silence_check: seconds(20),
+            command_limit: minutes(10),
+            build_limit: minutes(10),
+            restart_stop_limit: minutes(60),
+            connect_limit: minutes(2),
+            scripts_limit: minutes(10),
+            turn_limit: minutes(10),
+            send_limit: minutes(30),
+            in_flight: seconds(60),
+            reconcile_limit: minutes(30),
+        }
+    }
+}
+
+impl Timings {
+    /// The default times divided by `divisor` (at least 1), for a demonstration on a control plane whose own times are
+    /// shortened alike.
+    pub fn shortened(divisor: u32) -> Self {
+        let by = divisor.max(1);
+        let real = Self::default();
+        Self {
+            recover_after: real.recover_after / by,
+            dial_timeout: real.dial_timeout / by,
+            validate_after: real.validate_after / by,
+            away_lookback: real.away_lookback / by,
+            read_silence: real.read_silence / by,
+            quiet_reset: real.quiet_reset / by,
+            restart_memory: real.restart_memory / by,
+            poll: real.poll / by,
+            first_retry: real.first_retry / by,
+            silence_check: real.silence_check / by,
+            command_limit: real.command_limit / by,
+            build_limit: real.build_limit / by,
+            restart_stop_limit: real.restart_stop_limit / by,
+            connect_limit: real.connect_limit / by,
+            scripts_limit: real.scripts_limit / by,
+            turn_limit: real.turn_limit / by,
+            send_limit: real.send_limit / by,
+            in_flight: real.in_flight / by,
+            reconcile_limit: real.reconcile_limit / by,
+        }
+    }
+
+    /// The contract's policy for a chat with these tools.
+    pub fn policy(&self, tools: &ChatTools) -> Policy {
+        Policy {
+            recover_after_ms: millis(self.recover_after),
+            dial_timeout_ms: millis(self.dial_timeout),
+            never_connected: NeverConnected::AskUser,
+            max_restarts: MAX_RESTARTS,
+            build_limit_ms: millis(self.build_limit),
+            restart_stop_limit_ms: millis(self.restart_stop_limit),
+            connect_limit_ms: millis(self.connect_limit),
+            scripts_limit_ms: millis(self.scripts_limit),
+            conflict_rounds: CONFLICT_ROUNDS,
+            tools: tools.names.clone(),
+            ask_user_tool: tools.ask_user.clone(),
+            create_tool: tools.create.clone(),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The local control plane, with real agent processes.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+mod agents;
+mod builds;
+mod conformance;
+mod operations;
+mod outages;
+mod support;
+mod terminals;

@@ -164,14 +164,14 @@ pub(super) fn rehearse(pre: &bindings::PluginPre<State>) -> wasmtime::Result<()>
 
 /// How much fuel a step takes, whatever its end.
 #[cfg(all(test, feature = "plugin"))]
-pub(super) fn fuel_of(plugin: &Plugin, export: &Export, journal: &Journal) -> u64 {
+pub(super) fn fuel_of(plugin: &Plugin, export: &Export, journal: &Journal) -> wasmtime::Result<u64> {
     let pre = &plugin.inner.pre;
-    let mut store = store(pre.engine(), journal).unwrap();
+    let mut store = store(pre.engine(), journal)?;
     store.set_epoch_deadline(DEADLINE_TICKS);
-    let instance = pre.instantiate(&mut store).unwrap();
+    let instance = pre.instantiate(&mut store)?;
     // The end is an error wherever the call is suspended.
     let _ = call(&instance, &mut store, export);
-    STEP_FUEL - store.get_fuel().unwrap()
+    Ok(STEP_FUEL - store.get_fuel()?)
 }
 
 /// A store for one step. *Any* error that leaves an import makes the whole store unusable, so none is used twice.

@@ -10,10 +10,11 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use guest_artifact::COMPONENT;
 use workspace_recovery::bindings::{
     Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, Dial, Evidence, JobStatus, Lifecycle,
-    NeverConnected, Policy, Provisioner, Snapshot, Transition, WaitEnd,
+    Policy, Provisioner, Snapshot, Transition, WaitEnd,
 };
 use workspace_recovery::engine::{Engine, EngineOptions, Plugin, Step};
 use workspace_recovery::journal::{Answer, Export, Journal, Output, Request};
+use workspace_recovery::policy::{ChatTools, Timings};
 
 /// A control plane with one workspace, whose builds succeed as soon as somebody waits for them.
 struct World {
@@ -93,21 +94,9 @@ fn agent() -> Agent {
 }
 
 fn policy() -> Policy {
-    let tools = ["execute", "start_workspace", "stop_workspace", "restart_workspace"];
-    Policy {
-        recover_after_ms: 90_000,
-        dial_timeout_ms: 30_000,
-        never_connected: NeverConnected::AskUser,
-        max_restarts: 2,
-        build_limit_ms: 600_000,
-        restart_stop_limit_ms: 3_600_000,
-        connect_limit_ms: 120_000,
-        scripts_limit_ms: 600_000,
-        conflict_rounds: 3,
-        tools: tools.map(ToOwned::to_owned).to_vec(),
-        ask_user_tool: None,
-        create_tool: None,
-    }
+    let names =
+        ["execute", "start_workspace", "stop_workspace", "restart_workspace"].map(ToOwned::to_owned).to_vec();
+    Timings::default().policy(&ChatTools { names, ..ChatTools::default() })
 }
 
 fn classify() -> Export {

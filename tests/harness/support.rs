@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
-use workspace_recovery::bindings::{Binding, NeverConnected, Policy};
+use workspace_recovery::bindings::{Binding, Policy};
 use workspace_recovery::engine::{Engine, EngineOptions, Plugin, Step, StepError};
 use workspace_recovery::journal::{Answer, Export, Journal, Request};
+use workspace_recovery::policy::{ChatTools, Timings};
 
 /// The folder of the contract.
 pub const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/wit");
@@ -119,19 +120,8 @@ pub fn step(plugin: &Plugin) -> Result<Step, StepError> {
 
 /// The default policy, for a chat that has all tools.
 pub fn policy() -> Policy {
-    let tools = ["execute", "start_workspace", "stop_workspace", "restart_workspace", "ask_user_question"];
-    Policy {
-        recover_after_ms: 90_000,
-        dial_timeout_ms: 30_000,
-        never_connected: NeverConnected::AskUser,
-        max_restarts: 2,
-        build_limit_ms: 600_000,
-        restart_stop_limit_ms: 3_600_000,
-        connect_limit_ms: 120_000,
-        scripts_limit_ms: 600_000,
-        conflict_rounds: 3,
-        tools: tools.map(ToOwned::to_owned).to_vec(),
-        ask_user_tool: Some("ask_user_question".into()),
-        create_tool: None,
-    }
+    let names = ["execute", "start_workspace", "stop_workspace", "restart_workspace", "ask_user_question"];
+    let names = names.map(ToOwned::to_owned).to_vec();
+    let ask_user = Some("ask_user_question".to_owned());
+    Timings::default().policy(&ChatTools { names, ask_user, create: None })
 }

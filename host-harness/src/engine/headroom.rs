@@ -5,10 +5,11 @@
 use super::limits::{HOST_CALLS, JOURNAL_BYTES, STEP_FUEL};
 use super::*;
 use crate::bindings::{
-    Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, JobStatus, Lifecycle, NeverConnected,
-    Policy, Provisioner, Snapshot, Transition, TransitionError, WaitEnd,
+    Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, JobStatus, Lifecycle, Policy,
+    Provisioner, Snapshot, Transition, TransitionError, WaitEnd,
 };
 use crate::journal::{Answer, Export, Journal, Request};
+use crate::policy::{ChatTools, Timings};
 
 /// The most that one step and one call took.
 #[derive(Debug, Default)]
@@ -104,21 +105,9 @@ fn agent(number: u32) -> Agent {
 }
 
 fn policy() -> Policy {
-    let tools = ["execute", "start_workspace", "stop_workspace", "restart_workspace"];
-    Policy {
-        recover_after_ms: 90_000,
-        dial_timeout_ms: 30_000,
-        never_connected: NeverConnected::AskUser,
-        max_restarts: 2,
-        build_limit_ms: 600_000,
-        restart_stop_limit_ms: 3_600_000,
-        connect_limit_ms: 120_000,
-        scripts_limit_ms: 600_000,
-        conflict_rounds: 3,
-        tools: tools.map(ToOwned::to_owned).to_vec(),
-        ask_user_tool: None,
-        create_tool: None,
-    }
+    let names =
+        ["execute", "start_workspace", "stop_workspace", "restart_workspace"].map(ToOwned::to_owned).to_vec();
+    Timings::default().policy(&ChatTools { names, ..ChatTools::default() })
 }
 
 /// Runs a call to its end, and raises the peak to what it took.

@@ -14,6 +14,8 @@ use super::LocalError;
 
 /// How long [`find`] waits for a server that holds the lock and does not answer yet.
 const FIND_LIMIT: Duration = Duration::from_secs(5);
+/// How long it waits between two looks: a server that starts answers within a few of them.
+const FIND_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a control plane answers. `server.json` in its data folder, readable by its owner only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +136,6 @@ pub(super) async fn find(data_dir: &Path) -> Result<Option<Endpoint>, LocalError
         if Instant::now() > until {
             return Err(LocalError::Unresponsive { data_dir: data_dir.to_owned() });
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(FIND_PAUSE).await;
     }
 }

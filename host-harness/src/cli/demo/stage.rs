@@ -229,6 +229,10 @@ fn print_timings(timings: &Timings, real: bool) {
         "times: an agent is dialled for {}, and must be gone for {} before a restart is advised{}",
         seconds(timings.dial_timeout),
         seconds(timings.recover_after),
-        if real { "" } else { " (the real ones, divided by 15; --real-timings uses those)" }
+        if real {
+            String::new()
+        } else {
+            format!(" (the real ones, divided by {SHORTENED}; --real-timings uses those)")
+        }
     );
 }

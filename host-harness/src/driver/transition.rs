@@ -36,6 +36,11 @@ impl Performer {
             return Ok(Err(refused));
         }
         let Some(id) = call.workspace() else { return Ok(Err(TransitionError::Rebound)) };
+        // Needed to recognise a build whose answer is lost; asked for now, because then it may not be readable.
+        let user = match self.plane.user().await {
+            Ok(user) => user.id,
+            Err(error) => return Ok(Err(not_read(error))),
+        };
         let workspace = match self.read_workspace(id).await {
             Ok(workspace) => workspace,
             Err(error) => return Ok(Err(not_read(error))),
@@ -43,12 +48,6 @@ impl Performer {
         if let Some(refused) = self.refused_there(&workspace, rests_on)? {
             return Ok(Err(refused));
         }
-        // For the asker's identity, which is needed to recognise a build whose answer is lost. Asked for before sending,
-        // because afterwards it may not be readable.
-        let user = match self.plane.user().await {
-            Ok(user) => user.id,
-            Err(error) => return Ok(Err(not_read(error))),
-        };
         // Once more: the reads took time.
         if let Some(refused) = self.refused_here(call)? {
             return Ok(Err(refused));

@@ -109,10 +109,16 @@ impl Performer {
     async fn refused(&self, error: ApiError, before: &Workspace) -> Result<TransitionError, DriveError> {
         Ok(match error {
             ApiError::Conflict(_) => match self.read_workspace(&before.id).await {
-                Ok(now) => match self.refused_there(&now, &before.latest.build.id)? {
-                    Some(refused) => refused,
-                    None => TransitionError::Conflict(None),
-                },
+                Ok(now) => {
+                    let latest = self.marked(now.latest.build)?;
+                    if is_active(&latest.status) {
+                        TransitionError::Conflict(Some(latest))
+                    } else if latest.id != before.latest.build.id {
+                        TransitionError::Superseded(latest)
+                    } else {
+                        TransitionError::Conflict(None)
+                    }
+                }
                 Err(ApiError::Gone) => TransitionError::Gone,
                 Err(_) => TransitionError::Conflict(None),
             },

@@ -162,14 +162,16 @@ impl Chat {
         interrupt: &CancellationToken,
     ) -> Result<Executed, ExecuteError> {
         let script = Script::new(&execute.command, execute.workdir.as_deref());
-        let session = self.connect(&script, interrupt).await?;
-        let limit = execute.timeout.unwrap_or(self.driver.performer().timings().command_limit);
-        match session.run(self, limit, interrupt).await {
+        let performer = self.driver.performer();
+        let call = performer.begin(&self.name, interrupt.clone())?;
+        let session = self.connect(&call, &script).await?;
+        let limit = execute.timeout.unwrap_or(performer.timings().command_limit);
+        match session.run(self, &call, limit).await {
             Ended::Exited(executed) => Ok(executed),
             Ended::Interrupted => Err(ExecuteError::Interrupted),
             Ended::Lost(output) => {
                 // Whether the agent is gone is found out as for every command: by dialling it.
-                let mut probe = self.connect(&Script::new(":", None), interrupt).await?;
+                let mut probe = self.connect(&call, &Script::new(":", None)).await?;
                 probe.close().await;
                 Err(ExecuteError::Lost { output })
             }

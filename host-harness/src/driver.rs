@@ -180,7 +180,7 @@ impl Driver {
     }
 
     /// The whole of a call: its journal grows by one answer per step until the plugin is done.
-    async fn drive(&self, call: &Call, export: &Export) -> Result<Output, DriveError> {
+    pub(crate) async fn drive(&self, call: &Call, export: &Export) -> Result<Output, DriveError> {
         let mut journal = Journal::new();
         loop {
             let step =

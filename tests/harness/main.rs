@@ -5,11 +5,17 @@
 
 mod bindings;
 mod cache;
+mod chat;
 mod checks;
+mod driver;
 mod features;
 mod journal;
+mod lanes;
+mod plane;
 mod sandbox;
 mod support;
 mod surface;
 mod tools;
+mod transition;
 mod verdicts;
+mod waits;

@@ -1,54 +1,46 @@
 //! Reaching the agent of a chat, and what to make of it if that fails.
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::bindings::{Action, Cause, Dial, Evidence, Verdict};
 use crate::chat::dial::{DialEnd, Dialed, Target, dial};
 use crate::chat::session::{Script, Session, must_redial};
 use crate::chat::{Chat, Connection, ExecuteError, Unreachable};
 use crate::control_plane::millis;
-use crate::driver::Performer;
+use crate::driver::{Call, Performer};
 use crate::journal::{Export, Output};
 use crate::store::{ChatRecord, Failures, StoreError};
 
 impl Chat {
     /// Begins a command on the chat's agent. Calls of a chat dial one after another; who waited while a dial failed shares
     /// its failure.
-    pub(super) async fn connect(
-        &self,
-        script: &Script,
-        interrupt: &CancellationToken,
-    ) -> Result<Session, ExecuteError> {
+    pub(super) async fn connect(&self, call: &Call, script: &Script) -> Result<Session, ExecuteError> {
         let failed_before = self.state.kept().failed;
         let _dialing = tokio::select! {
             biased;
-            () = interrupt.cancelled() => return Err(ExecuteError::Interrupted),
+            () = call.interrupt().cancelled() => return Err(ExecuteError::Interrupted),
             dialing = self.state.dialing.lock() => dialing,
         };
         if let Some(failure) = self.failure_since(failed_before) {
             return Err(ExecuteError::Unreachable(Box::new(failure)));
         }
-        let record = self.record()?;
-        let Some((record, workspace)) = record.and_then(|record| Some((record.clone(), record.workspace?)))
-        else {
-            return Err(ExecuteError::Unbound(self.name.clone()));
-        };
-        let agent = self.known_agent(&record, &workspace, interrupt).await;
+        let Some(workspace) = call.workspace() else { return Err(ExecuteError::Unbound(self.name.clone())) };
+        let record = self.record()?.filter(|record| record.workspace.as_deref() == Some(workspace));
+        let record = record.unwrap_or_default();
+        let agent = self.known_agent(call, &record, workspace).await;
         let performer = self.driver.performer();
-        let target = Target { performer, chat: &self.name, workspace: &workspace, agent, script };
-        let dialed = dial(target, interrupt).await;
+        let dialed = dial(Target { performer, call, workspace, agent, script }).await;
         if !matches!(dialed.end, DialEnd::Reached(_)) {
             self.state.kept().connection = None;
         }
         match dialed.end {
             DialEnd::Reached(session) => {
-                self.reached(&workspace, dialed.build, &session.agent)?;
+                self.reached(workspace, dialed.build, &session.agent)?;
                 Ok(*session)
             }
             DialEnd::Interrupted => Err(ExecuteError::Interrupted),
             DialEnd::Failed(error) => Err(ExecuteError::Failed(error)),
-            DialEnd::TimedOut => self.classify(&record, &workspace, dialed, interrupt).await,
+            DialEnd::TimedOut => self.classify(call, &record, workspace, dialed).await,
         }
     }
 
@@ -60,16 +52,11 @@ impl Chat {
 
     /// The agent to dial without looking it up. One that was reached by this host is checked first: an agent that is gone, or
     /// of an older build, is looked up anew.
-    async fn known_agent(
-        &self,
-        record: &ChatRecord,
-        workspace: &str,
-        interrupt: &CancellationToken,
-    ) -> Option<String> {
+    async fn known_agent(&self, call: &Call, record: &ChatRecord, workspace: &str) -> Option<String> {
         let known = record.agent.clone()?;
         let connection = Connection { workspace: workspace.to_owned(), agent: known.clone() };
         let cached = self.state.kept().connection.as_ref() == Some(&connection);
-        if cached && must_redial(self, &known, interrupt).await {
+        if cached && must_redial(self, call, &known).await {
             self.state.kept().connection = None;
             return None;
         }
@@ -93,14 +80,14 @@ impl Chat {
     /// Asks the plugin what to make of a dial that timed out, and counts it.
     async fn classify(
         &self,
+        call: &Call,
         record: &ChatRecord,
         workspace: &str,
         dialed: Dialed,
-        interrupt: &CancellationToken,
     ) -> Result<Session, ExecuteError> {
         let performer = self.driver.performer();
         let tried = dialed.begun.elapsed();
-        let away_now = performer.plane().failed_since(dialed.begun);
+        let away_now = performer.plane().failed_within(tried);
         let earlier = earlier(&record.failures, dialed.build.as_deref(), performer);
         let since =
             performer.clock().now_ms().saturating_sub(u64::from(millis(performer.timings().restart_memory)));
@@ -114,10 +101,10 @@ impl Chat {
             recent_restarts: performer.store().restarts_since(workspace, since)?,
         };
         let export = Export::ClassifyFailure { evidence, policy: performer.timings().policy(&self.tools) };
-        let Output::ClassifyFailure(verdict) = self.driver.run(&self.name, &export, interrupt).await? else {
+        let Output::ClassifyFailure(verdict) = self.driver.drive(call, &export).await? else {
             unreachable!("the engine answered something else to classify-failure")
         };
-        if interrupt.is_cancelled() {
+        if call.interrupt().is_cancelled() {
             return Err(ExecuteError::Interrupted);
         }
         self.count(workspace, &dialed, earlier, &verdict, away_now)?;
@@ -175,11 +162,7 @@ fn earlier(failures: &Failures, build: Option<&str>, performer: &Performer) -> F
 
 /// Whether the control plane could not be read shortly before the dial: by this process, or by one before it.
 fn away_lately(failures: &Failures, begun: Instant, performer: &Performer) -> bool {
-    let lookback = performer.timings().away_lookback;
-    let seen_here = begun.checked_sub(lookback).is_some_and(|since| performer.plane().failed_since(since));
-    let window_begun = performer.clock().now_ms().saturating_sub(u64::from(millis(begun.elapsed())));
-    let seen_before = failures
-        .last_away_ms
-        .is_some_and(|at| window_begun.saturating_sub(at) <= u64::from(millis(lookback)));
-    seen_here || seen_before
+    let span = begun.elapsed() + performer.timings().away_lookback;
+    let since = performer.clock().now_ms().saturating_sub(u64::from(millis(span)));
+    performer.plane().failed_within(span) || failures.last_away_ms.is_some_and(|at| at >= since)
 }

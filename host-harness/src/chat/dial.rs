@@ -8,12 +8,11 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 
-use crate::bindings::Agent;
+use crate::bindings::{Agent, AgentState};
 use crate::chat::session::{Script, Session};
 use crate::control_plane::{ApiError, ControlPlane, Workspace};
-use crate::driver::{EventKind, Performer};
+use crate::driver::{Call, EventKind, Performer};
 use crate::policy::Timings;
 
 /// How the names of agents end that are meant for chats.
@@ -24,7 +23,8 @@ const LONGEST: u32 = 2;
 /// What to dial.
 pub(super) struct Target<'a> {
     pub(super) performer: &'a Performer,
-    pub(super) chat: &'a str,
+    /// The call that it is done for: pinned to `workspace`.
+    pub(super) call: &'a Call,
     pub(super) workspace: &'a str,
     /// The agent last reached, if any. It is dialled before it is judged.
     pub(super) agent: Option<String>,
@@ -57,7 +57,7 @@ type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Session, ApiError>> + Send
 type Probe<'a> = Pin<Box<dyn Future<Output = Result<Workspace, ApiError>> + Send + 'a>>;
 
 /// Dials until the command has begun or the window has passed.
-pub(super) async fn dial(target: Target<'_>, interrupt: &CancellationToken) -> Dialed {
+pub(super) async fn dial(target: Target<'_>) -> Dialed {
     let mut dial = Dial::new(&target);
     let end = loop {
         let now = Instant::now();
@@ -65,7 +65,7 @@ pub(super) async fn dial(target: Target<'_>, interrupt: &CancellationToken) -> D
         let (next_due, hard_end) = (dial.next_due(), dial.hard_end);
         let end = tokio::select! {
             biased;
-            () = interrupt.cancelled() => Some(DialEnd::Interrupted),
+            () = target.call.interrupt().cancelled() => Some(DialEnd::Interrupted),
             tried = running(&mut dial.attempt) => {
                 dial.attempt = None;
                 dial.tried(tried)
@@ -94,6 +94,8 @@ struct Dial<'a> {
     /// The agent was chosen from the newest build, not taken from memory.
     resolved: bool,
     disconnected_at_start: Option<u64>,
+    /// It was seen disconnected while it was dialled.
+    seen_disconnected: bool,
     build: Option<String>,
     attempt: Option<Attempt<'a>>,
     attempts: u32,
@@ -124,6 +126,7 @@ impl<'a> Dial<'a> {
             agent: target.agent.clone(),
             resolved: false,
             disconnected_at_start: None,
+            seen_disconnected: false,
             build: None,
             attempt: None,
             attempts: 0,
@@ -142,7 +145,7 @@ impl<'a> Dial<'a> {
 
     /// Begins an attempt or a read if its time has come.
     fn begin_what_is_due(&mut self, now: Instant) {
-        let Target { performer, workspace, script, chat, .. } = *self.target;
+        let Target { performer, workspace, script, call, .. } = *self.target;
         if self.attempt.is_none()
             && self.in_doubt.is_none()
             && now >= self.retry_at
@@ -153,7 +156,7 @@ impl<'a> Dial<'a> {
                 attempts: self.attempts,
                 elapsed: now - self.begun,
             };
-            performer.tell_chat(0, chat, kind);
+            performer.tell(call, kind);
             self.attempts += 1;
             self.attempt = Some(Box::pin(async move { script.begin(performer.plane(), &agent).await }));
         }
@@ -251,11 +254,18 @@ impl<'a> Dial<'a> {
             }
             return Some(DialEnd::TimedOut);
         };
-        if self.agent.as_deref() != Some(chosen.id.as_str()) {
+        let another = self.agent.as_deref() != Some(chosen.id.as_str());
+        if another {
             self.agent = Some(chosen.id.clone());
             self.disconnected_at_start = chosen.disconnected;
-            self.attempt = None;
             self.in_doubt = None;
+        }
+        // A terminal from before an agent was gone and came back may stay silent for ever. It is opened again as the same
+        // session, which attaches to the command if that has begun.
+        let back = self.seen_disconnected && chosen.state == AgentState::Connected;
+        self.seen_disconnected = chosen.state == AgentState::Disconnected;
+        if another || back {
+            self.attempt = None;
             self.retry_at = now;
             self.pause = self.timings.first_retry;
         }

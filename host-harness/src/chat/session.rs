@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use crate::bindings::Connection as Check;
 use crate::chat::output::Reader;
 use crate::chat::{Chat, Executed};
 use crate::control_plane::{ApiError, ControlPlane, NewTerminal, Terminal};
+use crate::driver::Call;
 use crate::journal::{Export, Output};
 
 /// Wide enough that no program wraps its lines.
@@ -84,14 +84,14 @@ impl Script {
 impl Session {
     /// Waits for the command's end, at most `limit`. A command that says nothing for long has its agent looked at: a
     /// terminal whose agent has died stays open and silent.
-    pub(super) async fn run(mut self, chat: &Chat, limit: Duration, interrupt: &CancellationToken) -> Ended {
+    pub(super) async fn run(mut self, chat: &Chat, call: &Call, limit: Duration) -> Ended {
         let deadline = Instant::now() + limit;
         let silence = chat.driver.performer().timings().silence_check;
         let mut look = Instant::now() + silence;
         while self.exit_code.is_none() {
             tokio::select! {
                 biased;
-                () = interrupt.cancelled() => {
+                () = call.interrupt().cancelled() => {
                     self.end().await;
                     return Ended::Interrupted;
                 }
@@ -107,7 +107,7 @@ impl Session {
                     break;
                 }
                 () = sleep_until(look) => {
-                    if must_redial(chat, &self.agent, interrupt).await {
+                    if must_redial(chat, call, &self.agent).await {
                         return Ended::Lost(self.reader.output().0);
                     }
                     look = Instant::now() + silence;
@@ -133,9 +133,9 @@ impl Session {
 }
 
 /// Whether the plugin says that a connection to this agent must be dropped. If it cannot be asked, the connection is kept.
-pub(super) async fn must_redial(chat: &Chat, agent: &str, interrupt: &CancellationToken) -> bool {
+pub(super) async fn must_redial(chat: &Chat, call: &Call, agent: &str) -> bool {
     let export = Export::CheckConnection { cached: agent.to_owned() };
-    match chat.driver.run(&chat.name, &export, interrupt).await {
+    match chat.driver.drive(call, &export).await {
         Ok(Output::CheckConnection(check)) => check == Check::Redial,
         Ok(_) => false,
         Err(error) => {

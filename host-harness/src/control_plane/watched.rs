@@ -45,9 +45,9 @@ impl Watched {
         }
     }
 
-    /// Whether an authenticated read failed at or after `since`.
-    pub fn failed_since(&self, since: Instant) -> bool {
-        self.lock().last_failure.is_some_and(|at| at >= since)
+    /// Whether an authenticated read failed within the last `span`.
+    pub fn failed_within(&self, span: Duration) -> bool {
+        self.lock().last_failure.is_some_and(|at| at.elapsed() <= span)
     }
 
     fn note<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bindings::Build;
 use crate::clock::Clock;
-use crate::control_plane::{ControlPlane, Watched};
+use crate::control_plane::{ControlPlane, Watched, Workspace};
 use crate::driver::{DriveError, Event, EventKind};
 use crate::journal::{Answer, Request};
 use crate::policy::Timings;
@@ -17,6 +17,8 @@ use crate::store::{ChatStore, StoreError};
 
 /// Events kept for a listener that lags behind: a few builds' worth of log lines.
 const EVENT_BUFFER: usize = 4096;
+/// The error code of a build that was refused because its owner has used up his budget.
+const QUOTA_ERROR: &str = "INSUFFICIENT_QUOTA";
 
 /// Carries out the requests of calls against a control plane. Cheap to clone.
 #[derive(Clone)]
@@ -129,18 +131,25 @@ impl Performer {
     }
 
     pub(crate) fn tell(&self, call: &Call, kind: EventKind) {
-        self.tell_chat(call.id, &call.chat, kind);
-    }
-
-    pub(crate) fn tell_chat(&self, call: u64, chat: &str, kind: EventKind) {
-        tracing::debug!(call, chat, ?kind, "event");
+        let event = Event { call: call.id, chat: call.chat.clone(), kind };
+        tracing::debug!(?event);
         // An error means that nobody listens.
-        let _ = self.events.send(Event { call, chat: chat.to_owned(), kind });
+        let _ = self.events.send(event);
     }
 
     /// Whether the chat is still bound to the workspace that the call is pinned to.
     pub(super) fn still_bound(&self, call: &Call) -> Result<bool, StoreError> {
         Ok(self.store.chat(&call.chat)?.and_then(|chat| chat.workspace) == call.workspace)
+    }
+
+    /// The newest build of a workspace, with what the read itself does not say.
+    pub(super) async fn latest(&self, workspace: &Workspace) -> Result<Build, StoreError> {
+        let mut latest = self.marked(workspace.latest.build.clone())?;
+        if latest.error_code.as_deref() == Some(QUOTA_ERROR) {
+            // Only adds to the answer: without it the build's own error still says what happened.
+            latest.quota = self.plane.quota(workspace).await.ok().flatten();
+        }
+        Ok(latest)
     }
 
     /// Adds what only this host knows of a build.

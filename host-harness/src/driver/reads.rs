@@ -32,16 +32,11 @@ impl Performer {
         } else {
             None
         };
-        let mut latest = self.marked(workspace.latest.build.clone())?;
-        if latest.error_code.as_deref() == Some("INSUFFICIENT_QUOTA") {
-            // Only adds to the answer: without it the build's own error still says what happened.
-            latest.quota = self.plane.quota(&workspace).await.ok().flatten();
-        }
         let snapshot = Snapshot {
             workspace_name: workspace.name.clone(),
             template: workspace.template.clone(),
             dormant: workspace.dormant,
-            latest,
+            latest: self.latest(&workspace).await?,
             start_refusal,
         };
         Ok((Ok(Binding::Bound(snapshot)), workspace.observed))

@@ -36,6 +36,11 @@ impl Performer {
             return Ok(Err(refused));
         }
         let Some(id) = call.workspace() else { return Ok(Err(TransitionError::Rebound)) };
+        // Needed to recognise a build whose answer is lost; asked for now, because then it may not be readable.
+        let user = match self.plane.user().await {
+            Ok(user) => user.id,
+            Err(error) => return Ok(Err(not_read(error))),
+        };
         let workspace = match self.read_workspace(id).await {
             Ok(workspace) => workspace,
             Err(error) => return Ok(Err(not_read(error))),
@@ -43,12 +48,6 @@ impl Performer {
         if let Some(refused) = self.refused_there(&workspace, rests_on)? {
             return Ok(Err(refused));
         }
-        // For the asker's identity, which is needed to recognise a build whose answer is lost. Asked for before sending,
-        // because afterwards it may not be readable.
-        let user = match self.plane.user().await {
-            Ok(user) => user.id,
-            Err(error) => return Ok(Err(not_read(error))),
-        };
         // Once more: the reads took time.
         if let Some(refused) = self.refused_here(call)? {
             return Ok(Err(refused));
@@ -110,10 +109,16 @@ impl Performer {
     async fn refused(&self, error: ApiError, before: &Workspace) -> Result<TransitionError, DriveError> {
         Ok(match error {
             ApiError::Conflict(_) => match self.read_workspace(&before.id).await {
-                Ok(now) => match self.refused_there(&now, &before.latest.build.id)? {
-                    Some(refused) => refused,
-                    None => TransitionError::Conflict(None),
-                },
+                Ok(now) => {
+                    let latest = self.marked(now.latest.build)?;
+                    if is_active(&latest.status) {
+                        TransitionError::Conflict(Some(latest))
+                    } else if latest.id != before.latest.build.id {
+                        TransitionError::Superseded(latest)
+                    } else {
+                        TransitionError::Conflict(None)
+                    }
+                }
                 Err(ApiError::Gone) => TransitionError::Gone,
                 Err(_) => TransitionError::Conflict(None),
             },

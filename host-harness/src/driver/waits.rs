@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bindings::{
-    Agent, AgentState, AgentWait, Build, BuildWait, Lifecycle, Provisioner, ReadError, WaitEnd,
-};
+use crate::bindings::{Agent, AgentState, AgentWait, Build, BuildWait, Lifecycle, ReadError, WaitEnd};
 use crate::control_plane::{ApiError, ControlPlane, is_terminal, millis};
 use crate::driver::call::{Call, Performer};
 use crate::driver::{DriveError, EventKind};
+use crate::store::StoreError;
 
 impl Performer {
     /// Waits until the build's job is terminal. The deadline is absolute: failed reads do not move it.
@@ -27,13 +26,13 @@ impl Performer {
             let read = tokio::select! {
                 biased;
                 () = call.interrupt().cancelled() => break WaitEnd::Interrupted,
-                read = self.read_build(call, build) => read,
+                read = self.read_build(call, build) => read?,
                 // A read that hangs must not outlast the limit; one is always let finish if the limit is over already.
                 () = tokio::time::sleep_until(deadline.max(begun + self.timings().poll)) => break WaitEnd::Limit,
             };
+            let mut asked = Duration::ZERO;
             match read {
                 Ok(read) => {
-                    let read = self.marked(read)?;
                     if last.as_ref() != Some(&read) {
                         self.tell(call, EventKind::Build(read.clone()));
                     }
@@ -49,9 +48,9 @@ impl Performer {
                     return Ok(Err(error.into()));
                 }
                 // Says nothing about the build.
-                Err(_) => {}
+                Err(error) => asked = error.retry_after().unwrap_or_default(),
             }
-            if let Some(end) = self.pause(call, deadline).await {
+            if let Some(end) = self.pause(call, deadline, asked).await {
                 break end;
             }
         };
@@ -79,6 +78,7 @@ impl Performer {
                 read = self.plane.workspace(workspace) => read,
                 () = tokio::time::sleep_until(deadline.max(begun + self.timings().poll)) => break WaitEnd::Limit,
             };
+            let mut asked = Duration::ZERO;
             match read {
                 Ok(read) => {
                     let found = read.agents.into_iter().find(|candidate| candidate.id == agent);
@@ -102,9 +102,9 @@ impl Performer {
                 Err(error @ (ApiError::Unauthorized | ApiError::Forbidden(_))) => {
                     return Ok(Err(error.into()));
                 }
-                Err(_) => {}
+                Err(error) => asked = error.retry_after().unwrap_or_default(),
             }
-            if let Some(end) = self.pause(call, deadline).await {
+            if let Some(end) = self.pause(call, deadline, asked).await {
                 break end;
             }
         };
@@ -112,18 +112,19 @@ impl Performer {
     }
 
     /// Reads a build. While it is the newest one the workspace is read, which alone knows of provisioners.
-    async fn read_build(&self, call: &Call, build: &str) -> Result<Build, ApiError> {
+    async fn read_build(&self, call: &Call, build: &str) -> Result<Result<Build, ApiError>, StoreError> {
         if let Some(workspace) = call.workspace() {
             match self.plane.workspace(workspace).await {
-                Ok(read) if read.latest.build.id == build => return Ok(read.latest.build),
+                Ok(read) if read.latest.build.id == build => return Ok(Ok(self.latest(&read).await?)),
                 // The build may well be readable still.
                 Ok(_) | Err(ApiError::Gone | ApiError::NotFound) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Ok(Err(error)),
             }
         }
-        let mut read = self.plane.build(build).await?.build;
-        read.provisioner = Provisioner::Unknown;
-        Ok(read)
+        Ok(match self.plane.build(build).await {
+            Ok(read) => Ok(self.marked(read.build)?),
+            Err(error) => Err(error),
+        })
     }
 
     /// Tells listeners the log lines that are new. A log that cannot be read is nobody's failure.
@@ -141,8 +142,9 @@ impl Performer {
         }
     }
 
-    /// Sleeps until the next poll. Answers how the wait ended, if it did meanwhile.
-    async fn pause(&self, call: &Call, deadline: Instant) -> Option<WaitEnd> {
+    /// Sleeps until the next poll, at least as long as the control plane asked for. Answers how the wait ended, if it did
+    /// meanwhile.
+    async fn pause(&self, call: &Call, deadline: Instant, asked: Duration) -> Option<WaitEnd> {
         let now = Instant::now();
         if now >= deadline {
             return Some(WaitEnd::Limit);
@@ -151,7 +153,7 @@ impl Performer {
             biased;
             () = call.interrupt().cancelled() => Some(WaitEnd::Interrupted),
             // The last poll is made at the deadline, so that what came about in time is seen.
-            () = tokio::time::sleep_until(deadline.min(now + self.timings().poll)) => None,
+            () = tokio::time::sleep_until(deadline.min(now + self.timings().poll.max(asked))) => None,
         }
     }
 }

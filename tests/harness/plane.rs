@@ -1,0 +1,454 @@
+//! A control plane in memory, on tokio's clock, with one workspace whose world a test sets up.
+
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use workspace_recovery::bindings::{
+    Agent, AgentState, Build, JobStatus, Lifecycle, Parameter, Provisioner, Quota, Refusal, Transition,
+};
+use workspace_recovery::chat::{Chat, ChatHost};
+use workspace_recovery::clock::Clock;
+use workspace_recovery::control_plane::{
+    ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
+    Workspace,
+};
+use workspace_recovery::driver::{Driver, Performer};
+use workspace_recovery::engine::Plugin;
+use workspace_recovery::policy::{ChatTools, Timings};
+use workspace_recovery::store::{ChatStore, MemoryStore};
+
+use crate::support::engine;
+
+/// The workspace that there is.
+pub const WORKSPACE: &str = "w1";
+/// The user whom the client acts for.
+pub const ME: &str = "user-1";
+/// The control plane's time at the beginning of a test, Unix milliseconds.
+pub const BEGIN: u64 = 1_800_000_000_000;
+
+/// The control plane.
+#[derive(Clone)]
+pub struct Plane(Arc<Mutex<World>>);
+
+/// What a test sets up and looks at.
+pub struct World {
+    /// The workspace; its newest build and agents are kept in `builds` and `agents`.
+    pub workspace: Workspace,
+    /// Oldest first.
+    pub builds: Vec<MadeBuild>,
+    /// Of the newest build, once it has succeeded.
+    pub agents: Vec<Agent>,
+    /// What each agent answers to a terminal; others do not exist.
+    pub terminals: Vec<(String, Answers)>,
+    /// What every read answers, if it is not the truth.
+    pub reads_fail: Option<ApiError>,
+    /// What reads answer before `reads_fail` is looked at, in order.
+    pub next_reads: Vec<ApiError>,
+    /// What the next request for a build meets.
+    pub next_post: Post,
+    /// How long new builds take, and how they end.
+    pub new_builds: (Duration, JobStatus),
+    /// Declared by every template version.
+    pub parameters: Vec<TemplateParameter>,
+    /// Of every build.
+    pub values: Vec<Parameter>,
+    /// Of every build.
+    pub log: Vec<LogLine>,
+    /// The requests for builds that came.
+    pub posts: Vec<NewBuild>,
+    /// The terminals that were asked for: agent and session.
+    pub opened: Vec<(String, String)>,
+    /// Reads of the workspace that came.
+    pub reads: usize,
+    begun: Instant,
+}
+
+/// A build, whose job ends at a given time.
+#[derive(Clone)]
+pub struct MadeBuild {
+    /// As it is while the job goes on.
+    pub read: BuildRead,
+    /// When the job ends, and how.
+    pub ends: Option<(Instant, JobStatus)>,
+}
+
+/// What becomes of a request for a build.
+pub enum Post {
+    /// It is made.
+    Made,
+    /// It is made, but the answer is lost.
+    MadeUnanswered,
+    /// It never arrives, and there is no answer.
+    Lost,
+    /// It is made, the answer is lost, and reads fail from then on.
+    MadeThenOutage,
+    /// It is refused, because somebody else's stop `f2` was made just before.
+    Overtaken,
+    /// It is refused.
+    Refused(ApiError),
+}
+
+/// What an agent answers to a terminal.
+#[derive(Clone)]
+pub enum Answers {
+    /// It runs the command.
+    Runs,
+    /// It opens and says nothing.
+    Silence,
+    /// The command begins, and then nothing comes any more.
+    BeginsOnly,
+    /// It does not open.
+    Refusal(ApiError),
+}
+
+impl Plane {
+    /// A workspace with a succeeded start and one connected agent, `a1`, which runs commands.
+    pub fn running() -> Self {
+        let begun = Instant::now();
+        let first = build("b1", 1, Transition::Start, JobStatus::Succeeded);
+        let workspace = Workspace {
+            id: WORKSPACE.into(),
+            name: "dev".into(),
+            owner: "ana".into(),
+            organization: "org".into(),
+            template: Some("t1".into()),
+            active_version: Some("v2".into()),
+            requires_active_version: false,
+            classic_parameters: false,
+            dormant: false,
+            latest: first.clone(),
+            agents: Vec::new(),
+            observed: None,
+        };
+        Self(Arc::new(Mutex::new(World {
+            workspace,
+            builds: vec![MadeBuild { read: first, ends: None }],
+            agents: vec![agent("a1")],
+            terminals: vec![("a1".into(), Answers::Runs)],
+            reads_fail: None,
+            next_reads: Vec::new(),
+            next_post: Post::Made,
+            new_builds: (Duration::from_secs(5), JobStatus::Succeeded),
+            parameters: Vec::new(),
+            values: Vec::new(),
+            log: Vec::new(),
+            posts: Vec::new(),
+            opened: Vec::new(),
+            reads: 0,
+            begun,
+        })))
+    }
+
+    /// The world, to look at or to change.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    /// Adds a build that somebody else asked for; it goes on until the test ends it.
+    pub fn foreign_build(&self, id: &str, transition: Transition, status: JobStatus) {
+        self.world().foreign_build(id, transition, status);
+    }
+
+    /// A chat host for it, with chat `ana` bound to the workspace.
+    pub fn host(&self) -> Host {
+        let store = Arc::new(MemoryStore::default());
+        store.update("ana", &mut |chat| chat.bind(Some(WORKSPACE))).unwrap();
+        let clock = Arc::new(TokioClock { begun: self.world().begun });
+        let plane = Arc::new(self.clone());
+        let driver = Driver::with_clock(plugin(), plane, store.clone(), Timings::default(), clock);
+        Host { plane: self.clone(), store, chats: ChatHost::new(driver.clone()), driver }
+    }
+}
+
+/// Everything that is under test, around one plane.
+pub struct Host {
+    /// The control plane.
+    pub plane: Plane,
+    /// The chats' store.
+    pub store: Arc<MemoryStore>,
+    /// The chats.
+    pub chats: ChatHost,
+    /// The driver.
+    pub driver: Driver,
+}
+
+impl Host {
+    /// The chat `ana` with the plugin's tools and one to ask the user.
+    pub fn chat(&self) -> Chat {
+        self.chats.chat("ana", tools())
+    }
+
+    /// What carries out requests.
+    pub fn performer(&self) -> &Performer {
+        self.driver.performer()
+    }
+}
+
+/// The tools of a chat.
+pub fn tools() -> ChatTools {
+    let names = ["stop_workspace", "start_workspace", "restart_workspace", "ask_user"].map(str::to_owned);
+    ChatTools { names: names.into(), ask_user: Some("ask_user".into()), create: None }
+}
+
+/// The built component, loaded once.
+pub fn plugin() -> Plugin {
+    static PLUGIN: std::sync::LazyLock<Plugin> =
+        std::sync::LazyLock::new(|| engine().load(guest_artifact::COMPONENT).unwrap());
+    PLUGIN.clone()
+}
+
+/// A build of this user's.
+pub fn build(id: &str, number: u32, transition: Transition, status: JobStatus) -> BuildRead {
+    let build = Build {
+        id: id.into(),
+        number,
+        transition,
+        status,
+        cancel_requested: false,
+        ours: false,
+        queue_position: None,
+        provisioner: Provisioner::Unknown,
+        error: None,
+        error_code: None,
+        quota: None,
+        template_version: Some("v1".into()),
+    };
+    BuildRead { build, created: Some(BEGIN), initiator: Some(ME.into()), reason: Some("initiator".into()) }
+}
+
+/// A connected agent that is ready.
+pub fn agent(id: &str) -> Agent {
+    Agent {
+        id: id.into(),
+        parent: None,
+        name: "main".into(),
+        order: 0,
+        external: false,
+        state: AgentState::Connected,
+        lifecycle: Lifecycle::Ready,
+        created: BEGIN - 600_000,
+        first_connected: Some(BEGIN - 590_000),
+        last_connected: Some(BEGIN),
+        disconnected: None,
+    }
+}
+
+/// A refusal that is only a sentence.
+pub fn refusal(message: &str) -> Refusal {
+    Refusal { message: message.into(), detail: None, validations: Vec::new(), template: None }
+}
+
+/// The control plane did not answer.
+pub fn unavailable() -> ApiError {
+    ApiError::Unavailable("down".into())
+}
+
+impl World {
+    /// The control plane's time.
+    pub fn now(&self) -> u64 {
+        BEGIN + u64::try_from(self.begun.elapsed().as_millis()).unwrap()
+    }
+
+    /// Makes the agent `a1` disconnected, recorded, since so long before the beginning of the test.
+    pub fn disconnect(&mut self, before: Duration) {
+        let at = BEGIN - u64::try_from(before.as_millis()).unwrap();
+        self.agents[0].state = AgentState::Disconnected;
+        self.agents[0].last_connected = Some(at - 5_000);
+        self.agents[0].disconnected = Some(at);
+        self.answers("a1", Answers::Refusal(unavailable()));
+    }
+
+    /// Sets what an agent answers.
+    pub fn answers(&mut self, agent: &str, answers: Answers) {
+        self.terminals.retain(|(known, _)| known != agent);
+        self.terminals.push((agent.into(), answers));
+    }
+
+    /// Adds a build that somebody else asked for.
+    pub fn foreign_build(&mut self, id: &str, transition: Transition, status: JobStatus) {
+        let number = u32::try_from(self.builds.len()).unwrap() + 1;
+        let mut read = build(id, number, transition, status);
+        read.created = Some(self.now());
+        read.initiator = Some("somebody else".into());
+        self.builds.push(MadeBuild { read, ends: None });
+    }
+
+    fn read(&mut self) -> Result<(), ApiError> {
+        if !self.next_reads.is_empty() {
+            return Err(self.next_reads.remove(0));
+        }
+        self.reads_fail.clone().map_or(Ok(()), Err)
+    }
+
+    fn builds_now(&self) -> Vec<BuildRead> {
+        self.builds
+            .iter()
+            .map(|made| {
+                let mut read = made.read.clone();
+                if let Some((at, status)) = &made.ends
+                    && Instant::now() >= *at
+                {
+                    read.build.status = status.clone();
+                }
+                read
+            })
+            .collect()
+    }
+
+    fn make(&mut self, wanted: &NewBuild) -> BuildRead {
+        let number = u32::try_from(self.builds.len()).unwrap() + 1;
+        let mut read = build(&format!("b{number}"), number, wanted.transition.clone(), JobStatus::Running);
+        read.created = Some(self.now());
+        if let Some(version) = &wanted.template_version {
+            read.build.template_version = Some(version.clone());
+        }
+        let (takes, status) = self.new_builds.clone();
+        self.builds.push(MadeBuild { read: read.clone(), ends: Some((Instant::now() + takes, status)) });
+        self.agents = if wanted.transition == Transition::Start {
+            let new = format!("a{number}");
+            self.answers(&new, Answers::Runs);
+            vec![agent(&new)]
+        } else {
+            Vec::new()
+        };
+        read
+    }
+}
+
+#[async_trait]
+impl ControlPlane for Plane {
+    async fn user(&self) -> Result<User, ApiError> {
+        self.world().read()?;
+        Ok(User { id: ME.into(), name: "ana".into() })
+    }
+
+    async fn workspace(&self, workspace: &str) -> Result<Workspace, ApiError> {
+        let mut world = self.world();
+        world.reads += 1;
+        world.read()?;
+        if workspace != WORKSPACE {
+            return Err(ApiError::NotFound);
+        }
+        let latest = world.builds_now().pop().unwrap();
+        let agents =
+            if latest.build.status == JobStatus::Succeeded { world.agents.clone() } else { Vec::new() };
+        Ok(Workspace { latest, agents, observed: Some(world.now()), ..world.workspace.clone() })
+    }
+
+    async fn workspace_by_name(&self, name: &str) -> Result<Workspace, ApiError> {
+        self.workspace(if name == "dev" { WORKSPACE } else { name }).await
+    }
+
+    async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {
+        let mut world = self.world();
+        world.read()?;
+        world.builds_now().into_iter().find(|read| read.build.id == build).ok_or(ApiError::NotFound)
+    }
+
+    async fn builds(&self, _workspace: &str, limit: u32) -> Result<Vec<BuildRead>, ApiError> {
+        let mut world = self.world();
+        world.read()?;
+        Ok(world.builds_now().into_iter().rev().take(limit as usize).collect())
+    }
+
+    async fn create_build(&self, _workspace: &str, wanted: &NewBuild) -> Result<BuildRead, ApiError> {
+        let mut world = self.world();
+        world.posts.push(wanted.clone());
+        match std::mem::replace(&mut world.next_post, Post::Made) {
+            Post::Made => Ok(world.make(wanted)),
+            Post::MadeUnanswered => {
+                world.make(wanted);
+                Err(ApiError::UnknownOutcome("reset".into()))
+            }
+            Post::MadeThenOutage => {
+                world.make(wanted);
+                world.reads_fail = Some(unavailable());
+                Err(ApiError::UnknownOutcome("reset".into()))
+            }
+            Post::Overtaken => {
+                world.foreign_build("f2", Transition::Stop, JobStatus::Running);
+                Err(ApiError::Conflict(refusal("active")))
+            }
+            Post::Lost => Err(ApiError::UnknownOutcome("reset".into())),
+            Post::Refused(error) => Err(error),
+        }
+    }
+
+    async fn template_parameters(&self, version: &str) -> Result<Vec<TemplateParameter>, ApiError> {
+        let mut world = self.world();
+        world.read()?;
+        Ok(if version == "v2" { world.parameters.clone() } else { Vec::new() })
+    }
+
+    async fn build_parameters(&self, _build: &str) -> Result<Vec<Parameter>, ApiError> {
+        let mut world = self.world();
+        world.read()?;
+        Ok(world.values.clone())
+    }
+
+    async fn quota(&self, _workspace: &Workspace) -> Result<Option<Quota>, ApiError> {
+        Ok(Some(Quota { credits_consumed: 10, budget: 10 }))
+    }
+
+    async fn build_logs(&self, _build: &str, after: u64) -> Result<Vec<LogLine>, ApiError> {
+        Ok(self.world().log.iter().filter(|line| line.id > after).cloned().collect())
+    }
+
+    async fn open_terminal(&self, agent: &str, wanted: &NewTerminal) -> Result<Box<dyn Terminal>, ApiError> {
+        let mut world = self.world();
+        world.opened.push((agent.into(), wanted.session.clone()));
+        let answers =
+            world.terminals.iter().find(|(known, _)| known == agent).map(|(_, answers)| answers.clone());
+        let ran = || {
+            let ran = Command::new("/bin/sh").arg("-c").arg(&wanted.command).env("SHELL", "/bin/sh").output();
+            String::from_utf8(ran.unwrap().stdout).unwrap().replace('\n', "\r\n")
+        };
+        let pieces = match answers {
+            None => return Err(ApiError::NotFound),
+            Some(Answers::Refusal(error)) => return Err(error),
+            Some(Answers::Silence) => vec![],
+            Some(Answers::Runs) => vec![ran()],
+            Some(Answers::BeginsOnly) => {
+                let shown = ran();
+                vec![shown[..shown.find("\r\n").unwrap() + 2].to_owned()]
+            }
+        };
+        Ok(Box::new(Shown { pieces }))
+    }
+}
+
+struct Shown {
+    pieces: Vec<String>,
+}
+
+#[async_trait]
+impl Terminal for Shown {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
+        match self.pieces.pop() {
+            Some(piece) => Ok(Some(piece.into_bytes())),
+            // A dead agent's terminal stays open.
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn send(&mut self, _input: &str) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    async fn close(&mut self) {}
+}
+
+/// A wall clock that goes with tokio's.
+struct TokioClock {
+    begun: Instant,
+}
+
+impl Clock for TokioClock {
+    fn now_ms(&self) -> u64 {
+        // Away from the control plane's time, with which it must never be mixed.
+        BEGIN / 2 + u64::try_from(self.begun.elapsed().as_millis()).unwrap()
+    }
+}

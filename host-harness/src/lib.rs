@@ -34,3 +34,7 @@ pub mod journal;
 pub mod local;
 pub mod policy;
 pub mod store;
+
+/// The plugin of this repository, a component. Feature `plugin`.
+#[cfg(feature = "plugin")]
+pub use guest_artifact::COMPONENT as PLUGIN;

@@ -53,7 +53,7 @@ impl Place {
         let engine =
             Engine::new(EngineOptions { cache_dir: self.cache.clone(), ..EngineOptions::default() })?;
         match &self.plugin {
-            None => Ok(engine.load(guest_artifact::COMPONENT)?),
+            None => Ok(engine.load(crate::PLUGIN)?),
             Some(file) => {
                 let bytes = std::fs::read(file)
                     .with_context(|| format!("cannot read the plugin {}", file.display()))?;

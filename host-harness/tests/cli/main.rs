@@ -1,0 +1,159 @@
+//! The program as users run it: exit codes, what goes to which stream, and what an interrupt leaves behind.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+mod program;
+
+use program::{Program, World};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use workspace_recovery::local::{BuildSpec, TemplateSpec, VersionSpec};
+
+/// A start build that outlasts every test.
+const LONG_BUILD_MS: u64 = 600_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_without_a_control_plane_says_how_to_start_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = Program::in_folder(folder.path(), &["workspace", "list"]).end();
+    assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
+    assert!(ended.stderr.contains("workspace-recovery local serve"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_exits_with_the_commands_own_code_and_prints_its_output() {
+    let world = World::with_a_workspace().await;
+    let ended = world.run(&["exec", "talk", "--", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (7, "out\nerr\n"), "{}", ended.stderr);
+    let ended = world.run(&["--json", "exec", "talk", "--", "echo", "$HOME"]);
+    let expected = json!({ "output": "$HOME\n", "exit_code": 0, "truncated": false });
+    assert_eq!((ended.code, ended.json()), (0, expected), "several words are not the shell's to read");
+    let ended = world.run(&["exec", "talk", "--timeout", "1", "--", "sleep 600"]);
+    assert_eq!(ended.code, 124, "{}", ended.stderr);
+    let ended = world.run(&["exec", "nobody", "--", "true"]);
+    assert_eq!(ended.code, 125);
+    assert!(ended.stderr.contains("nobody"), "{}", ended.stderr);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_cannot_be_called_so_is_a_usage_error_that_names_the_field() {
+    let world = World::with_a_workspace().await;
+    let ended = world.run(&["call", "talk", "erase_workspace"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("erase_workspace"), "{}", ended.stderr);
+    let ended = world.run(&["call", "talk", "stop_workspace", r#"{"only_if_unreachabel": true}"#]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+    assert!(ended.stderr.contains("only_if_unreachabel"), "{}", ended.stderr);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_is_created_listed_shown_stopped_and_deleted() {
+    let world = World::new().await;
+    assert_eq!(world.run(&["workspace", "create", "dev"]).code, 0);
+    assert_eq!(world.run(&["workspace", "create", "dev"]).code, 1, "the name is taken");
+    let list = world.run(&["--json", "workspace", "list"]).json();
+    assert_eq!((&list[0]["name"], &list[0]["latest_build"]["status"]), (&json!("dev"), &json!("succeeded")));
+    assert_eq!(world.run(&["workspace", "show", "nothing"]).code, 1);
+    assert_eq!(world.run(&["chat", "bind", "talk", "dev"]).code, 0);
+    let chats = world.run(&["--json", "chat", "list"]).json();
+    assert_eq!((&chats[0]["chat"], &chats[0]["workspace"]), (&json!("talk"), &json!("dev")));
+
+    let stopped = world.run(&["--json", "call", "talk", "stop_workspace"]);
+    assert_eq!((stopped.code, &stopped.json()["stopped"]), (0, &json!(true)), "{}", stopped.stderr);
+    assert!(stopped.stderr.contains("stop build 2: succeeded"), "progress is told: {}", stopped.stderr);
+    let again = world.run(&["--json", "call", "talk", "stop_workspace"]).json();
+    assert_eq!((&again["stopped"], &again["no_build"]), (&json!(true), &json!(true)));
+
+    let deleted = world.run(&["--json", "workspace", "delete", "dev"]);
+    assert_eq!((deleted.code, &deleted.json()["deleted"]), (0, &json!(true)));
+    assert_eq!(world.run(&["--json", "workspace", "list"]).json(), json!([]));
+    let gone = world.run(&["--json", "call", "talk", "start_workspace"]);
+    assert_eq!(gone.code, 1);
+    assert!(gone.json()["error"].is_string());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_call_ends_with_its_result_and_asks_for_no_build() {
+    let world = World::new().await;
+    let start = BuildSpec { duration_ms: Some(LONG_BUILD_MS), ..BuildSpec::default() };
+    let version = VersionSpec { start, ..VersionSpec::default() };
+    let template = TemplateSpec { name: "slow".into(), version, ..TemplateSpec::default() };
+    let admin = world.plane.admin();
+    admin.create_template(&template).await.unwrap();
+    admin.create_workspace("dev", "slow", &[]).await.unwrap();
+    assert_eq!(world.run(&["chat", "bind", "talk", "dev"]).code, 0);
+
+    let mut call = world.begin(&["--json", "call", "talk", "stop_workspace"]);
+    call.wait_for_stderr("start build 1: running");
+    call.signal(Signal::INT);
+    let ended = call.end();
+    assert_eq!((ended.code, &ended.json()["interrupted"]), (130, &json!(true)), "{}", ended.stderr);
+    let shown = world.run(&["--json", "workspace", "show", "dev"]).json();
+    assert_eq!(
+        (&shown["latest_build"]["number"], &shown["latest_build"]["status"]),
+        (&json!(1), &json!("running"))
+    );
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_on_a_folder_finds_the_first() {
+    let world = World::new().await;
+    let ended = world.run(&["--json", "local", "serve"]);
+    assert_eq!((ended.code, &ended.json()["state"]), (0, &json!("already served")));
+    assert_eq!(ended.json()["url"], world.plane.url());
+    assert!(!(ended.stdout + &ended.stderr).contains(world.plane.token()), "the token stays in the folder");
+    world.end().await;
+}
+
+#[test]
+fn the_plugins_tools_are_listed_as_protocol_clients_know_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let tools = Program::in_folder(folder.path(), &["--json", "tools"]).end().json();
+    let names: Vec<_> = tools.as_array().unwrap().iter().map(|tool| tool["name"].clone()).collect();
+    assert_eq!(Value::from(names), json!(["stop_workspace", "start_workspace", "restart_workspace"]));
+    assert_eq!(tools[0]["annotations"]["destructiveHint"], true);
+    assert_eq!(tools[0]["inputSchema"]["type"], "object");
+}
+
+#[test]
+fn a_file_that_is_no_plugin_is_refused_with_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plugin.wasm");
+    std::fs::write(&file, "not a component").unwrap();
+    let ended = Program::in_folder(folder.path(), &["plugin", "check", file.to_str().unwrap()]).end();
+    assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+
+    std::fs::write(&file, workspace_recovery::PLUGIN).unwrap();
+    let ended =
+        Program::in_folder(folder.path(), &["--json", "plugin", "check", file.to_str().unwrap()]).end();
+    assert_eq!((ended.code, ended.json()["imports"].as_array().map(Vec::len)), (0, Some(6)));
+}
+
+#[test]
+fn an_interrupted_demo_leaves_no_process_and_no_file() {
+    interrupt_demo_at("a command runs in the workspace", Signal::INT);
+}
+
+#[test]
+fn a_demo_that_is_ended_while_its_server_is_away_leaves_no_process_and_no_file() {
+    interrupt_demo_at("kill the server", Signal::TERM);
+}
+
+fn interrupt_demo_at(line: &str, signal: Signal) {
+    let folder = tempfile::tempdir().unwrap();
+    let temporary = folder.path().join("temporary");
+    std::fs::create_dir(&temporary).unwrap();
+    let mut demo = Program::with_temporary_folder(folder.path(), &temporary, &["demo"]);
+    demo.wait_for_stdout(line);
+    assert!(!program::processes_that_name(&temporary).is_empty(), "its agents name its folder");
+    demo.signal(signal);
+    let ended = demo.end();
+    assert_eq!(ended.code, 130, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(program::processes_that_name(&temporary), Vec::<u32>::new());
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+}

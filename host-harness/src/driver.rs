@@ -12,7 +12,7 @@ use crate::bindings::{CallError, Policy, Tool, ToolResult};
 use crate::clock::{Clock, SystemClock};
 use crate::control_plane::ControlPlane;
 use crate::engine::{Plugin, Step, StepError};
-use crate::journal::{Export, Journal, JournalError, Output};
+use crate::journal::{EffectClass, Export, Journal, JournalError, Output};
 use crate::policy::Timings;
 use crate::store::{ChatStore, StoreError};
 
@@ -58,6 +58,9 @@ pub enum DriveError {
     /// An answer could not be recorded.
     #[error("an answer could not be recorded: {0}")]
     Journal(Arc<JournalError>),
+    /// A build was asked for, and the answer to that could not be recorded: the call cannot go on, the build does.
+    #[error("a build was asked for, but the answer could not be recorded: {0}; look at the workspace")]
+    Unrecorded(Arc<JournalError>),
     /// The chat store could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -189,9 +192,13 @@ impl Driver {
                 Step::Done(output) => return Ok(output),
                 Step::Request(request) => {
                     let Performed { answer, observed } = self.performer.perform(call, &request).await?;
-                    journal
-                        .append(request, answer, observed)
-                        .map_err(|error| DriveError::Journal(Arc::new(error)))?;
+                    let unrecorded = match request.effect_class() {
+                        EffectClass::Effect => DriveError::Unrecorded,
+                        EffectClass::Read | EffectClass::Wait | EffectClass::IdempotentWrite => {
+                            DriveError::Journal
+                        }
+                    };
+                    journal.append(request, answer, observed).map_err(|error| unrecorded(Arc::new(error)))?;
                 }
             }
         }

@@ -57,6 +57,15 @@ async fn a_lost_answer_in_the_middle_of_a_restart_costs_no_second_build() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_build_whose_answer_cannot_be_recorded_is_told_as_asked_for_and_ends_the_call() {
+    let host = Plane::running().host();
+    host.plane.world().next_post = Post::MadeUnreadably;
+    let error = call(&host, "restart_workspace", &CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, DriveError::Unrecorded(_)), "{error}");
+    assert_eq!(sent(&host), [Transition::Stop]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_conflict_is_waited_for_and_decided_again() {
     let host = Plane::running().host();
     host.plane.world().next_post = Post::Overtaken;

@@ -17,6 +17,7 @@ use workspace_recovery::control_plane::{
 };
 use workspace_recovery::driver::{Driver, Performer};
 use workspace_recovery::engine::Plugin;
+use workspace_recovery::engine::limits::ANSWER_NAME_BYTES;
 use workspace_recovery::policy::{ChatTools, Timings};
 use workspace_recovery::store::{ChatStore, MemoryStore};
 
@@ -81,6 +82,8 @@ pub enum Post {
     Made,
     /// It is made, but the answer is lost.
     MadeUnanswered,
+    /// It is made, with an id that no journal takes.
+    MadeUnreadably,
     /// It never arrives, and there is no answer.
     Lost,
     /// It is made, the answer is lost, and reads fail from then on.
@@ -359,6 +362,11 @@ impl ControlPlane for Plane {
         world.posts.push(wanted.clone());
         match std::mem::replace(&mut world.next_post, Post::Made) {
             Post::Made => Ok(world.make(wanted)),
+            Post::MadeUnreadably => {
+                let mut made = world.make(wanted);
+                made.build.id = "b".repeat(ANSWER_NAME_BYTES + 1);
+                Ok(made)
+            }
             Post::MadeUnanswered => {
                 world.make(wanted);
                 Err(ApiError::UnknownOutcome("reset".into()))

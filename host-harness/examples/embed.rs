@@ -15,7 +15,7 @@ use workspace_recovery::control_plane::rest::RestClient;
 use workspace_recovery::driver::Driver;
 use workspace_recovery::engine::{Engine, EngineOptions};
 use workspace_recovery::policy::{ChatTools, Timings};
-use workspace_recovery::store::MemoryStore;
+use workspace_recovery::store::Store;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
 
     let plugin = Engine::new(EngineOptions::default())?.load(workspace_recovery::PLUGIN)?;
     let plane = RestClient::new(&std::env::var("CODER_URL")?, &std::env::var("CODER_SESSION_TOKEN")?)?;
-    let driver = Driver::new(plugin, Arc::new(plane), Arc::new(MemoryStore::default()), Timings::default());
+    let driver = Driver::new(plugin, Arc::new(plane), Store::in_memory(), Timings::default());
     let names = driver.list_tools().await?.into_iter().map(|tool| tool.name).collect();
 
     let host = ChatHost::new(driver);

@@ -140,7 +140,7 @@ impl ChatHost {
         let performer = self.driver.performer();
         let read = performer.plane().workspace_by_name(workspace).await;
         let read = read.map_err(|error| BindError::Workspace { workspace: workspace.to_owned(), error })?;
-        Ok(performer.store().update(chat, &mut |record| record.bind(Some(&read.id)))?)
+        Ok(performer.store().update(chat, move |record| record.bind(Some(&read.id))).await?)
     }
 
     /// A chat, for a model that has these tools. Whether it is bound is looked at when it is used.

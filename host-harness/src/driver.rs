@@ -1,87 +1,87 @@
 //! Runs calls of the plugin: step, carry out the one request that it makes, record the answer, step again.
 //!
-//! A call that waits holds its journal and a timer, nothing else. Calls of tools take turns at their workspace; the
-//! other exports run at once. The driver knows neither where journals are kept nor what a control plane speaks.
+//! Tool calls are kept: what they did is in the [`Store`], so that this host or another one can carry them on after a
+//! crash; they take turns at their workspace; while they wait they are an entry in a table. The other exports run at
+//! once and are gone when the host is.
 
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::bindings::{CallError, Policy, Tool, ToolResult};
+use crate::bindings::{CallError, Policy, Tool, ToolResult, TransitionError};
 use crate::clock::{Clock, SystemClock};
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{ControlPlane, refusal};
 use crate::engine::{Plugin, Step, StepError};
-use crate::journal::{EffectClass, Export, Journal, JournalError, Output};
+use crate::journal::record::{CallId, CallRecord, FORMAT, Failure, Outcome};
+use crate::journal::{Answer, EffectClass, Export, Journal, JournalError, Output, Request};
 use crate::policy::Timings;
-use crate::store::{ChatStore, StoreError};
+use crate::store::{Interrupted, Store, StoreError};
 
 mod call;
+mod carry;
 mod events;
-mod lane;
+mod parking;
 mod reads;
-mod running;
+mod run;
 mod transition;
-mod waits;
 
-pub use call::{Call, Performed, Performer};
+pub use call::{Call, NotRecorded, Performed, Performer, Record};
 pub use events::{Event, EventKind};
-pub use lane::Holder;
 
-use lane::Lanes;
-use running::{Attended, Key, Running};
+use carry::Carrier;
 
-/// Runs calls. Cheap to clone; clones share lanes, events and the record of how reads went.
+/// Runs calls. Cheap to clone; clones are one host.
 #[derive(Clone)]
 pub struct Driver {
     plugin: Plugin,
     performer: Performer,
-    lanes: Arc<Lanes>,
-    running: Arc<Running>,
+    carrier: Carrier,
 }
 
 /// Why a call came to no result of the plugin's.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DriveError {
-    /// Interrupted while it waited for its turn; nothing was read or sent.
-    #[error("interrupted before it began: nothing was changed")]
-    Interrupted,
-    /// Other calls hold the workspace: too many wait already, or it waited its time.
-    #[error("busy: {holder} holds the workspace; try again when it has ended")]
-    Busy {
-        /// The call whose turn it is.
-        holder: Holder,
-    },
-    /// The plugin could not be stepped.
+    /// The call has ended so, for everybody.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// The plugin could not be stepped. Of a kept call: on this host, now; it is tried again.
     #[error("the plugin could not go on: {0}")]
     Step(Arc<StepError>),
     /// An answer could not be recorded.
     #[error("an answer could not be recorded: {0}")]
     Journal(Arc<JournalError>),
-    /// A build was asked for, and the answer to that could not be recorded: the call cannot go on, the build does.
-    #[error("a build was asked for, but the answer could not be recorded: {0}; look at the workspace")]
-    Unrecorded(Arc<JournalError>),
-    /// The chat store could not be used.
+    /// The store could not be used. A kept call is carried on when it can.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A build was asked for, no answer came, and the control plane could not be read to find out.
-    #[error(
-        "a build was asked for and no answer came; whether it was made could not be found out: look at the workspace"
-    )]
-    Unresolved,
-    /// The host ended while the call ran.
-    #[error("the host ended while the call ran")]
-    Aborted,
+    /// The key was given before, with something else.
+    #[error("the key \"{key}\" was given before, for another request (call {call}): use a new one")]
+    KeyTaken {
+        /// The key.
+        key: String,
+        /// The call that has it.
+        call: CallId,
+    },
+    /// The store has no such call.
+    #[error("there is no call {call} in this store; `calls --all` lists those that there are")]
+    UnknownCall {
+        /// The number given.
+        call: CallId,
+    },
+    /// The call cannot go on on this host.
+    #[error("the call cannot go on here: {why}")]
+    Stranded {
+        /// Why not.
+        why: String,
+    },
+    /// This host was stopped.
+    #[error("this host was stopped; another one that shares its store carries the call on")]
+    Halted,
 }
 
 impl Driver {
     /// A driver with the system's clock.
-    pub fn new(
-        plugin: Plugin,
-        plane: Arc<dyn ControlPlane>,
-        store: Arc<dyn ChatStore>,
-        timings: Timings,
-    ) -> Self {
+    pub fn new(plugin: Plugin, plane: Arc<dyn ControlPlane>, store: Store, timings: Timings) -> Self {
         Self::with_clock(plugin, plane, store, timings, Arc::new(SystemClock))
     }
 
@@ -89,12 +89,13 @@ impl Driver {
     pub fn with_clock(
         plugin: Plugin,
         plane: Arc<dyn ControlPlane>,
-        store: Arc<dyn ChatStore>,
+        store: Store,
         timings: Timings,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let performer = Performer::new(plane, store, timings, clock);
-        Self { plugin, performer, lanes: Arc::default(), running: Arc::default() }
+        let carrier = Carrier::new(performer.clone(), plugin.clone());
+        Self { plugin, performer, carrier }
     }
 
     /// What happens in all calls from now on. A listener that does not keep up misses the oldest events.
@@ -123,22 +124,109 @@ impl Driver {
         policy: Policy,
         interrupt: &CancellationToken,
     ) -> Result<Result<ToolResult, CallError>, DriveError> {
-        let key = Key { chat: chat.to_owned(), tool: name.to_owned(), arguments: arguments.to_owned() };
-        let attended = match self.running.sent(&key) {
-            Some(attended) => attended,
-            None => {
-                let export =
-                    Export::CallTool { name: key.tool.clone(), arguments: key.arguments.clone(), policy };
-                self.spawn(key, export)?
-            }
+        let id = self.begin(chat, name, arguments, policy, None).await?;
+        let mut unattended = Unattended(Some((self.clone(), id)));
+        let outcome = self.follow(id, interrupt).await;
+        unattended.0 = None;
+        outcome
+    }
+
+    /// Begins a tool call and answers its number. It goes on by itself; [`follow`](Self::follow) waits for its end.
+    ///
+    /// `key` is the asker's own name for the request: given again in the same chat it is the same call, also after its
+    /// end, for as long as that is kept.
+    pub async fn begin(
+        &self,
+        chat: &str,
+        name: &str,
+        arguments: &str,
+        policy: Policy,
+        key: Option<&str>,
+    ) -> Result<CallId, DriveError> {
+        let record = CallRecord {
+            format: FORMAT,
+            key: key.map(str::to_owned),
+            chat: chat.to_owned(),
+            pinned: self.performer.pin(chat).await?,
+            call: Export::CallTool { name: name.to_owned(), arguments: canonical(arguments), policy },
+            contract: self.plugin.report().contract.clone(),
+            component: self.plugin.report().sha256.clone(),
+            engine: crate::engine::limits::description(),
+            created_ms: self.performer.clock.now_ms(),
         };
-        match attended.output(interrupt).await? {
-            Output::CallTool(result) => Ok(result),
-            other => unreachable!("the engine answered {other:?} to call-tool"),
+        self.carrier.begin(record).await
+    }
+
+    /// Waits for a call's end, whichever host carries it. An interrupt is passed on to it, and its end is still waited
+    /// for: it knows what was done. Dropping the future changes nothing.
+    pub async fn follow(
+        &self,
+        call: CallId,
+        interrupt: &CancellationToken,
+    ) -> Result<Result<ToolResult, CallError>, DriveError> {
+        let mut ended = self.carrier.attend(call);
+        let mut told = false;
+        loop {
+            let outcome = match self.performer.store.outcome(call)? {
+                Some((outcome, _)) => outcome,
+                None if self.performer.store.call(call)?.is_none() => {
+                    return Err(DriveError::UnknownCall { call });
+                }
+                None => tokio::select! {
+                    biased;
+                    outcome = &mut ended => match outcome {
+                        Ok(outcome) => outcome?,
+                        Err(_) => {
+                            ended = self.carrier.attend(call);
+                            continue;
+                        }
+                    },
+                    () = interrupt.cancelled(), if !told => {
+                        told = true;
+                        self.interrupt(call).await?;
+                        continue;
+                    }
+                    // Another host may carry it.
+                    () = tokio::time::sleep(self.performer.timings().news) => continue,
+                },
+            };
+            return match outcome {
+                Outcome::Done { result: Output::CallTool(result) } => Ok(result),
+                Outcome::Done { result } => unreachable!("the engine answered {result:?} to call-tool"),
+                Outcome::Failed(failure) => Err(failure.into()),
+            };
         }
     }
 
-    /// Runs an export for a chat at once, without waiting for a turn: for exports that change nothing.
+    /// Interrupts a call deliberately, whichever host carries it: no build is asked for after it.
+    pub async fn interrupt(&self, call: CallId) -> Result<Interrupted, DriveError> {
+        let interrupted = self.performer.store.interrupt(call).await?;
+        self.carrier.interrupt(call).await;
+        Ok(interrupted)
+    }
+
+    /// From now on carries the calls of hosts that are gone, too. A driver that has begun a call does so anyway.
+    pub async fn stand_by(&self) -> Result<(), DriveError> {
+        self.carrier.stand_by().await
+    }
+
+    /// How many calls this host carries.
+    pub fn unended(&self) -> usize {
+        self.carrier.unended()
+    }
+
+    /// Stops this host's calls where they are, as a crash would. They are carried on when its lease has run out.
+    pub fn halt(&self) {
+        self.carrier.halt();
+    }
+
+    /// Stops this host's calls where they are, and lets other hosts carry them on at once.
+    pub async fn leave(&self) -> Result<(), StoreError> {
+        self.carrier.leave().await
+    }
+
+    /// Runs an export for a chat at once, without waiting for a turn and without keeping it: for exports that change
+    /// nothing.
     pub async fn run(
         &self,
         chat: &str,
@@ -154,35 +242,7 @@ impl Driver {
         &self.performer
     }
 
-    /// Starts a tool call as a task of its own, so that it outlives whoever waits for it.
-    fn spawn(&self, key: Key, export: Export) -> Result<Attended, DriveError> {
-        let call = self.performer.begin(&key.chat, CancellationToken::new())?;
-        let (attended, finish) = self.running.enter(key.clone(), &call);
-        let driver = self.clone();
-        tokio::spawn(async move {
-            let output = driver.run_in_turn(&call, &key.tool, &export).await;
-            finish.with(output);
-        });
-        Ok(attended)
-    }
-
-    async fn run_in_turn(&self, call: &Call, tool: &str, export: &Export) -> Result<Output, DriveError> {
-        let _turn = match call.workspace() {
-            None => None,
-            Some(workspace) => {
-                let holder = Holder { call: call.id(), chat: call.chat().to_owned(), tool: tool.to_owned() };
-                let wait = |holder| self.performer.tell(call, EventKind::WaitingForTurn { holder });
-                let limit = self.performer.timings().turn_limit;
-                Some(self.lanes.turn(workspace, holder, limit, call.interrupt(), wait).await?)
-            }
-        };
-        self.performer.tell(call, EventKind::Started { tool: tool.to_owned() });
-        let output = self.drive(call, export).await;
-        self.performer.tell(call, EventKind::Ended);
-        output
-    }
-
-    /// The whole of a call: its journal grows by one answer per step until the plugin is done.
+    /// The whole of a call that is kept nowhere: its journal grows by one answer per step until the plugin is done.
     pub(crate) async fn drive(&self, call: &Call, export: &Export) -> Result<Output, DriveError> {
         let mut journal = Journal::new();
         loop {
@@ -191,16 +251,54 @@ impl Driver {
             match step {
                 Step::Done(output) => return Ok(output),
                 Step::Request(request) => {
-                    let Performed { answer, observed } = self.performer.perform(call, &request).await?;
-                    let unrecorded = match request.effect_class() {
-                        EffectClass::Effect => DriveError::Unrecorded,
-                        EffectClass::Read | EffectClass::Wait | EffectClass::IdempotentWrite => {
-                            DriveError::Journal
-                        }
-                    };
-                    journal.append(request, answer, observed).map_err(|error| unrecorded(Arc::new(error)))?;
+                    let Performed { answer, observed } = self.performed(call, &request).await?;
+                    journal
+                        .append(request, answer, observed)
+                        .map_err(|error| DriveError::Journal(Arc::new(error)))?;
                 }
             }
         }
+    }
+
+    /// Carries out a request of an export that has no business changing anything.
+    async fn performed(&self, call: &Call, request: &Request) -> Result<Performed, DriveError> {
+        if request.effect_class() == EffectClass::Effect {
+            let refused = TransitionError::Policy(refusal("Only tools may ask for builds."));
+            return Ok(Performed { answer: Answer::IssueTransition(Err(refused)), observed: None });
+        }
+        self.performer.perform(call, request, &NotRecorded).await
+    }
+}
+
+/// A call whose asker waits for it. Dropped with the asker, it interrupts a call that has sent nothing.
+struct Unattended(Option<(Driver, CallId)>);
+
+impl Drop for Unattended {
+    fn drop(&mut self) {
+        let Some((driver, call)) = self.0.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let marked = driver.performer.store.abandon(call).await;
+            let row = driver.performer.store.call(call);
+            match (marked, row) {
+                (Ok(_), Ok(Some(row))) if row.interrupted => driver.carrier.interrupt(call).await,
+                (Err(error), _) | (_, Err(error)) => {
+                    tracing::warn!(call, %error, "a call that nobody waits for goes on");
+                }
+                _ => {}
+            }
+        });
+    }
+}
+
+/// Arguments in one form however they were written, so that equal ones are equal bytes. What is no JSON stays as it is:
+/// the plugin has a sentence for it.
+fn canonical(arguments: &str) -> String {
+    match serde_json::from_str::<serde_json::Value>(arguments) {
+        Ok(mut value) => {
+            value.sort_all_objects();
+            value.to_string()
+        }
+        Err(_) => arguments.to_owned(),
     }
 }

@@ -83,7 +83,7 @@ struct Diagnosis {
 struct Loaded {
     engine: Engine,
     report: Report,
-    component: Box<[u8]>,
+    component: Arc<[u8]>,
     pre: bindings::PluginPre<State>,
     /// The same plugin on the engine with backtraces.
     diagnosable: OnceLock<Option<bindings::PluginPre<State>>>,
@@ -196,8 +196,13 @@ impl Plugin {
     }
 
     /// The component that the plugin was loaded from.
-    pub fn component(&self) -> &[u8] {
+    pub fn component(&self) -> &Arc<[u8]> {
         &self.inner.component
+    }
+
+    /// The engine that runs it.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
     }
 
     fn pre_with_backtraces(&self) -> Option<&bindings::PluginPre<State>> {

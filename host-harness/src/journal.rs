@@ -4,6 +4,7 @@
 //! engine steps through it; the driver appends to it; neither knows where it is kept.
 
 mod cut;
+pub mod record;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::bindings::{
     ReadError, Tool, ToolResult, Transition, TransitionError, Verdict,
 };
 use crate::engine::limits::{ANSWER_BYTES, HOST_CALLS, JOURNAL_BYTES, Limit, REQUEST_BYTES};
+use record::Intent;
 
 /// What a call runs: one export of the plugin with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +45,27 @@ pub enum Export {
         /// The agent that the cached connection leads to.
         cached: String,
     },
+}
+
+impl Export {
+    /// What is called: the tool's name, or the export's.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::CallTool { name, .. } => name,
+            Self::ListTools => "list-tools",
+            Self::ClassifyFailure { .. } => "classify-failure",
+            Self::CheckConnection { .. } => "check-connection",
+        }
+    }
+
+    /// Its arguments, in the form in which equal ones are equal.
+    pub fn arguments(&self) -> &str {
+        match self {
+            Self::CallTool { arguments, .. } => arguments,
+            Self::CheckConnection { cached } => cached,
+            Self::ListTools | Self::ClassifyFailure { .. } => "",
+        }
+    }
 }
 
 /// What a finished call gave. The variant is that of its [`Export`].
@@ -145,6 +168,21 @@ pub struct Entry {
     pub answer: Answer,
     /// The control plane's time of the answer, in milliseconds since 1970, if known.
     pub observed: Option<u64>,
+    /// When it was asked, and what was fixed then.
+    #[serde(flatten)]
+    pub asked: Asked,
+    /// When the answer was there, host's Unix milliseconds.
+    pub answered_ms: u64,
+}
+
+/// When a request was made, and what was written down before it was carried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Host's Unix milliseconds.
+    pub asked_ms: u64,
+    /// Of effects and waits in calls that are kept in a store.
+    #[serde(flatten)]
+    pub intent: Option<Intent>,
 }
 
 /// The requests of a call so far, each with its answer, in order.
@@ -225,8 +263,20 @@ impl Journal {
     pub fn append(
         &mut self,
         request: Request,
+        answer: Answer,
+        observed: Option<u64>,
+    ) -> Result<(), JournalError> {
+        self.record(request, answer, observed, Asked::default(), 0)
+    }
+
+    /// As [`append`](Self::append), with when it was asked and answered (host's Unix milliseconds).
+    pub fn record(
+        &mut self,
+        request: Request,
         mut answer: Answer,
         observed: Option<u64>,
+        asked: Asked,
+        answered_ms: u64,
     ) -> Result<(), JournalError> {
         let function = request.function();
         if answer.function() != function {
@@ -255,7 +305,7 @@ impl Journal {
         if bytes > JOURNAL_BYTES {
             return Err(Limit::Journal.into());
         }
-        Arc::make_mut(&mut self.entries).push(Entry { request, answer, observed });
+        Arc::make_mut(&mut self.entries).push(Entry { request, answer, observed, asked, answered_ms });
         self.bytes = bytes;
         Ok(())
     }

@@ -59,6 +59,11 @@ pub struct Timings {
     pub in_flight: Duration,
     /// For how long a lost request is looked for while the control plane cannot be read.
     pub reconcile_limit: Duration,
+    /// For how long a host's calls are its own after it was last heard of: then another host takes them over. Several
+    /// times what a busy machine may keep a process waiting, and little enough that nobody gives up on a call meanwhile.
+    pub lease: Duration,
+    /// How often a host looks what other hosts that share its store have written: how soon an interrupt is seen there.
+    pub news: Duration,
 }
 
 /// The tools that a chat has right now.
@@ -100,6 +105,8 @@ impl Default for Timings {
             send_limit: minutes(30),
             in_flight: seconds(60),
             reconcile_limit: minutes(30),
+            lease: seconds(15),
+            news: Duration::from_millis(500),
         }
     }
 }
@@ -130,6 +137,9 @@ impl Timings {
             send_limit: real.send_limit / by,
             in_flight: real.in_flight / by,
             reconcile_limit: real.reconcile_limit / by,
+            // Not below what a busy machine may keep a process waiting.
+            lease: (real.lease / by).max(Duration::from_secs(2)),
+            news: real.news,
         }
     }
 

@@ -1,40 +1,33 @@
-//! What the host remembers of chats: bindings, counts, restart verdicts, and which builds its calls made.
+//! What the host remembers: chats and their bindings, calls with their journals, and which host carries which call.
+//!
+//! A [`Store`] is in memory or (feature `store`) in one SQLite file, which several processes may share. The rules are the
+//! same for both: see `tables.rs` for the rows, `lease.rs` for who may write to a call.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+mod lease;
+mod memory;
 #[cfg(feature = "store")]
 mod sqlite;
-#[cfg(feature = "store")]
-pub use sqlite::SqliteStore;
+mod tables;
 
-/// Where chats are kept. Functions are quick and synchronous; each is atomic, also against other processes that share
-/// the store.
-pub trait ChatStore: Send + Sync {
-    /// The chat of that name, if it is known.
-    fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError>;
+pub use lease::{Begun, Go, Lease, NewCall};
+pub use tables::{CallRow, CallState, HostId, Listing};
 
-    /// All chats, by name.
-    fn chats(&self) -> Result<Vec<ChatRecord>, StoreError>;
+use crate::journal::record::{CallId, Outcome, Recording};
+use tables::{Backend, Tables};
 
-    /// Changes a chat in one transaction, making it first if it is not known. Answers what it is then.
-    fn update(&self, name: &str, change: &mut dyn FnMut(&mut ChatRecord)) -> Result<ChatRecord, StoreError>;
+/// For how long ended calls are kept: long enough to look into what happened last week.
+pub const KEEP_ENDED: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// A call that no host could carry on for so long is ended: by then nobody waits for it.
+pub const ABANDON_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// Calls removed in one transaction, so that others get their turn in between.
+const PRUNE_BATCH: usize = 500;
 
-    /// Forgets a chat. Answers whether it was known.
-    fn remove(&self, name: &str) -> Result<bool, StoreError>;
-
-    /// Remembers that a restart of the workspace was advised at this time (host's Unix milliseconds).
-    fn note_restart(&self, workspace: &str, at_ms: u64) -> Result<(), StoreError>;
-
-    /// How many restarts of the workspace were advised at or after this time.
-    fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError>;
-
-    /// Remembers a build that a call of this host made.
-    fn note_own_build(&self, build: &str) -> Result<(), StoreError>;
-
-    /// Whether a call of this host made the build.
-    fn is_own_build(&self, build: &str) -> Result<bool, StoreError>;
-}
+/// Chats, calls and hosts. Cheap to clone; clones are one store.
+#[derive(Clone)]
+pub struct Store(Arc<dyn Backend>);
 
 /// One chat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,6 +59,70 @@ pub struct Failures {
     pub last_away_ms: Option<u64>,
 }
 
+/// Why the store could not be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened, read or written.
+    #[error("the store {path} cannot be used: {reason}; check that the file and its folder are writable")]
+    Unusable {
+        /// The file.
+        path: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// There is no room for what was to be written; nothing of it was.
+    #[error("the store {path} is full: the disk has no room; free some, nothing was lost")]
+    Full {
+        /// The file.
+        path: String,
+    },
+    /// The file is not a store, or is one no more.
+    #[error(
+        "the store {path} is damaged or is no store ({reason}): move it away, a new one is made then; \
+         its calls and bindings are lost with it unless it can be repaired"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What was found.
+        reason: String,
+    },
+    /// The file was written by a newer version of this program.
+    #[error(
+        "the store {path} has format {found}, this program knows {known}: use a newer program or another file"
+    )]
+    Newer {
+        /// The file.
+        path: String,
+        /// The format found.
+        found: i64,
+        /// The newest format known.
+        known: i64,
+    },
+    /// A row cannot be read.
+    #[error("the store's call {call} cannot be read: {reason}")]
+    Unreadable {
+        /// The call.
+        call: CallId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This host's lease has run out, or another host has taken the call over: this one may not write any more.
+    #[error("another host may have taken over: this one was out of touch for longer than its lease")]
+    LeaseLost,
+}
+
+/// What became of a deliberate interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupted {
+    /// It is noted; whoever carries the call will see it.
+    Noted,
+    /// The call had ended before.
+    Ended,
+    /// There is no such call.
+    Unknown,
+}
+
 impl ChatRecord {
     /// Binds the chat to a workspace, or to none. Binding it to another one forgets build, agent and failures.
     pub fn bind(&mut self, workspace: Option<&str>) {
@@ -76,90 +133,207 @@ impl ChatRecord {
     }
 }
 
-/// Why the store could not be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// The file cannot be opened, read or written.
-    #[error(
-        "the chat store {path} cannot be used: {reason}; check that the file and its folder are writable"
-    )]
-    Unusable {
-        /// The file.
-        path: String,
-        /// What went wrong.
-        reason: String,
-    },
-    /// The file was written by a newer version of this program.
-    #[error(
-        "the chat store {path} has format {found}, this program knows {known}: use a newer program or another file"
-    )]
-    Newer {
-        /// The file.
-        path: String,
-        /// The format found.
-        found: i64,
-        /// The newest format known.
-        known: i64,
-    },
-}
+impl Store {
+    /// A store that lives as long as the value.
+    pub fn in_memory() -> Self {
+        Self(Arc::new(memory::Memory::default()))
+    }
 
-/// A store that lives as long as the value.
-#[derive(Debug, Default)]
-pub struct MemoryStore(Mutex<Memory>);
+    /// The store in this file, which is made if it is missing. Its folder must exist.
+    #[cfg(feature = "store")]
+    pub fn open(path: &std::path::Path) -> Result<Self, StoreError> {
+        Ok(Self(Arc::new(sqlite::Sqlite::open(path)?)))
+    }
 
-#[derive(Debug, Default)]
-struct Memory {
-    chats: BTreeMap<String, ChatRecord>,
-    restarts: BTreeMap<String, Vec<u64>>,
-    own_builds: BTreeSet<String>,
-}
+    /// The chat of that name, if it is known.
+    pub fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError> {
+        self.read(|tables| tables.chat(name))
+    }
 
-impl MemoryStore {
-    fn lock(&self) -> MutexGuard<'_, Memory> {
-        // Nothing panics while holding the lock but a caller's `change`, which works on a copy.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// All chats, by name.
+    pub fn chats(&self) -> Result<Vec<ChatRecord>, StoreError> {
+        self.read(|tables| tables.chats())
+    }
+
+    /// Changes a chat in one transaction, making it first if it is not known. Answers what it is then.
+    pub async fn update(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut ChatRecord) + Send + 'static,
+    ) -> Result<ChatRecord, StoreError> {
+        let name = name.to_owned();
+        self.write(move |tables| {
+            let mut chat = tables.chat(&name)?.unwrap_or_default();
+            chat.name = name;
+            change(&mut chat);
+            tables.put_chat(&chat)?;
+            Ok(chat)
+        })
+        .await
+    }
+
+    /// Points a chat at a build and clears its agent, if it is still bound to this workspace. Answers whether it is.
+    pub async fn publish(&self, chat: &str, workspace: &str, build: &str) -> Result<bool, StoreError> {
+        let (chat, workspace, build) = (chat.to_owned(), workspace.to_owned(), build.to_owned());
+        self.write(move |tables| lease::publish(tables, &chat, Some(&workspace), build)).await
+    }
+
+    /// Remembers that a restart of the workspace was advised at this time (host's Unix milliseconds).
+    pub async fn note_restart(&self, workspace: &str, at_ms: u64) -> Result<(), StoreError> {
+        let workspace = workspace.to_owned();
+        self.write(move |tables| tables.add_restart(&workspace, at_ms)).await
+    }
+
+    /// How many restarts of the workspace were advised at or after this time.
+    pub fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError> {
+        self.read(|tables| tables.restarts_since(workspace, since_ms))
+    }
+
+    /// Whether a call made the build.
+    pub fn is_own_build(&self, build: &str) -> Result<bool, StoreError> {
+        self.read(|tables| tables.is_own_build(build))
+    }
+
+    /// A call's state.
+    pub fn call(&self, id: CallId) -> Result<Option<CallRow>, StoreError> {
+        self.read(|tables| tables.call(id))
+    }
+
+    /// How a call ended, and when (host's Unix milliseconds). `None`: it has not, or is not known.
+    pub fn outcome(&self, id: CallId) -> Result<Option<(Outcome, u64)>, StoreError> {
+        self.read(|tables| tables.outcome(id))
+    }
+
+    /// Everything that is kept of a call.
+    pub fn recording(&self, id: CallId) -> Result<Option<Recording>, StoreError> {
+        self.read(|tables| {
+            let Some(call) = tables.record(id)? else { return Ok(None) };
+            let (entries, open) = tables.journal(id)?;
+            let outcome = tables.outcome(id)?.map(|(outcome, _)| outcome);
+            Ok(Some(Recording { call, entries, open, outcome }))
+        })
+    }
+
+    /// Calls, newest first, at most `limit`.
+    pub fn calls(&self, listing: Listing, limit: usize) -> Result<Vec<CallRow>, StoreError> {
+        self.read(|tables| tables.calls(listing, limit))
+    }
+
+    /// The unended calls at a workspace, in order of arrival.
+    pub fn lane(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
+        self.read(|tables| tables.lane(deployment, workspace))
+    }
+
+    /// Whether calls wait for a host to carry them on: theirs has left, or its lease has run out.
+    pub fn has_orphans(&self, now_ms: u64) -> Result<bool, StoreError> {
+        self.read(|tables| {
+            let left = tables.hosts()?.into_iter().filter(|host| host.lease_until_ms <= now_ms);
+            for owner in std::iter::once(None).chain(left.map(|host| Some(host.id))) {
+                if !tables.owned_by(owner)?.is_empty() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
+    /// A component that a kept call names.
+    pub fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|tables| tables.component(hash))
+    }
+
+    /// Interrupts a call, whichever host carries it.
+    pub async fn interrupt(&self, id: CallId) -> Result<Interrupted, StoreError> {
+        self.mark_interrupted(id, |_| true).await
+    }
+
+    /// Interrupts a call that nobody waits for any more, if it has sent nothing. One that has goes on.
+    pub async fn abandon(&self, id: CallId) -> Result<Interrupted, StoreError> {
+        self.mark_interrupted(id, |row| !row.sent).await
+    }
+
+    /// Removes calls that ended before a time (host's Unix milliseconds), and what only they needed. Answers how many.
+    pub async fn prune(&self, before_ms: u64) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        loop {
+            let batch = self
+                .write(move |tables| {
+                    let ids = tables.ended_before(before_ms, PRUNE_BATCH)?;
+                    for id in &ids {
+                        tables.remove_call(*id)?;
+                    }
+                    Ok(ids.len())
+                })
+                .await?;
+            removed += batch;
+            if batch < PRUNE_BATCH {
+                break;
+            }
+        }
+        self.write(move |tables| tables.remove_unneeded(before_ms)).await?;
+        Ok(removed)
+    }
+
+    /// Ends the calls that no host could carry on for [`ABANDON_AFTER`]. Answers how many.
+    pub async fn abandon_old(&self, now_ms: u64) -> Result<usize, StoreError> {
+        self.write(move |tables| lease::abandon_old(tables, now_ms, ABANDON_AFTER)).await
+    }
+
+    /// Changes when somebody may have written. A cheap look.
+    pub fn generation(&self) -> Result<u64, StoreError> {
+        self.0.generation()
+    }
+
+    async fn mark_interrupted(
+        &self,
+        id: CallId,
+        if_so: impl Fn(&CallRow) -> bool + Send + 'static,
+    ) -> Result<Interrupted, StoreError> {
+        self.write(move |tables| {
+            let Some(row) = tables.call(id)? else { return Ok(Interrupted::Unknown) };
+            if row.state == CallState::Ended {
+                return Ok(Interrupted::Ended);
+            }
+            if if_so(&row) && !row.interrupted {
+                tables.put_call(&CallRow { interrupted: true, ..row })?;
+            }
+            Ok(Interrupted::Noted)
+        })
+        .await
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&dyn Tables) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let (mut work, mut done) = (Some(work), None);
+        self.0.read(&mut |tables| {
+            if let Some(work) = work.take() {
+                done = Some(work(tables)?);
+            }
+            Ok(())
+        })?;
+        done.ok_or_else(no_value)
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut dyn Tables) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let done = Arc::new(Mutex::new(None));
+        let slot = done.clone();
+        let work = move |tables: &mut dyn Tables| {
+            let value = work(tables)?;
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            Ok(())
+        };
+        self.0.transact(Box::new(work)).await?;
+        let value = done.lock().unwrap_or_else(PoisonError::into_inner).take();
+        value.ok_or_else(no_value)
     }
 }
 
-impl ChatStore for MemoryStore {
-    fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError> {
-        Ok(self.lock().chats.get(name).cloned())
-    }
-
-    fn chats(&self) -> Result<Vec<ChatRecord>, StoreError> {
-        Ok(self.lock().chats.values().cloned().collect())
-    }
-
-    fn update(&self, name: &str, change: &mut dyn FnMut(&mut ChatRecord)) -> Result<ChatRecord, StoreError> {
-        let mut memory = self.lock();
-        let mut chat = memory.chats.get(name).cloned().unwrap_or_default();
-        name.clone_into(&mut chat.name);
-        change(&mut chat);
-        memory.chats.insert(name.to_owned(), chat.clone());
-        Ok(chat)
-    }
-
-    fn remove(&self, name: &str) -> Result<bool, StoreError> {
-        Ok(self.lock().chats.remove(name).is_some())
-    }
-
-    fn note_restart(&self, workspace: &str, at_ms: u64) -> Result<(), StoreError> {
-        self.lock().restarts.entry(workspace.to_owned()).or_default().push(at_ms);
-        Ok(())
-    }
-
-    fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError> {
-        let memory = self.lock();
-        let times = memory.restarts.get(workspace).map(Vec::as_slice).unwrap_or_default();
-        Ok(u32::try_from(times.iter().filter(|at| **at >= since_ms).count()).unwrap_or(u32::MAX))
-    }
-
-    fn note_own_build(&self, build: &str) -> Result<(), StoreError> {
-        self.lock().own_builds.insert(build.to_owned());
-        Ok(())
-    }
-
-    fn is_own_build(&self, build: &str) -> Result<bool, StoreError> {
-        Ok(self.lock().own_builds.contains(build))
-    }
+/// A home that says that work was done without doing it.
+fn no_value() -> StoreError {
+    StoreError::Unusable { path: String::new(), reason: "work was left undone".to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

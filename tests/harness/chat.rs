@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Action, AgentState, Cause, JobStatus, Transition};
 use workspace_recovery::chat::{Execute, ExecuteError, Executed, MAX_OUTPUT_BYTES, Unreachable};
 use workspace_recovery::control_plane::ApiError;
-use workspace_recovery::store::{ChatStore, Failures};
+use workspace_recovery::store::Failures;
 
 use crate::plane::{Answers, Host, Plane, WORKSPACE, agent, refusal, unavailable};
 
@@ -61,7 +61,7 @@ fn silent() -> Host {
 fn stale(answers: Answers) -> Host {
     let host = Plane::running().host();
     host.plane.world().answers("old", answers);
-    host.store.update("ana", &mut |chat| chat.agent = Some("old".into())).unwrap();
+    host.change_chat("ana", |chat| chat.agent = Some("old".into()));
     host
 }
 
@@ -90,7 +90,7 @@ async fn long_output_loses_its_middle() {
 #[tokio::test(start_paused = true)]
 async fn an_unbound_chat_reaches_nothing() {
     let host = Plane::running().host();
-    host.store.update("ana", &mut |chat| chat.bind(None)).unwrap();
+    host.change_chat("ana", |chat| chat.bind(None));
     assert!(matches!(echo(&host).await, Err(ExecuteError::Unbound(chat)) if chat == "ana"));
 }
 
@@ -351,7 +351,7 @@ async fn a_control_plane_that_was_away_extends_the_window_and_is_not_the_agents_
 #[tokio::test(start_paused = true)]
 async fn a_control_plane_that_stays_away_ends_the_dial_after_twice_its_time() {
     let host = silent();
-    host.store.update("ana", &mut |chat| chat.agent = Some("a1".into())).unwrap();
+    host.change_chat("ana", |chat| chat.agent = Some("a1".into()));
     host.plane.world().reads_fail = Some(unavailable());
     let begun = Instant::now();
     let mut actions = Vec::new();
@@ -393,7 +393,7 @@ async fn a_chat_that_is_bound_elsewhere_during_the_dial_gets_no_advice() {
     let host = silent();
     let rebind = async {
         sleep(seconds(10)).await;
-        host.store.update("ana", &mut |chat| chat.bind(Some("w2"))).unwrap();
+        host.change_chat("ana", |chat| chat.bind(Some("w2")));
     };
     let (verdict, ()) = tokio::join!(verdict(&host), rebind);
     assert_eq!(verdict, (Action::Propagate, Cause::ChatRebound));

@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{CallError, JobStatus, ToolResult, Transition};
 use workspace_recovery::driver::DriveError;
+use workspace_recovery::journal::record::Failure;
 
 use crate::plane::{Host, Plane, Post};
 
@@ -61,7 +62,7 @@ async fn a_build_whose_answer_cannot_be_recorded_is_told_as_asked_for_and_ends_t
     let host = Plane::running().host();
     host.plane.world().next_post = Post::MadeUnreadably;
     let error = call(&host, "restart_workspace", &CancellationToken::new()).await.unwrap_err();
-    assert!(matches!(error, DriveError::Unrecorded(_)), "{error}");
+    assert!(matches!(error, DriveError::Failed(Failure::Unrecorded { .. })), "{error}");
     assert_eq!(sent(&host), [Transition::Stop]);
 }
 

@@ -8,7 +8,7 @@ use workspace_recovery::engine::limits::{
     ANSWER_AGENTS, ANSWER_NAME_BYTES, ANSWER_PROBLEMS, ANSWER_TEXT_BYTES,
 };
 use workspace_recovery::engine::{Plugin, Step, StepError};
-use workspace_recovery::journal::{Answer, Entry, Journal, JournalError, Output, Request};
+use workspace_recovery::journal::{Answer, Asked, Entry, Journal, JournalError, Output, Request};
 
 use crate::support::{Handmade, LATEST_BUILD, PUBLISH_BINDING, check_connection, journal, unbound};
 
@@ -227,7 +227,13 @@ fn more_agents_than_a_plugin_may_be_given_are_refused_instead_of_cut() {
 #[test]
 fn a_journal_with_a_wrong_answer_is_not_run() {
     // Only a damaged or forged record can look like this: `append` refuses to make one.
-    let entry = Entry { request: latest_build(), answer: Answer::PublishBinding(Ok(true)), observed: None };
+    let entry = Entry {
+        request: latest_build(),
+        answer: Answer::PublishBinding(Ok(true)),
+        observed: None,
+        asked: Asked::default(),
+        answered_ms: 0,
+    };
     let forged = Journal::recorded(vec![entry]);
     assert!(two_requests().step(&check_connection(), &forged).is_err());
 }
@@ -239,6 +245,6 @@ fn the_record_is_readable() {
     );
     assert_eq!(
         written.unwrap(),
-        r#"{"request":{"function":"latest-build","check_start":false},"answer":{"function":"latest-build","answer":{"Ok":"Deleted"}},"observed":null}"#
+        r#"{"request":{"function":"latest-build","check_start":false},"answer":{"function":"latest-build","answer":{"Ok":"Deleted"}},"observed":null,"asked_ms":0,"answered_ms":0}"#
     );
 }

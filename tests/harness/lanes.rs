@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{CallError, JobStatus, ToolResult, Transition};
 use workspace_recovery::driver::{DriveError, EventKind};
-use workspace_recovery::store::ChatStore;
+use workspace_recovery::journal::record::Failure;
 
 use crate::plane::{Host, Plane, WORKSPACE, tools};
 
@@ -15,7 +15,7 @@ type Called = Result<Result<ToolResult, CallError>, DriveError>;
 
 /// Calls a tool for a chat of the shared workspace, as a task, after everything before it has come as far as it can.
 async fn call(host: &Host, chat: &str, interrupt: &CancellationToken) -> JoinHandle<Called> {
-    host.store.update(chat, &mut |chat| chat.bind(Some(WORKSPACE))).unwrap();
+    host.change_chat(chat, |chat| chat.bind(Some(WORKSPACE)));
     let (chat, interrupt) = (host.chats.chat(chat, tools()), interrupt.clone());
     let task = tokio::spawn(async move { chat.call_tool("stop_workspace", "{}", &interrupt).await });
     sleep(Duration::from_millis(10)).await;
@@ -67,7 +67,7 @@ async fn calls_at_one_workspace_run_one_at_a_time_in_order_of_arrival() {
 #[tokio::test(start_paused = true)]
 async fn calls_at_other_workspaces_do_not_wait() {
     let (host, _holder) = held().await;
-    host.store.update("elsewhere", &mut |chat| chat.bind(Some("w2"))).unwrap();
+    host.change_chat("elsewhere", |chat| chat.bind(Some("w2")));
     let begun = Instant::now();
     let (chat, token) = (host.chats.chat("elsewhere", tools()), CancellationToken::new());
     assert!(chat.call_tool("stop_workspace", "{}", &token).await.unwrap().is_ok());
@@ -85,7 +85,7 @@ async fn a_ninth_waiting_call_is_told_who_holds_the_workspace() {
     let begun = Instant::now();
     let refused = call(&host, "ninth", &token).await.await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1));
-    let Err(DriveError::Busy { holder }) = refused else { panic!("{refused:?}") };
+    let Err(DriveError::Failed(Failure::Busy { holder })) = refused else { panic!("{refused:?}") };
     assert_eq!((holder.chat.as_str(), holder.tool.as_str()), ("holder", "stop_workspace"));
 }
 
@@ -97,7 +97,7 @@ async fn a_call_waits_ten_minutes_for_its_turn_at_most() {
     let _second = call(&host, "second", &token).await;
     let begun = Instant::now();
     let third = call(&host, "third", &token).await.await.unwrap();
-    let Err(DriveError::Busy { holder }) = third else { panic!("{third:?}") };
+    let Err(DriveError::Failed(Failure::Busy { holder })) = third else { panic!("{third:?}") };
     assert_eq!(holder.chat, "second");
     assert_eq!(begun.elapsed().as_secs(), 600);
 }
@@ -110,7 +110,7 @@ async fn a_call_that_waits_for_its_turn_can_be_interrupted_and_gives_up_its_plac
     let behind = call(&host, "behind", &CancellationToken::new()).await;
     interrupt.cancel();
     let begun = Instant::now();
-    assert!(matches!(waiting.await.unwrap(), Err(DriveError::Interrupted)));
+    assert!(matches!(waiting.await.unwrap(), Err(DriveError::Failed(Failure::Interrupted))));
     assert!(begun.elapsed() < Duration::from_secs(1));
     release(&host);
     assert!(holder.await.unwrap().is_ok() && behind.await.unwrap().is_ok());

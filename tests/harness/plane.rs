@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tokio::time::Instant;
 use workspace_recovery::bindings::{
     Agent, AgentState, Build, JobStatus, Lifecycle, Parameter, Provisioner, Quota, Refusal, Transition,
@@ -19,7 +20,7 @@ use workspace_recovery::driver::{Driver, Performer};
 use workspace_recovery::engine::Plugin;
 use workspace_recovery::engine::limits::ANSWER_NAME_BYTES;
 use workspace_recovery::policy::{ChatTools, Timings};
-use workspace_recovery::store::{ChatStore, MemoryStore};
+use workspace_recovery::store::{ChatRecord, Store};
 
 use crate::support::engine;
 
@@ -157,12 +158,13 @@ impl Plane {
 
     /// A chat host for it, with chat `ana` bound to the workspace.
     pub fn host(&self) -> Host {
-        let store = Arc::new(MemoryStore::default());
-        store.update("ana", &mut |chat| chat.bind(Some(WORKSPACE))).unwrap();
+        let store = Store::in_memory();
         let clock = Arc::new(TokioClock { begun: self.world().begun });
         let plane = Arc::new(self.clone());
         let driver = Driver::with_clock(plugin(), plane, store.clone(), Timings::default(), clock);
-        Host { plane: self.clone(), store, chats: ChatHost::new(driver.clone()), driver }
+        let host = Host { plane: self.clone(), store, chats: ChatHost::new(driver.clone()), driver };
+        host.change_chat("ana", |chat| chat.bind(Some(WORKSPACE)));
+        host
     }
 }
 
@@ -171,7 +173,7 @@ pub struct Host {
     /// The control plane.
     pub plane: Plane,
     /// The chats' store.
-    pub store: Arc<MemoryStore>,
+    pub store: Store,
     /// The chats.
     pub chats: ChatHost,
     /// The driver.
@@ -179,6 +181,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Changes what is remembered of a chat.
+    pub fn change_chat(&self, name: &str, change: impl FnOnce(&mut ChatRecord) + Send + 'static) {
+        self.store.update(name, change).now_or_never().expect("a store in memory answers at once").unwrap();
+    }
+
     /// The chat `ana` with the plugin's tools and one to ask the user.
     pub fn chat(&self) -> Chat {
         self.chats.chat("ana", tools())
@@ -323,6 +330,10 @@ impl World {
 
 #[async_trait]
 impl ControlPlane for Plane {
+    fn deployment(&self) -> String {
+        "memory".into()
+    }
+
     async fn user(&self) -> Result<User, ApiError> {
         self.world().read()?;
         Ok(User { id: ME.into(), name: "ana".into() })
@@ -457,6 +468,10 @@ struct TokioClock {
 impl Clock for TokioClock {
     fn now_ms(&self) -> u64 {
         // Away from the control plane's time, with which it must never be mixed.
-        BEGIN / 2 + u64::try_from(self.begun.elapsed().as_millis()).unwrap()
+        BEGIN / 2 + self.monotonic_ms()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap()
     }
 }

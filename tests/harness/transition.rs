@@ -6,9 +6,9 @@ use tokio::time::{Instant, advance};
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Build, JobStatus, Parameter, Transition, TransitionError};
 use workspace_recovery::control_plane::ApiError;
-use workspace_recovery::driver::Call;
+use workspace_recovery::driver::{Call, DriveError, NotRecorded};
+use workspace_recovery::journal::record::Failure;
 use workspace_recovery::journal::{Answer, Request};
-use workspace_recovery::store::ChatStore;
 
 use crate::plane::{Host, Plane, Post, refusal, unavailable};
 
@@ -21,7 +21,7 @@ fn begin(host: &Host) -> Call {
 async fn issue(host: &Host, call: &Call, to: Transition, rests_on: &str) -> Issued {
     let parameters = vec![Parameter { name: "size".into(), value: "small".into() }];
     let request = Request::IssueTransition { to, rests_on: rests_on.into(), parameters };
-    match host.performer().perform(call, &request).await.unwrap().answer {
+    match host.performer().perform(call, &request, &NotRecorded).await.unwrap().answer {
         Answer::IssueTransition(issued) => issued,
         other => panic!("{other:?}"),
     }
@@ -43,7 +43,6 @@ async fn a_stop_is_sent_once_without_version_or_parameters_and_marked_as_ours() 
     host.plane.world().workspace.requires_active_version = true;
     let made = issue(&host, &begin(&host), Transition::Stop, "b1").await.unwrap();
     assert_eq!((made.id.as_str(), made.number, made.ours), ("b2", 2, true));
-    assert!(host.store.is_own_build("b2").unwrap());
     let world = host.plane.world();
     assert_eq!(world.posts.len(), 1);
     assert_eq!((&world.posts[0].template_version, world.posts[0].parameters.len()), (&None, 0));
@@ -81,7 +80,7 @@ async fn an_interrupted_call_sends_nothing() {
 async fn a_chat_that_was_bound_elsewhere_or_unbound_sends_nothing() {
     for workspace in [None, Some("w2")] {
         let (issued, posts) = stop(|host, _| {
-            host.store.update("ana", &mut |chat| chat.bind(workspace)).unwrap();
+            host.change_chat("ana", move |chat| chat.bind(workspace));
         })
         .await;
         assert_eq!((issued, posts), (Err(TransitionError::Rebound), 0));
@@ -234,6 +233,6 @@ async fn what_cannot_be_found_out_is_not_answered() {
     };
     let request =
         Request::IssueTransition { to: Transition::Stop, rests_on: "b1".into(), parameters: Vec::new() };
-    let (performed, ()) = tokio::join!(host.performer().perform(&call, &request), outage);
-    assert!(matches!(performed, Err(workspace_recovery::driver::DriveError::Unresolved)), "{performed:?}");
+    let (performed, ()) = tokio::join!(host.performer().perform(&call, &request, &NotRecorded), outage);
+    assert!(matches!(performed, Err(DriveError::Failed(Failure::Unresolved))), "{performed:?}");
 }

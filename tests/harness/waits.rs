@@ -9,9 +9,8 @@ use workspace_recovery::bindings::{
     Snapshot, Transition, WaitEnd,
 };
 use workspace_recovery::control_plane::{ApiError, LogLine, TemplateParameter};
-use workspace_recovery::driver::{Call, EventKind};
+use workspace_recovery::driver::{Call, EventKind, NotRecorded};
 use workspace_recovery::journal::{Answer, Request};
-use workspace_recovery::store::ChatStore;
 
 use crate::plane::{Host, Plane, unavailable};
 
@@ -20,7 +19,7 @@ fn begin(host: &Host) -> Call {
 }
 
 async fn perform(host: &Host, call: &Call, request: Request) -> Answer {
-    host.performer().perform(call, &request).await.unwrap().answer
+    host.performer().perform(call, &request, &NotRecorded).await.unwrap().answer
 }
 
 async fn latest(host: &Host, call: &Call, check_start: bool) -> Result<Binding, ReadError> {
@@ -74,7 +73,7 @@ async fn a_binding_is_unbound_rebound_deleted_or_a_snapshot() {
     );
     host.plane.world().reads_fail = Some(ApiError::Gone);
     assert_eq!(latest(&host, &call, false).await, Ok(Binding::Deleted));
-    host.store.update("ana", &mut |chat| chat.bind(Some("w2"))).unwrap();
+    host.change_chat("ana", |chat| chat.bind(Some("w2")));
     assert_eq!(latest(&host, &call, false).await, Ok(Binding::Rebound));
 }
 
@@ -153,7 +152,7 @@ async fn a_published_binding_names_the_build_and_clears_the_agent() {
     let host = Plane::running().host();
     let call = begin(&host);
     let mut events = host.driver.subscribe();
-    host.store.update("ana", &mut |chat| chat.agent = Some("a1".into())).unwrap();
+    host.change_chat("ana", |chat| chat.agent = Some("a1".into()));
     let publish = || Request::PublishBinding { build: "b9".into() };
     assert_eq!(perform(&host, &call, publish()).await, Answer::PublishBinding(Ok(true)));
     let chat = host.store.chat("ana").unwrap().unwrap();
@@ -161,7 +160,7 @@ async fn a_published_binding_names_the_build_and_clears_the_agent() {
     let told = std::iter::from_fn(|| events.try_recv().ok());
     assert!(told.map(|event| event.kind).any(|kind| matches!(kind, EventKind::BindingPublished { .. })));
 
-    host.store.update("ana", &mut |chat| chat.bind(Some("w2"))).unwrap();
+    host.change_chat("ana", |chat| chat.bind(Some("w2")));
     assert_eq!(perform(&host, &call, publish()).await, Answer::PublishBinding(Ok(false)));
     assert_eq!(host.store.chat("ana").unwrap().unwrap().build, None);
 }

@@ -35,7 +35,7 @@ impl Chat {
         }
         match dialed.end {
             DialEnd::Reached(session) => {
-                self.reached(workspace, dialed.build, &session.agent)?;
+                self.reached(workspace, dialed.build, &session.agent).await?;
                 Ok(*session)
             }
             DialEnd::Interrupted => Err(ExecuteError::Interrupted),
@@ -64,15 +64,17 @@ impl Chat {
     }
 
     /// Remembers the agent, and forgets failures.
-    fn reached(&self, workspace: &str, build: Option<String>, agent: &str) -> Result<(), StoreError> {
-        self.driver.performer().store().update(&self.name, &mut |chat| {
-            if chat.workspace.as_deref() == Some(workspace) {
-                chat.agent = Some(agent.to_owned());
-                chat.build = build.clone().or(chat.build.take());
+    async fn reached(&self, workspace: &str, build: Option<String>, agent: &str) -> Result<(), StoreError> {
+        let connection = Connection { workspace: workspace.to_owned(), agent: agent.to_owned() };
+        let Connection { workspace, agent } = connection.clone();
+        let reached = move |chat: &mut ChatRecord| {
+            if chat.workspace.as_ref() == Some(&workspace) {
+                chat.agent = Some(agent);
+                chat.build = build.or(chat.build.take());
                 chat.failures = Failures { last_away_ms: chat.failures.last_away_ms, ..Failures::default() };
             }
-        })?;
-        let connection = Connection { workspace: workspace.to_owned(), agent: agent.to_owned() };
+        };
+        self.driver.performer().store().update(&self.name, reached).await?;
         self.state.kept().connection = Some(connection);
         Ok(())
     }
@@ -107,7 +109,7 @@ impl Chat {
         if call.interrupt().is_cancelled() {
             return Err(ExecuteError::Interrupted);
         }
-        self.count(workspace, &dialed, earlier, &verdict, away_now)?;
+        self.count(workspace, &dialed, earlier, &verdict, away_now).await?;
         let Dialed { agent, last_error, .. } = dialed;
         let failure = Unreachable { verdict, tried, agent, last_error };
         let mut kept = self.state.kept();
@@ -118,7 +120,7 @@ impl Chat {
     }
 
     /// Counts a failure as its verdict says.
-    fn count(
+    async fn count(
         &self,
         workspace: &str,
         dialed: &Dialed,
@@ -136,13 +138,15 @@ impl Chat {
         if away_now {
             failures.last_away_ms = Some(now);
         }
-        performer.store().update(&self.name, &mut |chat| {
-            if chat.workspace.as_deref() == Some(workspace) {
-                chat.failures = failures.clone();
+        let bound = workspace.to_owned();
+        let counted = move |chat: &mut ChatRecord| {
+            if chat.workspace.as_ref() == Some(&bound) {
+                chat.failures = failures;
             }
-        })?;
+        };
+        performer.store().update(&self.name, counted).await?;
         if verdict.action == Action::Restart {
-            performer.store().note_restart(workspace, now)?;
+            performer.store().note_restart(workspace, now).await?;
         }
         Ok(())
     }

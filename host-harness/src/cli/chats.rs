@@ -13,6 +13,7 @@ use super::output::{Output, table};
 use crate::bindings::{Action, CallError, Verdict};
 use crate::chat::{Execute, ExecuteError, Executed};
 use crate::driver::DriveError;
+use crate::journal::record::Failure;
 
 /// Exit codes of `exec` for its own failures; they leave the command's own codes alone as far as shells do.
 const EXEC_UNREACHABLE: u8 = 123;
@@ -114,8 +115,8 @@ pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Resu
             eprintln!("error: {}: {sentence}", args.tool);
             Ok(Exit::Usage)
         }
-        Err(DriveError::Interrupted) => {
-            eprintln!("error: {}", DriveError::Interrupted);
+        Err(DriveError::Failed(Failure::Interrupted)) => {
+            eprintln!("error: {}", Failure::Interrupted);
             Ok(Exit::Interrupted)
         }
         Err(error) => Err(error.into()),

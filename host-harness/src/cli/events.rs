@@ -56,6 +56,7 @@ fn render(progress: &mut Progress, kind: &EventKind) {
             progress.status(format!("the agent does not answer; trying for {} s so far", elapsed.as_secs()));
         }
         EventKind::Started { .. }
+        | EventKind::Resumed
         | EventKind::Ended
         | EventKind::Requested(_)
         | EventKind::Answered(_)

@@ -13,7 +13,10 @@ use crate::driver::Driver;
 use crate::engine::{Engine, EngineOptions, Plugin};
 use crate::local::{Endpoint, LocalAdmin, LocalControlPlane};
 use crate::policy::{ChatTools, Timings};
-use crate::store::{ChatStore, SqliteStore};
+use crate::store::Store;
+
+/// The store's file in the data folder. The name is that of its first days.
+const STORE_FILE: &str = "chats.db";
 
 /// Where a command finds its things.
 pub struct Place {
@@ -28,7 +31,7 @@ pub struct Host {
     pub admin: LocalAdmin,
     pub driver: Driver,
     pub chats: ChatHost,
-    pub store: Arc<dyn ChatStore>,
+    pub store: Store,
     pub tools: ChatTools,
 }
 
@@ -71,7 +74,7 @@ impl Place {
                 self.data.display()
             );
         };
-        let store = Arc::new(SqliteStore::open(&self.data.join("chats.db"))?);
+        let store = Store::open(&self.data.join(STORE_FILE))?;
         Host::new(&endpoint, self.load_plugin()?, store, Timings::default()).await
     }
 }
@@ -80,7 +83,7 @@ impl Host {
     pub async fn new(
         endpoint: &Endpoint,
         plugin: Plugin,
-        store: Arc<dyn ChatStore>,
+        store: Store,
         timings: Timings,
     ) -> anyhow::Result<Self> {
         let plane: Arc<dyn ControlPlane> = Arc::new(RestClient::new(&endpoint.url, &endpoint.token)?);

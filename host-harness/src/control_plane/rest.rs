@@ -166,6 +166,10 @@ impl RestClient {
 
 #[async_trait]
 impl ControlPlane for RestClient {
+    fn deployment(&self) -> String {
+        self.base.to_string()
+    }
+
     async fn user(&self) -> Result<User, ApiError> {
         let user: wire::User = self.get(&["users", "me"], &[]).await?;
         Ok(User { id: user.id, name: user.username })

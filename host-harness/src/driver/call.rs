@@ -1,22 +1,26 @@
 //! A call's context, and the dispatch of its requests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use tokio::sync::broadcast;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bindings::Build;
 use crate::clock::Clock;
-use crate::control_plane::{ControlPlane, Watched, Workspace};
-use crate::driver::{DriveError, Event, EventKind};
+use crate::control_plane::{ApiError, ControlPlane, Watched, Workspace};
+use crate::driver::parking::{Parking, Reader, WaitFor};
+use crate::driver::{DriveError, Event, EventKind, events};
+use crate::journal::record::{CallId, CallRecord, Intent, Pinned};
 use crate::journal::{Answer, Request};
 use crate::policy::Timings;
-use crate::store::{ChatStore, StoreError};
+use crate::store::{CallRow, Go, Store, StoreError};
 
 /// Events kept for a listener that lags behind: a few builds' worth of log lines.
 const EVENT_BUFFER: usize = 4096;
+/// Numbers of calls that are kept nowhere begin here; stores do not get so far.
+const UNKEPT: u64 = 1 << 63;
 /// The error code of a build that was refused because its owner has used up his budget.
 const QUOTA_ERROR: &str = "INSUFFICIENT_QUOTA";
 
@@ -24,22 +28,51 @@ const QUOTA_ERROR: &str = "INSUFFICIENT_QUOTA";
 #[derive(Clone)]
 pub struct Performer {
     pub(super) plane: Arc<Watched>,
-    pub(super) store: Arc<dyn ChatStore>,
+    pub(super) store: Store,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) events: broadcast::Sender<Event>,
+    pub(super) parking: Arc<Parking>,
     timings: Arc<Timings>,
-    calls: Arc<AtomicU64>,
+    unkept: Arc<AtomicU64>,
+    user: Arc<tokio::sync::OnceCell<String>>,
 }
 
 /// The context of one call. It is pinned to the workspace that its chat was bound to when it began.
 #[derive(Debug)]
 pub struct Call {
-    id: u64,
+    /// The call's number in the store, or one from [`UNKEPT`] on.
+    number: u64,
     chat: String,
     workspace: Option<String>,
-    begun: Instant,
+    /// Host's Unix milliseconds.
+    created_ms: u64,
     interrupt: CancellationToken,
-    sent: Arc<Sent>,
+    sent: AtomicBool,
+}
+
+/// Where requests are written down before they are carried out.
+#[async_trait]
+pub trait Record: Send + Sync {
+    /// Makes what is going to be done durable. The answer says whether it may be done.
+    async fn intend(&self, request: &Request, intent: Intent) -> Result<Go, StoreError>;
+
+    /// Whether whoever is about to send something may still do so. Asked directly before the bytes go out.
+    fn may_send(&self) -> bool;
+}
+
+/// For a host that keeps no journals: what is under way when it ends is lost.
+#[derive(Clone, Copy, Debug)]
+pub struct NotRecorded;
+
+#[async_trait]
+impl Record for NotRecorded {
+    async fn intend(&self, _: &Request, _: Intent) -> Result<Go, StoreError> {
+        Ok(Go::Ahead)
+    }
+
+    fn may_send(&self) -> bool {
+        true
+    }
 }
 
 /// A request's answer, ready for the journal.
@@ -53,31 +86,81 @@ pub struct Performed {
 
 impl Performer {
     /// Carries out requests against `plane`, for the chats in `store`.
-    pub fn new(
-        plane: Arc<dyn ControlPlane>,
-        store: Arc<dyn ChatStore>,
-        timings: Timings,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn new(plane: Arc<dyn ControlPlane>, store: Store, timings: Timings, clock: Arc<dyn Clock>) -> Self {
         let plane = Arc::new(Watched::new(plane, timings.read_silence));
         let (events, _) = broadcast::channel(EVENT_BUFFER);
-        Self { plane, store, clock, events, timings: Arc::new(timings), calls: Arc::default() }
+        let timings = Arc::new(timings);
+        let parking = Arc::new(Parking::new(Reader {
+            plane: plane.clone(),
+            store: store.clone(),
+            events: events.clone(),
+            timings: timings.clone(),
+        }));
+        let unkept = Arc::new(AtomicU64::new(UNKEPT));
+        Self { plane, store, clock, events, parking, timings, unkept, user: Arc::default() }
     }
 
-    /// Begins a call for a chat, pinned to the workspace that the chat is bound to now.
+    /// Begins a call for a chat that is kept nowhere, pinned to the workspace that the chat is bound to now.
     pub fn begin(&self, chat: &str, interrupt: CancellationToken) -> Result<Call, StoreError> {
         Ok(Call {
-            id: self.calls.fetch_add(1, Ordering::Relaxed) + 1,
+            number: self.unkept.fetch_add(1, Ordering::Relaxed),
             chat: chat.to_owned(),
             workspace: self.store.chat(chat)?.and_then(|chat| chat.workspace),
-            begun: Instant::now(),
+            created_ms: self.clock.now_ms(),
             interrupt,
-            sent: Arc::default(),
+            sent: AtomicBool::new(false),
         })
     }
 
+    /// The context of a call that is kept.
+    pub(super) fn context(&self, row: &CallRow, interrupt: CancellationToken) -> Call {
+        Call {
+            number: row.id,
+            chat: row.chat.clone(),
+            workspace: row.pinned.workspace.clone(),
+            created_ms: row.created_ms,
+            interrupt,
+            sent: AtomicBool::new(row.sent),
+        }
+    }
+
+    /// The context of a call that is kept, from what it began with.
+    pub(super) fn resume(
+        &self,
+        id: CallId,
+        record: &CallRecord,
+        sent: bool,
+        interrupt: CancellationToken,
+    ) -> Call {
+        Call {
+            number: id,
+            chat: record.chat.clone(),
+            workspace: record.pinned.workspace.clone(),
+            created_ms: record.created_ms,
+            interrupt,
+            sent: AtomicBool::new(sent),
+        }
+    }
+
+    /// What a call for this chat is pinned to now.
+    pub(super) async fn pin(&self, chat: &str) -> Result<Pinned, StoreError> {
+        let workspace = self.store.chat(chat)?.and_then(|chat| chat.workspace);
+        Ok(Pinned { deployment: self.plane.deployment(), user: self.user().await.ok(), workspace })
+    }
+
+    /// The id of the user whose credentials are used. It is asked for until it is known, and never changes.
+    pub(super) async fn user(&self) -> Result<String, ApiError> {
+        let read = || async { self.plane.user().await.map(|user| user.id) };
+        self.user.get_or_try_init(read).await.cloned()
+    }
+
     /// Carries out one request. Fails only where there is no answer that would be true.
-    pub async fn perform(&self, call: &Call, request: &Request) -> Result<Performed, DriveError> {
+    pub async fn perform(
+        &self,
+        call: &Call,
+        request: &Request,
+        record: &dyn Record,
+    ) -> Result<Performed, DriveError> {
         self.tell(call, EventKind::Requested(request.clone()));
         let mut observed = None;
         let answer = match request {
@@ -91,19 +174,17 @@ impl Performer {
                 observed = result.as_ref().ok().and_then(|agents| agents.observed);
                 Answer::AgentStatus(result)
             }
-            Request::IssueTransition { to, rests_on, parameters } => {
-                Answer::IssueTransition(self.issue_transition(call, to, rests_on, parameters).await?)
+            Request::IssueTransition { .. } => {
+                Answer::IssueTransition(self.issue_transition(call, request, record).await?)
             }
             Request::PublishBinding { build } => {
-                Answer::PublishBinding(Ok(self.publish_binding(call, build)?))
+                Answer::PublishBinding(Ok(self.publish_binding(call, build).await?))
             }
             Request::WaitForBuild { build, limit_ms } => {
-                Answer::WaitForBuild(self.wait_for_build(call, build, *limit_ms).await?)
+                self.wait(call, WaitFor::build(build, *limit_ms)).await?
             }
             Request::WaitForAgent { build, agent, connect_limit_ms, scripts_limit_ms } => {
-                Answer::WaitForAgent(
-                    self.wait_for_agent(call, build, agent, *connect_limit_ms, *scripts_limit_ms).await?,
-                )
+                self.wait(call, WaitFor::agent(build, agent, *connect_limit_ms, *scripts_limit_ms)).await?
             }
         };
         self.tell(call, EventKind::Answered(answer.clone()));
@@ -121,8 +202,8 @@ impl Performer {
     }
 
     /// The chats.
-    pub fn store(&self) -> &dyn ChatStore {
-        &*self.store
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The host's wall clock.
@@ -130,11 +211,23 @@ impl Performer {
         &*self.clock
     }
 
+    /// The host's wall clock, to be kept.
+    pub(super) fn shared_clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
     pub(crate) fn tell(&self, call: &Call, kind: EventKind) {
-        let event = Event { call: call.id, chat: call.chat.clone(), kind };
-        tracing::debug!(?event);
-        // An error means that nobody listens.
-        let _ = self.events.send(event);
+        self.announce(call.number, &call.chat, kind);
+    }
+
+    /// Tells listeners of a call by its number and chat.
+    pub(super) fn announce(&self, number: u64, chat: &str, kind: EventKind) {
+        events::tell(&self.events, number, chat, kind);
+    }
+
+    /// Where calls sleep.
+    pub(super) fn parking(&self) -> &Parking {
+        &self.parking
     }
 
     /// Whether the chat is still bound to the workspace that the call is pinned to.
@@ -142,27 +235,51 @@ impl Performer {
         Ok(self.store.chat(&call.chat)?.and_then(|chat| chat.workspace) == call.workspace)
     }
 
-    /// The newest build of a workspace, with what the read itself does not say.
+    /// See [`latest`].
     pub(super) async fn latest(&self, workspace: &Workspace) -> Result<Build, StoreError> {
-        let mut latest = self.marked(workspace.latest.build.clone())?;
-        if latest.error_code.as_deref() == Some(QUOTA_ERROR) {
-            // Only adds to the answer: without it the build's own error still says what happened.
-            latest.quota = self.plane.quota(workspace).await.ok().flatten();
-        }
-        Ok(latest)
+        latest(&self.plane, &self.store, workspace).await
     }
 
-    /// Adds what only this host knows of a build.
-    pub(super) fn marked(&self, mut build: Build) -> Result<Build, StoreError> {
-        build.ours = self.store.is_own_build(&build.id)?;
-        Ok(build)
+    /// See [`marked`].
+    pub(super) fn marked(&self, build: Build) -> Result<Build, StoreError> {
+        marked(&self.store, build)
     }
 }
 
+/// The newest build of a workspace, with what the read itself does not say.
+pub(super) async fn latest(
+    plane: &Watched,
+    store: &Store,
+    workspace: &Workspace,
+) -> Result<Build, StoreError> {
+    let mut latest = marked(store, workspace.latest.build.clone())?;
+    if latest.error_code.as_deref() == Some(QUOTA_ERROR) {
+        // Only adds to the answer: without it the build's own error still says what happened.
+        latest.quota = plane.quota(workspace).await.ok().flatten();
+    }
+    Ok(latest)
+}
+
+/// Adds what only this host knows of a build.
+pub(super) fn marked(store: &Store, mut build: Build) -> Result<Build, StoreError> {
+    build.ours = store.is_own_build(&build.id)?;
+    Ok(build)
+}
+
+/// The number in the store of a call with this number.
+pub(super) fn kept(number: u64) -> Option<CallId> {
+    (number < UNKEPT).then_some(number)
+}
+
 impl Call {
-    /// Counts up within a driver.
-    pub fn id(&self) -> u64 {
-        self.id
+    /// Its number in the store, if it is kept there.
+    pub fn id(&self) -> Option<CallId> {
+        kept(self.number)
+    }
+
+    /// Tells it apart from all other calls of this host.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The chat that the call is for.
@@ -180,42 +297,17 @@ impl Call {
         &self.interrupt
     }
 
-    pub(super) fn sent(&self) -> &Arc<Sent> {
-        &self.sent
+    /// Whether a request for a build was written down, so that one may have been sent.
+    pub(super) fn has_sent(&self) -> bool {
+        self.sent.load(Ordering::SeqCst)
     }
 
-    pub(super) fn begun(&self) -> Instant {
-        self.begun
-    }
-}
-
-/// Whether a call has sent anything. Sending and being abandoned exclude each other: the first one wins.
-#[derive(Debug, Default)]
-pub(super) struct Sent(AtomicU8);
-
-const NOTHING: u8 = 0;
-const SENT: u8 = 1;
-const ABANDONED: u8 = 2;
-
-impl Sent {
-    /// Notes that something is about to be sent. False: the call was abandoned, nothing may be sent.
-    pub(super) fn begin(&self) -> bool {
-        self.settle(SENT)
+    pub(super) fn note_sent(&self) {
+        self.sent.store(true, Ordering::SeqCst);
     }
 
-    /// Notes that nobody waits for the call any more. False: it has sent something, and goes on.
-    pub(super) fn abandon(&self) -> bool {
-        self.settle(ABANDONED)
-    }
-
-    pub(super) fn is_sent(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == SENT
-    }
-
-    fn settle(&self, to: u8) -> bool {
-        match self.0.compare_exchange(NOTHING, to, Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => true,
-            Err(now) => now == to,
-        }
+    /// When it was begun, host's Unix milliseconds.
+    pub(super) fn created_ms(&self) -> u64 {
+        self.created_ms
     }
 }

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use tokio::sync::broadcast;
+
 use crate::bindings::{Agent, Build};
 use crate::control_plane::LogLine;
-use crate::driver::Holder;
+use crate::journal::record::{CallId, Holder};
 use crate::journal::{Answer, Request};
 
 /// Something that happened in a call.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Counts up within a driver; names the call.
-    pub call: u64,
+    /// The call, if it is kept.
+    pub call: Option<CallId>,
     /// The chat of the call.
     pub chat: String,
     /// What happened.
@@ -31,6 +33,8 @@ pub enum EventKind {
         /// Its name.
         tool: String,
     },
+    /// A tool is carried on that began earlier: on this host after a wait, or on another host.
+    Resumed,
     /// A tool came to its end.
     Ended,
     /// The plugin asked for this; it is being carried out.
@@ -64,4 +68,12 @@ pub enum EventKind {
         /// Since when this dial goes on.
         elapsed: Duration,
     },
+}
+
+/// Tells listeners of a call by its number, if there are any.
+pub(super) fn tell(listeners: &broadcast::Sender<Event>, number: u64, chat: &str, kind: EventKind) {
+    let event = Event { call: super::call::kept(number), chat: chat.to_owned(), kind };
+    tracing::debug!(?event);
+    // An error means that nobody listens.
+    let _ = listeners.send(event);
 }

@@ -58,21 +58,19 @@ impl Performer {
         })
     }
 
-    pub(super) fn publish_binding(&self, call: &Call, build: &str) -> Result<bool, StoreError> {
+    pub(super) async fn publish_binding(&self, call: &Call, build: &str) -> Result<bool, StoreError> {
         let Some(workspace) = call.workspace() else { return Ok(false) };
-        let mut bound = false;
-        self.store.update(call.chat(), &mut |chat| {
-            bound = chat.workspace.as_deref() == Some(workspace);
-            if bound {
-                chat.build = Some(build.to_owned());
-                chat.agent = None;
-            }
-        })?;
-        if bound {
-            let workspace = workspace.to_owned();
-            self.tell(call, EventKind::BindingPublished { workspace, build: build.to_owned() });
-        }
+        let bound = self.store.publish(call.chat(), workspace, build).await?;
+        self.tell_published(call, build, bound);
         Ok(bound)
+    }
+
+    /// Tells listeners that the chat was bound to a build, so that its log can be shown.
+    pub(super) fn tell_published(&self, call: &Call, build: &str, bound: bool) {
+        if let Some(workspace) = call.workspace().filter(|_| bound) {
+            let (workspace, build) = (workspace.to_owned(), build.to_owned());
+            self.tell(call, EventKind::BindingPublished { workspace, build });
+        }
     }
 
     /// Reads the workspace, again if the failure may pass.

@@ -7,8 +7,11 @@ use crate::control_plane::{
     ApiError, BuildRead, ControlPlane, NewBuild, Workspace, is_active, millis, refusal,
 };
 use crate::driver::DriveError;
-use crate::driver::call::{Call, Performer};
+use crate::driver::call::{Call, Performer, Record};
 use crate::driver::reads::start_version;
+use crate::journal::Request;
+use crate::journal::record::{BuildIntent, Intent};
+use crate::store::Go;
 
 /// Builds looked through for a lost one. More than this many newer builds within a request's time in flight do not occur:
 /// each must end before the next begins.
@@ -18,16 +21,47 @@ const UNGIVEN_REASON: &str = "initiator";
 
 type Issued = Result<Build, TransitionError>;
 
+/// What became of a request for a build whose answer was lost.
+pub(super) enum Found {
+    /// It was made.
+    Made(Build),
+    /// Something else came about.
+    Other(TransitionError),
+    /// It was never made, and will not be any more.
+    Never,
+}
+
 impl Performer {
-    /// Asks for a build at most once. The decision rests on the build `rests_on`: if anything has changed since, nothing is
-    /// sent.
+    /// Asks for a build at most once. The decision rests on a build: if anything has changed since, nothing is sent.
     pub(super) async fn issue_transition(
+        &self,
+        call: &Call,
+        request: &Request,
+        record: &dyn Record,
+    ) -> Result<Issued, DriveError> {
+        let Request::IssueTransition { to, rests_on, parameters } = request else {
+            return Ok(Err(TransitionError::Policy(refusal("Only builds can be issued."))));
+        };
+        let (intent, template) = match self.prepare(call, to, rests_on).await? {
+            Ok(prepared) => prepared,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        match record.intend(request, Intent::Build(intent.clone())).await? {
+            Go::Ahead => call.note_sent(),
+            Go::Interrupted => return Ok(Err(TransitionError::Interrupted)),
+            Go::Rebound => return Ok(Err(TransitionError::Rebound)),
+        }
+        self.send(&intent, parameters, template, record).await
+    }
+
+    /// The gate: looks whether the decision still holds, and collects what makes the build recognisable. Answers the
+    /// workspace's template too.
+    async fn prepare(
         &self,
         call: &Call,
         to: &Transition,
         rests_on: &str,
-        parameters: &[Parameter],
-    ) -> Result<Issued, DriveError> {
+    ) -> Result<Result<(BuildIntent, Option<String>), TransitionError>, DriveError> {
         if !matches!(to, Transition::Start | Transition::Stop) {
             let text = "Only a start or a stop may be issued.";
             return Ok(Err(TransitionError::Policy(refusal(text))));
@@ -37,8 +71,8 @@ impl Performer {
         }
         let Some(id) = call.workspace() else { return Ok(Err(TransitionError::Rebound)) };
         // Needed to recognise a build whose answer is lost; asked for now, because then it may not be readable.
-        let user = match self.plane.user().await {
-            Ok(user) => user.id,
+        let user = match self.user().await {
+            Ok(user) => user,
             Err(error) => return Ok(Err(not_read(error))),
         };
         let workspace = match self.read_workspace(id).await {
@@ -52,30 +86,56 @@ impl Performer {
         if let Some(refused) = self.refused_here(call)? {
             return Ok(Err(refused));
         }
-        if !call.sent().begin() {
-            return Ok(Err(TransitionError::Interrupted));
-        }
         let start = matches!(to, Transition::Start);
-        let wanted = NewBuild {
+        let names_version = start_version(&workspace).filter(|_| start).map(str::to_owned);
+        let latest = workspace.latest.build;
+        let intent = BuildIntent {
+            workspace: workspace.id,
             transition: to.clone(),
-            template_version: start_version(&workspace).filter(|_| start).map(str::to_owned),
+            user,
+            version: names_version.clone().or(latest.template_version),
+            names_version,
+            rests_on: latest.id,
+            rests_on_number: latest.number,
+            observed: workspace.observed,
+        };
+        Ok(Ok((intent, workspace.template)))
+    }
+
+    /// Sends the request, once, and finds out what became of it.
+    async fn send(
+        &self,
+        intent: &BuildIntent,
+        parameters: &[Parameter],
+        template: Option<String>,
+        record: &dyn Record,
+    ) -> Result<Issued, DriveError> {
+        let start = matches!(intent.transition, Transition::Start);
+        let wanted = NewBuild {
+            transition: intent.transition.clone(),
+            template_version: intent.names_version.clone(),
             parameters: if start { parameters.to_vec() } else { Vec::new() },
         };
-        let sent = Instant::now();
-        let made = match self.plane.create_build(id, &wanted).await {
-            Ok(made) => made,
+        // What remains between this look and the server is the residual window: the control plane knows no fencing.
+        if !record.may_send() {
+            return Err(crate::store::StoreError::LeaseLost.into());
+        }
+        match self.plane.create_build(&intent.workspace, &wanted).await {
+            Ok(made) => Ok(Ok(Build { ours: true, ..made.build })),
             Err(ApiError::UnknownOutcome(why)) => {
-                tracing::warn!(workspace = id, why, "no answer to a request for a build; looking for it");
-                let lost = Lost { wanted: &wanted, workspace: &workspace, user: &user, sent };
-                match self.find_lost(&lost).await? {
-                    Ok(found) => found,
-                    Err(error) => return Ok(Err(error)),
-                }
+                tracing::warn!(
+                    workspace = intent.workspace,
+                    why,
+                    "no answer to a request for a build; looking for it"
+                );
+                Ok(match self.look_for(intent).await? {
+                    Found::Made(build) => Ok(build),
+                    Found::Other(error) => Err(error),
+                    Found::Never => Err(TransitionError::Unavailable(None)),
+                })
             }
-            Err(error) => return Ok(Err(self.refused(error, &workspace).await?)),
-        };
-        self.store.note_own_build(&made.build.id)?;
-        Ok(Ok(self.marked(made.build)?))
+            Err(error) => Ok(Err(self.refused(error, intent, template).await?)),
+        }
     }
 
     /// The refusals that this host knows by itself.
@@ -83,7 +143,8 @@ impl Performer {
         if call.interrupt().is_cancelled() {
             return Ok(Some(TransitionError::Interrupted));
         }
-        if !call.sent().is_sent() && call.begun().elapsed() > self.timings().send_limit {
+        let age = self.clock.now_ms().saturating_sub(call.created_ms());
+        if !call.has_sent() && age > u64::from(millis(self.timings().send_limit)) {
             return Ok(Some(TransitionError::Expired));
         }
         Ok((!self.still_bound(call)?).then_some(TransitionError::Rebound))
@@ -106,14 +167,19 @@ impl Performer {
     }
 
     /// What the control plane's refusal means for the plugin.
-    async fn refused(&self, error: ApiError, before: &Workspace) -> Result<TransitionError, DriveError> {
+    async fn refused(
+        &self,
+        error: ApiError,
+        intent: &BuildIntent,
+        template: Option<String>,
+    ) -> Result<TransitionError, DriveError> {
         Ok(match error {
-            ApiError::Conflict(_) => match self.read_workspace(&before.id).await {
+            ApiError::Conflict(_) => match self.read_workspace(&intent.workspace).await {
                 Ok(now) => {
                     let latest = self.marked(now.latest.build)?;
                     if is_active(&latest.status) {
                         TransitionError::Conflict(Some(latest))
-                    } else if latest.id != before.latest.build.id {
+                    } else if latest.id != intent.rests_on {
                         TransitionError::Superseded(latest)
                     } else {
                         TransitionError::Conflict(None)
@@ -124,41 +190,40 @@ impl Performer {
             },
             // A refused request names no template; the caller needs it to look up what is missing.
             ApiError::Invalid(mut refusal) => {
-                refusal.template = refusal.template.or_else(|| before.template.clone());
+                refusal.template = refusal.template.or(template);
                 TransitionError::Invalid(refusal)
             }
             error => not_read(error),
         })
     }
 
-    /// Finds out what became of a request whose answer was lost. Never sends it again.
+    /// Finds out what became of a request that was going to be sent, or was sent without an answer. Never sends it again.
     ///
     /// "It never happened" needs as much time of successful reads without it as a request can be in flight.
-    async fn find_lost(&self, lost: &Lost<'_>) -> Result<Result<BuildRead, TransitionError>, DriveError> {
-        let rests_on = lost.workspace.latest.build.number;
+    pub(super) async fn look_for(&self, intent: &BuildIntent) -> Result<Found, DriveError> {
+        let begun = Instant::now();
         let mut readable_since = None;
         loop {
-            match self.plane.builds(&lost.workspace.id, BUILDS_SEEN).await {
+            match self.plane.builds(&intent.workspace, BUILDS_SEEN).await {
                 Ok(builds) => {
-                    let newer = builds.into_iter().filter(|read| read.build.number > rests_on);
+                    let newer = builds.into_iter().filter(|read| read.build.number > intent.rests_on_number);
                     if let Some(lowest) = newer.min_by_key(|read| read.build.number) {
-                        let ours = self.is_lost(lost, &lowest);
-                        return Ok(if ours {
-                            Ok(lowest)
+                        return Ok(if self.is_lost(intent, &lowest) {
+                            Found::Made(Build { ours: true, ..lowest.build })
                         } else {
-                            Err(TransitionError::Superseded(self.marked(lowest.build)?))
+                            Found::Other(TransitionError::Superseded(self.marked(lowest.build)?))
                         });
                     }
                     let since = *readable_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= self.timings().in_flight {
-                        return Ok(Err(TransitionError::Unavailable(None)));
+                        return Ok(Found::Never);
                     }
                 }
-                Err(ApiError::Gone) => return Ok(Err(TransitionError::Gone)),
+                Err(ApiError::Gone) => return Ok(Found::Other(TransitionError::Gone)),
                 Err(_) => readable_since = None,
             }
-            if lost.sent.elapsed() > self.timings().reconcile_limit {
-                return Err(DriveError::Unresolved);
+            if begun.elapsed() > self.timings().reconcile_limit {
+                return Err(DriveError::Failed(crate::journal::record::Failure::Unresolved));
             }
             tokio::time::sleep(self.timings().poll).await;
         }
@@ -166,30 +231,19 @@ impl Performer {
 
     /// Whether this build is the one asked for: made by this user, for this purpose, within the time that the request can
     /// have been in flight. Times are the control plane's own.
-    fn is_lost(&self, lost: &Lost<'_>, read: &BuildRead) -> bool {
-        let version =
-            lost.wanted.template_version.as_ref().or(lost.workspace.latest.build.template_version.as_ref());
+    fn is_lost(&self, intent: &BuildIntent, read: &BuildRead) -> bool {
         let in_flight = u64::from(millis(self.timings().in_flight));
-        let in_time = match (lost.workspace.observed, read.created) {
+        let in_time = match (intent.observed, read.created) {
             (Some(before), Some(created)) => created <= before.saturating_add(in_flight),
             // Without a clock to trust, the build's place in the order has to do.
             _ => true,
         };
-        read.build.transition == lost.wanted.transition
-            && read.initiator.as_deref() == Some(lost.user)
+        read.build.transition == intent.transition
+            && read.initiator.as_deref() == Some(&intent.user)
             && read.reason.as_deref().is_none_or(|reason| reason == UNGIVEN_REASON)
-            && (version.is_none() || read.build.template_version.as_ref() == version)
+            && (intent.version.is_none() || read.build.template_version == intent.version)
             && in_time
     }
-}
-
-/// A request whose answer was lost.
-struct Lost<'a> {
-    wanted: &'a NewBuild,
-    /// The workspace as read directly before sending.
-    workspace: &'a Workspace,
-    user: &'a str,
-    sent: Instant,
 }
 
 /// The answer for a read before sending, or a plain refusal: in each case there is no build.

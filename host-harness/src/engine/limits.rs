@@ -68,6 +68,14 @@ pub const COMPONENT_BYTES: usize = 16 << 20;
 /// module of its own and two small ones that join it to its imports; this leaves room for an adapter.
 pub const CORE_INSTANCES: u32 = 8;
 
+/// The engine and its limits in a few words, for the record of a call.
+pub fn description() -> String {
+    format!(
+        "wasmtime 48, memory {MEMORY_BYTES}, table {TABLE_ELEMENTS}, stack {STACK_BYTES}, fuel {STEP_FUEL}, \
+         host calls {HOST_CALLS}, journal {JOURNAL_BYTES}"
+    )
+}
+
 /// A limit that a call has reached. It ends the call and is the same on every host.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Limit {

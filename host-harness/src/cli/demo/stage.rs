@@ -1,7 +1,6 @@
 //! What the demo plays on: a control plane in a folder of its own, one workspace, one chat; and what has been seen.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -21,7 +20,7 @@ use crate::local::{
     TemplateSpec, VersionSpec,
 };
 use crate::policy::Timings;
-use crate::store::MemoryStore;
+use crate::store::Store;
 
 /// By how much every wait is shortened, unless the real ones are asked for.
 const SHORTENED: u32 = 15;
@@ -55,8 +54,7 @@ impl Stage {
         options.stop_agents_on_exit = true;
         let plugin = place.load_plugin()?;
         let plane = LocalControlPlane::start(options.clone()).await?;
-        let host =
-            Host::new(plane.endpoint(), plugin, Arc::new(MemoryStore::default()), timings.clone()).await?;
+        let host = Host::new(plane.endpoint(), plugin, Store::in_memory(), timings.clone()).await?;
         Ok(Self { host, folder, options, plane: Some(plane), timings, workspace: String::new() })
     }
 

@@ -1,0 +1,308 @@
+//! One kept call, from where its journal ends to its next wait or its end.
+//!
+//! Reads are only kept in memory: they are written together with the effect or the wait that rests on them, and read
+//! again by whoever carries the call on after a crash. What was going to be done is written before it is done.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::call::{Call, Performed, Performer, Record};
+use super::transition::Found;
+use super::{DriveError, EventKind};
+use crate::bindings::{AgentWait, BuildWait, WaitEnd};
+use crate::engine::{Plugin, Step, StepError};
+use crate::journal::record::{CallId, CallRecord, Failure, Intent, Open, Outcome, Recording};
+use crate::journal::{Answer, Asked, EffectClass, Journal, Request};
+use crate::store::{Go, Lease, StoreError};
+
+/// A call that is being carried on.
+pub(super) struct Run {
+    pub(super) performer: Performer,
+    pub(super) lease: Arc<Lease>,
+    pub(super) plugin: Plugin,
+    pub(super) id: CallId,
+    record: CallRecord,
+    call: Call,
+    journal: Journal,
+    /// Entries that the store has.
+    stored: usize,
+}
+
+/// What a run came to.
+pub(super) enum Came {
+    /// The call sleeps until this wait ends. It was written down, and nothing else of the call is in memory.
+    ToWait(Open, Call),
+    /// It has ended. The call whose turn it is now, if this host carries that too.
+    ToEnd(Outcome, Option<CallId>),
+}
+
+/// Where a run begins.
+pub(super) enum From {
+    /// At the beginning.
+    Beginning,
+    /// After the last thing that something rests on: the host is a new one, or has had trouble.
+    Crash,
+    /// At the end of a wait, which is answered thus.
+    Wait(Answer, Option<u64>),
+}
+
+impl Run {
+    pub(super) fn new(
+        performer: Performer,
+        lease: Arc<Lease>,
+        plugin: Plugin,
+        id: CallId,
+        recording: &Recording,
+        interrupt: CancellationToken,
+    ) -> Self {
+        let sent = recording.entries.iter().any(|entry| entry.request.effect_class() == EffectClass::Effect);
+        let record = recording.call.clone();
+        let call = performer.resume(id, &record, sent, interrupt);
+        let journal = Journal::recorded(recording.entries.clone());
+        let stored = recording.entries.len();
+        Self { performer, lease, plugin, id, record, call, journal, stored }
+    }
+
+    /// Carries the call on until it has to wait, or has ended.
+    pub(super) async fn carry_on(mut self, open: Option<Open>, from: From) -> Result<Came, DriveError> {
+        match (from, open) {
+            (From::Beginning, _) => {}
+            (From::Wait(answer, observed), Some(open)) => {
+                let asked = Asked { asked_ms: open.asked_ms, intent: Some(open.intent) };
+                if let Err(failure) = self.append(open.request, Performed { answer, observed }, asked) {
+                    return self.end(Outcome::Failed(failure)).await;
+                }
+            }
+            (From::Wait(..) | From::Crash, open) => {
+                self.performer.tell(&self.call, EventKind::Resumed);
+                if let Some(came) = self.after_crash(open).await? {
+                    return Ok(came);
+                }
+            }
+        }
+        loop {
+            let step = match self.plugin.step(&self.record.call, &self.journal) {
+                Ok(step) => step,
+                // Says nothing about the call, which can be carried on later.
+                Err(error @ StepError::HostFault(_)) => return Err(DriveError::Step(Arc::new(error))),
+                Err(error) => {
+                    return self.end(Outcome::Failed(Failure::Plugin { reason: error.to_string() })).await;
+                }
+            };
+            let request = match step {
+                Step::Done(result) => return self.end(Outcome::Done { result }).await,
+                Step::Request(request) => request,
+            };
+            let done = match request.effect_class() {
+                EffectClass::Read => self.read(request).await?,
+                EffectClass::IdempotentWrite => self.publish(request).await?,
+                EffectClass::Effect => self.issue(request).await?,
+                EffectClass::Wait => match self.wait(request).await? {
+                    Ok(open) => return Ok(Came::ToWait(open, self.call)),
+                    Err(answered) => answered,
+                },
+            };
+            if let Err(failure) = done {
+                return self.end(Outcome::Failed(failure)).await;
+            }
+        }
+    }
+
+    /// Goes back to what can be relied on: an open request is looked into, reads that nothing rests on are forgotten.
+    async fn after_crash(&mut self, open: Option<Open>) -> Result<Option<Came>, DriveError> {
+        let Some(open) = open else {
+            self.rewind().await?;
+            return Ok(None);
+        };
+        let Intent::Build(intent) = &open.intent else {
+            return Ok(Some(Came::ToWait(open, self.replaced_call())));
+        };
+        self.call.note_sent();
+        let answer = match self.performer.look_for(intent).await {
+            Ok(Found::Made(build)) => Ok(build),
+            Ok(Found::Other(error)) => Err(error),
+            // Nothing was sent, so there is nothing to stand by: decide again.
+            Ok(Found::Never) => {
+                self.rewind().await?;
+                return Ok(None);
+            }
+            Err(DriveError::Failed(failure)) => {
+                return self.end_here(Outcome::Failed(failure)).await.map(Some);
+            }
+            Err(error) => return Err(error),
+        };
+        let asked = Asked { asked_ms: open.asked_ms, intent: Some(open.intent) };
+        let performed = Performed { answer: Answer::IssueTransition(answer), observed: None };
+        if let Err(failure) = self.answered(open.request, performed, asked).await? {
+            return self.end_here(Outcome::Failed(failure)).await.map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Forgets everything after the last effect or wait, here and in the store.
+    async fn rewind(&mut self) -> Result<(), StoreError> {
+        let entries = self.journal.entries();
+        let rests = |class| matches!(class, EffectClass::Effect | EffectClass::Wait);
+        let keep =
+            entries.iter().rposition(|entry| rests(entry.request.effect_class())).map_or(0, |last| last + 1);
+        let kept = entries[..keep].to_vec();
+        self.lease.rewind(self.id, keep).await?;
+        self.journal = Journal::recorded(kept);
+        self.stored = keep;
+        Ok(())
+    }
+
+    async fn read(&mut self, request: Request) -> Result<Result<(), Failure>, DriveError> {
+        let asked = self.asked(None);
+        let performed = self.performer.perform(&self.call, &request, &super::NotRecorded).await?;
+        Ok(self.append(request, performed, asked))
+    }
+
+    async fn publish(&mut self, request: Request) -> Result<Result<(), Failure>, DriveError> {
+        let Request::PublishBinding { build } = &request else { return self.read(request).await };
+        let asked = self.asked(None);
+        self.performer.tell(&self.call, EventKind::Requested(request.clone()));
+        let bound = match self.call.workspace() {
+            Some(_) => self.lease.publish(self.id, build.clone()).await?,
+            None => false,
+        };
+        self.performer.tell_published(&self.call, build, bound);
+        let answer = Answer::PublishBinding(Ok(bound));
+        self.performer.tell(&self.call, EventKind::Answered(answer.clone()));
+        Ok(self.append(request, Performed { answer, observed: None }, asked))
+    }
+
+    async fn issue(&mut self, request: Request) -> Result<Result<(), Failure>, DriveError> {
+        let intent = Arc::new(std::sync::Mutex::new(None));
+        let asked_ms = self.performer.clock().now_ms();
+        let record = Intends {
+            lease: self.lease.clone(),
+            call: self.id,
+            from: self.stored,
+            entries: self.journal.entries()[self.stored..].to_vec(),
+            asked_ms,
+            intent: intent.clone(),
+        };
+        let performed = match self.performer.perform(&self.call, &request, &record).await {
+            Ok(performed) => performed,
+            Err(DriveError::Failed(failure)) => return Ok(Err(failure)),
+            Err(error) => return Err(error),
+        };
+        let intent = intent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let asked = Asked { asked_ms, intent };
+        if asked.intent.is_none() {
+            // Refused before anything was written down.
+            return Ok(self.append(request, performed, asked));
+        }
+        self.stored = self.journal.entries().len();
+        self.answered(request, performed, asked).await
+    }
+
+    /// Records the answer of a request that was written down, here and in the store.
+    async fn answered(
+        &mut self,
+        request: Request,
+        performed: Performed,
+        asked: Asked,
+    ) -> Result<Result<(), Failure>, DriveError> {
+        let index = self.journal.entries().len();
+        if let Err(failure) = self.append(request, performed, asked) {
+            return Ok(Err(failure));
+        }
+        let entry = self.journal.entries()[index].clone();
+        self.lease.answer(self.id, index, entry).await?;
+        self.stored = index + 1;
+        Ok(Ok(()))
+    }
+
+    /// Writes a wait down. The call sleeps then, or was interrupted before.
+    async fn wait(&mut self, request: Request) -> Result<Result<Open, Result<(), Failure>>, DriveError> {
+        self.performer.tell(&self.call, EventKind::Requested(request.clone()));
+        let asked_ms = self.performer.clock().now_ms();
+        let (first, second) = match &request {
+            Request::WaitForAgent { connect_limit_ms, scripts_limit_ms, .. } => {
+                (*connect_limit_ms, *scripts_limit_ms)
+            }
+            Request::WaitForBuild { limit_ms, .. } => (*limit_ms, 0),
+            _ => (0, 0),
+        };
+        let deadline_ms = asked_ms + u64::from(first);
+        let intent = Intent::Wait { deadline_ms, last_ms: deadline_ms + u64::from(second) };
+        let open = Open { request: request.clone(), intent, asked_ms };
+        let entries = self.journal.entries()[self.stored..].to_vec();
+        match self.lease.open(self.id, self.stored, entries, open.clone()).await? {
+            Go::Ahead => Ok(Ok(open)),
+            Go::Interrupted | Go::Rebound => {
+                let (end, waited_ms) = (WaitEnd::Interrupted, 0);
+                let answer = match &request {
+                    Request::WaitForAgent { .. } => {
+                        Answer::WaitForAgent(Ok(AgentWait { end, waited_ms, agent: None }))
+                    }
+                    _ => Answer::WaitForBuild(Ok(BuildWait { end, waited_ms, build: None })),
+                };
+                let asked = self.asked(None);
+                Ok(Err(self.append(request, Performed { answer, observed: None }, asked)))
+            }
+        }
+    }
+
+    async fn end(mut self, outcome: Outcome) -> Result<Came, DriveError> {
+        self.end_here(outcome).await
+    }
+
+    async fn end_here(&mut self, outcome: Outcome) -> Result<Came, DriveError> {
+        let entries = self.journal.entries()[self.stored..].to_vec();
+        let next = self.lease.end(self.id, self.stored, entries, outcome.clone()).await?;
+        self.performer.tell(&self.call, EventKind::Ended);
+        Ok(Came::ToEnd(outcome, next))
+    }
+
+    fn append(&mut self, request: Request, performed: Performed, asked: Asked) -> Result<(), Failure> {
+        let effect = request.effect_class() == EffectClass::Effect;
+        let now = self.performer.clock().now_ms();
+        let Performed { answer, observed } = performed;
+        self.journal.record(request, answer, observed, asked, now).map_err(|error| {
+            let reason = error.to_string();
+            if effect { Failure::Unrecorded { reason } } else { Failure::Answer { reason } }
+        })
+    }
+
+    fn asked(&self, intent: Option<Intent>) -> Asked {
+        Asked { asked_ms: self.performer.clock().now_ms(), intent }
+    }
+
+    /// Takes the context out: the run ends here.
+    fn replaced_call(&mut self) -> Call {
+        let empty = self.performer.resume(self.id, &self.record, false, CancellationToken::new());
+        std::mem::replace(&mut self.call, empty)
+    }
+}
+
+/// Writes an intent, with the entries that it rests on.
+struct Intends {
+    lease: Arc<Lease>,
+    call: CallId,
+    from: usize,
+    entries: Vec<crate::journal::Entry>,
+    asked_ms: u64,
+    /// What was written, once it was.
+    intent: Arc<std::sync::Mutex<Option<Intent>>>,
+}
+
+#[async_trait]
+impl Record for Intends {
+    async fn intend(&self, request: &Request, intent: Intent) -> Result<Go, StoreError> {
+        let open = Open { request: request.clone(), intent: intent.clone(), asked_ms: self.asked_ms };
+        let go = self.lease.open(self.call, self.from, self.entries.clone(), open).await?;
+        if go == Go::Ahead {
+            *self.intent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(intent);
+        }
+        Ok(go)
+    }
+
+    fn may_send(&self) -> bool {
+        self.lease.is_current()
+    }
+}

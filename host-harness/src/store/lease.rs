@@ -1,0 +1,419 @@
+//! A host's lease, and everything that only its holder may write.
+//!
+//! A host has *one* lease for all its calls. Each of its writes is one transaction that first looks whether the lease is
+//! still current: a host that was suspended for longer, or whose calls another host has taken over, writes nothing any
+//! more. Ids of hosts are never used again, so an old one cannot be mistaken for a new one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::tables::{CallRow, CallState, HostId, HostRow, Tables};
+use super::{Store, StoreError};
+use crate::bindings::Build;
+use crate::clock::Clock;
+use crate::control_plane::millis;
+use crate::journal::record::{CallId, CallRecord, Failure, Holder, Intent, Open, Outcome};
+use crate::journal::{Answer, Entry};
+use crate::policy::MAX_WAITING_CALLS;
+
+/// A host that may write to its calls.
+pub struct Lease {
+    store: Store,
+    host: HostId,
+    clock: Arc<dyn Clock>,
+    length: Duration,
+    /// The clock that counts suspension, when the lease was last renewed.
+    renewed: AtomicU64,
+}
+
+/// A call that is to be begun.
+pub struct NewCall {
+    /// What it is.
+    pub record: CallRecord,
+    /// The component that it runs on.
+    pub component: Arc<[u8]>,
+}
+
+/// What became of a request to begin a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// It was begun, and has its turn.
+    Active(CallId),
+    /// It was begun, and waits for its turn, which this call has.
+    Queued(CallId, Holder),
+    /// It is this call, which was begun before.
+    Same(CallId),
+    /// There is a call with the same key that does something else.
+    KeyTaken(CallId),
+    /// Too many wait already.
+    Busy(Holder),
+}
+
+/// Whether a request that was to be written down may be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Go {
+    /// It was written down.
+    Ahead,
+    /// The call was interrupted: nothing was written.
+    Interrupted,
+    /// The chat is not bound to the workspace any more: nothing was written.
+    Rebound,
+}
+
+impl Store {
+    /// Enters a host. The lease has to be renewed well before `length` has passed.
+    pub async fn enter(
+        &self,
+        deployment: &str,
+        user: Option<&str>,
+        clock: Arc<dyn Clock>,
+        length: Duration,
+    ) -> Result<Lease, StoreError> {
+        let renewed = clock.monotonic_ms();
+        let mut row = HostRow {
+            id: 0,
+            deployment: deployment.to_owned(),
+            user: user.map(str::to_owned),
+            lease_until_ms: 0,
+        };
+        let now = clock.clone();
+        let host = self
+            .write(move |tables| {
+                row.lease_until_ms = now.now_ms().saturating_add(millis(length).into());
+                tables.add_host(&row)
+            })
+            .await?;
+        Ok(Lease { store: self.clone(), host, clock, length, renewed: AtomicU64::new(renewed) })
+    }
+}
+
+impl Lease {
+    /// The host's id.
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether the lease is current by this host's own reckoning: a look that costs no transaction, for directly before
+    /// something is sent. The clock counts time in which the machine or the process was suspended.
+    pub fn is_current(&self) -> bool {
+        let since = self.clock.monotonic_ms().saturating_sub(self.renewed.load(Ordering::SeqCst));
+        since < u64::from(millis(self.length))
+    }
+
+    /// Renews the lease, and says whom the host acts for. A lease that has run out is not renewed.
+    pub async fn renew(&self, user: Option<&str>) -> Result<(), StoreError> {
+        let renewed = self.clock.monotonic_ms();
+        let (length, user) = (u64::from(millis(self.length)), user.map(str::to_owned));
+        self.fenced(move |tables, mut host, now| {
+            host.lease_until_ms = now.saturating_add(length);
+            host.user = user.or(host.user);
+            tables.put_host(&host)
+        })
+        .await?;
+        self.renewed.store(renewed, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Gives the lease up; other hosts may carry its calls on at once.
+    pub async fn leave(&self) -> Result<(), StoreError> {
+        let id = self.host;
+        self.store.write(move |tables| tables.remove_host(id)).await
+    }
+
+    /// Takes over the calls of hosts whose lease has run out and of those that have left, if they act for the same user of
+    /// the same control plane.
+    /// Answers how many calls they were.
+    pub async fn take_over(&self) -> Result<usize, StoreError> {
+        self.fenced(move |tables, me, now| {
+            let mut taken = 0;
+            for other in tables.hosts()? {
+                let same =
+                    other.deployment == me.deployment && (other.user == me.user || other.user.is_none());
+                if other.lease_until_ms <= now && same {
+                    taken += tables.give_calls(Some(other.id), &me)?;
+                    tables.remove_host(other.id)?;
+                }
+            }
+            Ok(taken + tables.give_calls(None, &me)?)
+        })
+        .await
+    }
+
+    /// The calls of this host that sleep, each with the wait that was written down.
+    pub fn waiting(&self) -> Result<Vec<(CallRow, Open)>, StoreError> {
+        self.store.read(|tables| tables.waiting(self.host))
+    }
+
+    /// The calls of this host that have not ended, in order of arrival.
+    pub fn calls(&self) -> Result<Vec<CallRow>, StoreError> {
+        self.store.read(|tables| tables.owned_by(Some(self.host)))
+    }
+
+    /// Those of them that somebody wants to end, or that wait for their turn.
+    pub fn with_news(&self) -> Result<Vec<CallRow>, StoreError> {
+        self.store.read(|tables| tables.with_news(self.host))
+    }
+
+    /// Begins a call, before its first step.
+    pub async fn begin(&self, new: NewCall) -> Result<Begun, StoreError> {
+        self.fenced(move |tables, host, now| begin(tables, &host, &new, now)).await
+    }
+
+    /// Gives a call its turn, if it is first in line.
+    pub async fn take_turn(&self, call: CallId) -> Result<bool, StoreError> {
+        self.owned(call, move |tables, row, now| {
+            if row.state == CallState::Active {
+                return Ok(true);
+            }
+            let first = lane(tables, row)?.first().is_some_and(|first| first.id == row.id);
+            if first {
+                put(tables, row, now, |row| row.state = CallState::Active)?;
+            }
+            Ok(first)
+        })
+        .await
+    }
+
+    /// Writes down a request that is going to be carried out, after the entries from `from` on that are not written yet. The
+    /// one transaction decides between an effect and an interrupt.
+    pub async fn open(
+        &self,
+        call: CallId,
+        from: usize,
+        entries: Vec<Entry>,
+        open: Open,
+    ) -> Result<Go, StoreError> {
+        self.owned(call, move |tables, row, now| {
+            if row.interrupted {
+                return Ok(Go::Interrupted);
+            }
+            let mut changed = row.clone();
+            if let Intent::Build(intent) = &open.intent {
+                let chat = tables.chat(&row.chat)?;
+                if chat.and_then(|chat| chat.workspace) != row.pinned.workspace {
+                    return Ok(Go::Rebound);
+                }
+                changed.sent = true;
+                changed.pinned.user = Some(intent.user.clone());
+            }
+            let index = put_entries(tables, call, from, &entries)?;
+            tables.put_open(call, index, &open)?;
+            changed.touched_ms = now;
+            tables.put_call(&changed)?;
+            Ok(Go::Ahead)
+        })
+        .await
+    }
+
+    /// Writes the answer of the open request at `index`. A build that was made is one of ours from then on.
+    pub async fn answer(&self, call: CallId, index: usize, entry: Entry) -> Result<(), StoreError> {
+        self.owned(call, move |tables, _, now| {
+            if let Answer::IssueTransition(Ok(Build { id, .. })) = &entry.answer {
+                tables.add_own_build(id, now)?;
+            }
+            tables.put_entry(call, index, &entry)
+        })
+        .await
+    }
+
+    /// Points the call's chat at a build, and clears its agent, if it is still bound to the call's workspace.
+    pub async fn publish(&self, call: CallId, build: String) -> Result<bool, StoreError> {
+        self.owned(call, move |tables, row, _| {
+            publish(tables, &row.chat, row.pinned.workspace.as_deref(), build)
+        })
+        .await
+    }
+
+    /// Forgets the entries from `keep` on: nothing rests on them.
+    pub async fn rewind(&self, call: CallId, keep: usize) -> Result<(), StoreError> {
+        self.owned(call, move |tables, _, _| tables.truncate(call, keep)).await
+    }
+
+    /// Ends a call, and gives the turn to the next one in line if that is this host's too.
+    pub async fn end(
+        &self,
+        call: CallId,
+        from: usize,
+        entries: Vec<Entry>,
+        outcome: Outcome,
+    ) -> Result<Option<CallId>, StoreError> {
+        let host = self.host;
+        self.owned(call, move |tables, row, now| {
+            put_entries(tables, call, from, &entries)?;
+            tables.end_call(call, &outcome, now)?;
+            let Some(next) = lane(tables, row)?.into_iter().next() else { return Ok(None) };
+            if next.owner != Some(host) || next.state != CallState::Queued {
+                return Ok(None);
+            }
+            put(tables, &next, now, |row| row.state = CallState::Active)?;
+            Ok(Some(next.id))
+        })
+        .await
+    }
+
+    /// Says why a call cannot go on here.
+    pub async fn note(&self, call: CallId, note: String) -> Result<(), StoreError> {
+        self.owned(call, move |tables, row, now| put(tables, row, now, |row| row.note = Some(note))).await
+    }
+
+    /// One transaction of this host on a call of its own.
+    async fn owned<T: Send + 'static>(
+        &self,
+        call: CallId,
+        work: impl FnOnce(&mut dyn Tables, &CallRow, u64) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.fenced(move |tables, host, now| match tables.call(call)? {
+            Some(row) if row.owner == Some(host.id) && row.state != CallState::Ended => {
+                work(tables, &row, now)
+            }
+            _ => Err(StoreError::LeaseLost),
+        })
+        .await
+    }
+
+    /// One transaction of this host, if its lease is current. The time is that of the transaction, not of the request
+    /// for it.
+    async fn fenced<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut dyn Tables, HostRow, u64) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (id, clock) = (self.host, self.clock.clone());
+        self.store
+            .write(move |tables| {
+                let now = clock.now_ms();
+                match tables.host(id)? {
+                    Some(host) if host.lease_until_ms > now => work(tables, host, now),
+                    _ => Err(StoreError::LeaseLost),
+                }
+            })
+            .await
+    }
+}
+
+/// Points a chat at a build, if it is still bound to this workspace.
+pub(super) fn publish(
+    tables: &mut dyn Tables,
+    chat: &str,
+    workspace: Option<&str>,
+    build: String,
+) -> Result<bool, StoreError> {
+    match tables.chat(chat)? {
+        Some(mut chat) if workspace.is_some() && chat.workspace.as_deref() == workspace => {
+            (chat.build, chat.agent) = (Some(build), None);
+            tables.put_chat(&chat)?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn begin(tables: &mut dyn Tables, host: &HostRow, new: &NewCall, now: u64) -> Result<Begun, StoreError> {
+    let record = &new.record;
+    let (tool, arguments) = (record.call.name(), record.call.arguments());
+    if let Some(key) = &record.key
+        && let Some(id) = tables.call_by_key(&record.chat, key)?
+    {
+        let same = tables.call(id)?.is_some_and(|row| row.tool == tool && row.arguments == arguments);
+        return Ok(if same { Begun::Same(id) } else { Begun::KeyTaken(id) });
+    }
+    let Some(workspace) = &record.pinned.workspace else {
+        return Ok(Begun::Active(add(tables, host, new, CallState::Active, now)?));
+    };
+    let lane = tables.lane(&record.pinned.deployment, workspace)?;
+    let same = |row: &&CallRow| row.chat == record.chat && row.tool == tool && row.arguments == arguments;
+    if record.key.is_none()
+        && let Some(running) = lane.iter().find(|row| row.sent && same(row))
+    {
+        return Ok(Begun::Same(running.id));
+    }
+    let Some(first) = lane.first() else {
+        return Ok(Begun::Active(add(tables, host, new, CallState::Active, now)?));
+    };
+    let holder = Holder { call: first.id, chat: first.chat.clone(), tool: first.tool.clone() };
+    let waiting = lane.iter().filter(|row| row.state == CallState::Queued).count();
+    if waiting >= MAX_WAITING_CALLS {
+        return Ok(Begun::Busy(holder));
+    }
+    Ok(Begun::Queued(add(tables, host, new, CallState::Queued, now)?, holder))
+}
+
+fn add(
+    tables: &mut dyn Tables,
+    host: &HostRow,
+    new: &NewCall,
+    state: CallState,
+    now: u64,
+) -> Result<CallId, StoreError> {
+    let record = &new.record;
+    if !tables.has_component(&record.component)? {
+        tables.put_component(&record.component, &new.component)?;
+    }
+    let row = CallRow {
+        id: 0,
+        tool: record.call.name().to_owned(),
+        arguments: record.call.arguments().to_owned(),
+        chat: record.chat.clone(),
+        pinned: record.pinned.clone(),
+        component: record.component.clone(),
+        state,
+        owner: Some(host.id),
+        interrupted: false,
+        sent: false,
+        created_ms: record.created_ms,
+        touched_ms: now,
+        note: None,
+    };
+    tables.add_call(record, &row)
+}
+
+/// The unended calls at a call's workspace.
+fn lane(tables: &dyn Tables, row: &CallRow) -> Result<Vec<CallRow>, StoreError> {
+    match &row.pinned.workspace {
+        Some(workspace) => tables.lane(&row.pinned.deployment, workspace),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn put(
+    tables: &mut dyn Tables,
+    row: &CallRow,
+    now: u64,
+    change: impl FnOnce(&mut CallRow),
+) -> Result<(), StoreError> {
+    let mut row = CallRow { touched_ms: now, ..row.clone() };
+    change(&mut row);
+    tables.put_call(&row)
+}
+
+/// Writes entries from an index on; answers the index after the last one.
+fn put_entries(
+    tables: &mut dyn Tables,
+    call: CallId,
+    from: usize,
+    entries: &[Entry],
+) -> Result<usize, StoreError> {
+    for (index, entry) in (from..).zip(entries) {
+        tables.put_entry(call, index, entry)?;
+    }
+    Ok(from + entries.len())
+}
+
+/// Ends calls that no host could carry on for so long.
+pub(super) fn abandon_old(tables: &mut dyn Tables, now: u64, after: Duration) -> Result<usize, StoreError> {
+    let before = now.saturating_sub(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+    for host in tables.hosts()?.into_iter().filter(|host| host.lease_until_ms <= before) {
+        tables.remove_host(host.id)?;
+    }
+    let left: Vec<_> = tables.owned_by(None)?.into_iter().filter(|row| row.touched_ms <= before).collect();
+    let outcome = Outcome::Failed(Failure::Abandoned { hours: after.as_secs() / 3600 });
+    for row in &left {
+        tables.end_call(row.id, &outcome, now)?;
+    }
+    Ok(left.len())
+}

@@ -1,0 +1,331 @@
+//! A home that lives as long as the value.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::tables::{Backend, CallRow, CallState, Committed, HostId, HostRow, Listing, Tables, Work};
+use super::{ChatRecord, StoreError};
+use crate::journal::Entry;
+use crate::journal::record::{CallId, CallRecord, Intent, Open, Outcome};
+
+/// Tables in memory. Its rules read before they write, so that work that fails has written nothing.
+#[derive(Default)]
+pub(super) struct Memory(Mutex<Rows>);
+
+#[derive(Default)]
+struct Rows {
+    chats: BTreeMap<String, ChatRecord>,
+    restarts: BTreeMap<String, Vec<u64>>,
+    own_builds: BTreeMap<String, u64>,
+    hosts: BTreeMap<HostId, HostRow>,
+    last_host: HostId,
+    calls: BTreeMap<CallId, Kept>,
+    last_call: CallId,
+    keys: BTreeMap<(String, String), CallId>,
+    lanes: BTreeMap<(String, String), BTreeSet<CallId>>,
+    unended: BTreeMap<Option<HostId>, BTreeSet<CallId>>,
+    ended: BTreeSet<(u64, CallId)>,
+    components: BTreeMap<String, Vec<u8>>,
+    generation: u64,
+}
+
+struct Kept {
+    record: CallRecord,
+    row: CallRow,
+    entries: Vec<Entry>,
+    open: Option<Open>,
+    outcome: Option<(Outcome, u64)>,
+}
+
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, Rows> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for Memory {
+    fn transact(&self, work: Work) -> Committed {
+        let mut rows = self.lock();
+        rows.generation += 1;
+        let done = work(&mut *rows);
+        Box::pin(std::future::ready(done))
+    }
+
+    fn read(&self, work: &mut dyn FnMut(&dyn Tables) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        work(&*self.lock())
+    }
+
+    fn generation(&self) -> Result<u64, StoreError> {
+        Ok(self.lock().generation)
+    }
+}
+
+impl Rows {
+    fn kept(&self, id: CallId) -> Option<&Kept> {
+        self.calls.get(&id)
+    }
+
+    fn rows(&self, ids: Option<&BTreeSet<CallId>>) -> Vec<CallRow> {
+        ids.into_iter().flatten().filter_map(|id| self.kept(*id)).map(|kept| kept.row.clone()).collect()
+    }
+
+    /// Takes a call out of the indices of unended calls.
+    fn unindex(&mut self, row: &CallRow) {
+        if let Some(ids) = self.unended.get_mut(&row.owner) {
+            ids.remove(&row.id);
+        }
+        if let Some(lane) = lane_of(row)
+            && let Some(ids) = self.lanes.get_mut(&lane)
+        {
+            ids.remove(&row.id);
+            if ids.is_empty() {
+                self.lanes.remove(&lane);
+            }
+        }
+    }
+
+    /// Gives calls that are in no owner's index to an owner.
+    fn own(&mut self, ids: BTreeSet<CallId>, owner: Option<HostId>) {
+        for id in &ids {
+            if let Some(kept) = self.calls.get_mut(id) {
+                kept.row.owner = owner;
+            }
+        }
+        self.unended.entry(owner).or_default().extend(ids);
+    }
+
+    fn index(&mut self, row: &CallRow) {
+        self.unended.entry(row.owner).or_default().insert(row.id);
+        if let Some(lane) = lane_of(row) {
+            self.lanes.entry(lane).or_default().insert(row.id);
+        }
+    }
+}
+
+fn lane_of(row: &CallRow) -> Option<(String, String)> {
+    Some((row.pinned.deployment.clone(), row.pinned.workspace.clone()?))
+}
+
+impl Tables for Rows {
+    fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError> {
+        Ok(self.chats.get(name).cloned())
+    }
+
+    fn chats(&self) -> Result<Vec<ChatRecord>, StoreError> {
+        Ok(self.chats.values().cloned().collect())
+    }
+
+    fn put_chat(&mut self, chat: &ChatRecord) -> Result<(), StoreError> {
+        self.chats.insert(chat.name.clone(), chat.clone());
+        Ok(())
+    }
+
+    fn add_restart(&mut self, workspace: &str, at_ms: u64) -> Result<(), StoreError> {
+        self.restarts.entry(workspace.to_owned()).or_default().push(at_ms);
+        Ok(())
+    }
+
+    fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError> {
+        let times = self.restarts.get(workspace).map(Vec::as_slice).unwrap_or_default();
+        Ok(u32::try_from(times.iter().filter(|at| **at >= since_ms).count()).unwrap_or(u32::MAX))
+    }
+
+    fn add_own_build(&mut self, build: &str, at_ms: u64) -> Result<(), StoreError> {
+        self.own_builds.entry(build.to_owned()).or_insert(at_ms);
+        Ok(())
+    }
+
+    fn is_own_build(&self, build: &str) -> Result<bool, StoreError> {
+        Ok(self.own_builds.contains_key(build))
+    }
+
+    fn add_host(&mut self, host: &HostRow) -> Result<HostId, StoreError> {
+        self.last_host += 1;
+        self.hosts.insert(self.last_host, HostRow { id: self.last_host, ..host.clone() });
+        Ok(self.last_host)
+    }
+
+    fn host(&self, id: HostId) -> Result<Option<HostRow>, StoreError> {
+        Ok(self.hosts.get(&id).cloned())
+    }
+
+    fn put_host(&mut self, host: &HostRow) -> Result<(), StoreError> {
+        self.hosts.insert(host.id, host.clone());
+        Ok(())
+    }
+
+    fn remove_host(&mut self, id: HostId) -> Result<(), StoreError> {
+        let left = self.unended.remove(&Some(id)).unwrap_or_default();
+        self.own(left, None);
+        self.hosts.remove(&id);
+        Ok(())
+    }
+
+    fn hosts(&self) -> Result<Vec<HostRow>, StoreError> {
+        Ok(self.hosts.values().cloned().collect())
+    }
+
+    fn add_call(&mut self, record: &CallRecord, row: &CallRow) -> Result<CallId, StoreError> {
+        self.last_call += 1;
+        let id = self.last_call;
+        let row = CallRow { id, ..row.clone() };
+        if let Some(key) = &record.key {
+            self.keys.insert((record.chat.clone(), key.clone()), id);
+        }
+        self.index(&row);
+        let record = record.clone();
+        self.calls.insert(id, Kept { record, row, entries: Vec::new(), open: None, outcome: None });
+        Ok(id)
+    }
+
+    fn call(&self, id: CallId) -> Result<Option<CallRow>, StoreError> {
+        Ok(self.kept(id).map(|kept| kept.row.clone()))
+    }
+
+    fn record(&self, id: CallId) -> Result<Option<CallRecord>, StoreError> {
+        Ok(self.kept(id).map(|kept| kept.record.clone()))
+    }
+
+    fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError> {
+        let Some(kept) = self.calls.get_mut(&row.id) else { return Ok(()) };
+        let before = std::mem::replace(&mut kept.row, row.clone());
+        self.unindex(&before);
+        self.index(row);
+        Ok(())
+    }
+
+    fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError> {
+        let Some(kept) = self.calls.get_mut(&id) else { return Ok(()) };
+        kept.outcome = Some((outcome.clone(), at_ms));
+        let before = kept.row.clone();
+        kept.row.state = CallState::Ended;
+        (kept.row.owner, kept.row.touched_ms) = (None, at_ms);
+        self.unindex(&before);
+        self.ended.insert((at_ms, id));
+        Ok(())
+    }
+
+    fn outcome(&self, id: CallId) -> Result<Option<(Outcome, u64)>, StoreError> {
+        Ok(self.kept(id).and_then(|kept| kept.outcome.clone()))
+    }
+
+    fn call_by_key(&self, chat: &str, key: &str) -> Result<Option<CallId>, StoreError> {
+        Ok(self.keys.get(&(chat.to_owned(), key.to_owned())).copied())
+    }
+
+    fn lane(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
+        Ok(self.rows(self.lanes.get(&(deployment.to_owned(), workspace.to_owned()))))
+    }
+
+    fn owned_by(&self, owner: Option<HostId>) -> Result<Vec<CallRow>, StoreError> {
+        Ok(self.rows(self.unended.get(&owner)))
+    }
+
+    fn give_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
+        let ours = |row: &CallRow| row.pinned.deployment == to.deployment && row.pinned.user == to.user;
+        let mut ids = self.unended.remove(&from).unwrap_or_default();
+        let others =
+            ids.extract_if(.., |id| !self.calls.get(id).is_some_and(|kept| ours(&kept.row))).collect();
+        self.unended.insert(from, others);
+        let (given, owner) = if to.user.is_none() { (0, from) } else { (ids.len(), Some(to.id)) };
+        self.own(ids, owner);
+        Ok(given)
+    }
+
+    fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError> {
+        let ids = self.unended.get(&Some(owner)).into_iter().flatten();
+        let waits = ids.filter_map(|id| {
+            let kept = self.kept(*id)?;
+            let open = kept.open.as_ref().filter(|open| matches!(open.intent, Intent::Wait { .. }))?;
+            Some((kept.row.clone(), open.clone()))
+        });
+        Ok(waits.collect())
+    }
+
+    fn with_news(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError> {
+        let mut rows = self.owned_by(Some(owner))?;
+        rows.retain(|row| row.interrupted || row.state == CallState::Queued);
+        Ok(rows)
+    }
+
+    fn calls(&self, listing: Listing, limit: usize) -> Result<Vec<CallRow>, StoreError> {
+        let rows = self.calls.values().rev().map(|kept| &kept.row);
+        let listed = rows.filter(|row| match listing {
+            Listing::Unended => row.state != CallState::Ended,
+            Listing::All => true,
+        });
+        Ok(listed.take(limit).cloned().collect())
+    }
+
+    fn ended_before(&self, at_ms: u64, limit: usize) -> Result<Vec<CallId>, StoreError> {
+        Ok(self.ended.range(..(at_ms, 0)).take(limit).map(|(_, id)| *id).collect())
+    }
+
+    fn remove_call(&mut self, id: CallId) -> Result<(), StoreError> {
+        if let Some(kept) = self.calls.remove(&id) {
+            self.unindex(&kept.row);
+            if let Some((_, at_ms)) = kept.outcome {
+                self.ended.remove(&(at_ms, id));
+            }
+            if let Some(key) = kept.record.key {
+                self.keys.remove(&(kept.record.chat, key));
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_unneeded(&mut self, before_ms: u64) -> Result<(), StoreError> {
+        self.own_builds.retain(|_, at_ms| *at_ms >= before_ms);
+        for times in self.restarts.values_mut() {
+            times.retain(|at_ms| *at_ms >= before_ms);
+        }
+        self.restarts.retain(|_, times| !times.is_empty());
+        let named: BTreeSet<_> = self.calls.values().map(|kept| &kept.row.component).collect();
+        self.components.retain(|hash, _| named.contains(hash));
+        Ok(())
+    }
+
+    fn journal(&self, call: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError> {
+        Ok(self.kept(call).map(|kept| (kept.entries.clone(), kept.open.clone())).unwrap_or_default())
+    }
+
+    fn put_entry(&mut self, call: CallId, index: usize, entry: &Entry) -> Result<(), StoreError> {
+        if let Some(kept) = self.calls.get_mut(&call) {
+            kept.entries.truncate(index);
+            kept.entries.push(entry.clone());
+            kept.open = None;
+        }
+        Ok(())
+    }
+
+    fn put_open(&mut self, call: CallId, index: usize, open: &Open) -> Result<(), StoreError> {
+        if let Some(kept) = self.calls.get_mut(&call) {
+            kept.entries.truncate(index);
+            kept.open = Some(open.clone());
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, call: CallId, from: usize) -> Result<(), StoreError> {
+        if let Some(kept) = self.calls.get_mut(&call) {
+            if from <= kept.entries.len() {
+                kept.open = None;
+            }
+            kept.entries.truncate(from);
+        }
+        Ok(())
+    }
+
+    fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.components.get(hash).cloned())
+    }
+
+    fn has_component(&self, hash: &str) -> Result<bool, StoreError> {
+        Ok(self.components.contains_key(hash))
+    }
+
+    fn put_component(&mut self, hash: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.components.insert(hash.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+}

@@ -169,7 +169,6 @@ pub struct Entry {
     /// The control plane's time of the answer, in milliseconds since 1970, if known.
     pub observed: Option<u64>,
     /// When it was asked, and what was fixed then.
-    #[serde(flatten)]
     pub asked: Asked,
     /// When the answer was there, host's Unix milliseconds.
     pub answered_ms: u64,
@@ -181,7 +180,6 @@ pub struct Asked {
     /// Host's Unix milliseconds.
     pub asked_ms: u64,
     /// Of effects and waits in calls that are kept in a store.
-    #[serde(flatten)]
     pub intent: Option<Intent>,
 }
 

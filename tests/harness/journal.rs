@@ -245,6 +245,6 @@ fn the_record_is_readable() {
     );
     assert_eq!(
         written.unwrap(),
-        r#"{"request":{"function":"latest-build","check_start":false},"answer":{"function":"latest-build","answer":{"Ok":"Deleted"}},"observed":null,"asked_ms":0,"answered_ms":0}"#
+        r#"{"request":{"function":"latest-build","check_start":false},"answer":{"function":"latest-build","answer":{"Ok":"Deleted"}},"observed":null,"asked":{"asked_ms":0,"intent":null},"answered_ms":0}"#
     );
 }

@@ -1,1 +1,426 @@
+//! The rules, on each home.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::bindings::{Binding, Build, JobStatus, NeverConnected, Policy, Provisioner, Transition};
+use crate::clock::Clock;
+use crate::journal::record::{
+    BuildIntent, CallRecord, FORMAT, Failure, Holder, Intent, Open, Pinned, RecordingError,
+};
+use crate::journal::{Answer, Asked, Entry, Export, Output, Request};
+
+/// A clock that a test sets.
+#[derive(Default)]
+struct SetClock {
+    now: AtomicU64,
+    monotonic: AtomicU64,
+}
+
+impl Clock for SetClock {
+    fn now_ms(&self) -> u64 {
+        1_800_000_000_000 + self.now.load(Ordering::SeqCst)
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.monotonic.load(Ordering::SeqCst)
+    }
+}
+
+impl SetClock {
+    fn pass(&self, seconds: u64) {
+        self.now.fetch_add(seconds * 1000, Ordering::SeqCst);
+        self.monotonic.fetch_add(seconds * 1000, Ordering::SeqCst);
+    }
+}
+
+/// A store with two hosts of one user.
+struct World {
+    store: Store,
+    clock: Arc<SetClock>,
+    one: Lease,
+    two: Lease,
+    _folder: Option<tempfile::TempDir>,
+}
+
+const LEASE: Duration = Duration::from_secs(15);
+
+async fn enter(store: &Store, clock: &Arc<SetClock>, user: &str) -> Lease {
+    store.enter("here", Some(user), clock.clone(), LEASE).await.unwrap()
+}
+
+impl World {
+    async fn over(store: Store, folder: Option<tempfile::TempDir>) -> Self {
+        let clock = Arc::new(SetClock::default());
+        store.update("ana", |chat| chat.bind(Some("w1"))).await.unwrap();
+        let (one, two) = (enter(&store, &clock, "u1").await, enter(&store, &clock, "u1").await);
+        Self { store, clock, one, two, _folder: folder }
+    }
+
+    /// One of each home.
+    async fn all() -> Vec<Self> {
+        let mut worlds = vec![Self::over(Store::in_memory(), None).await];
+        #[cfg(feature = "store")]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(&folder.path().join("store.db")).unwrap();
+            worlds.push(Self::over(store, Some(folder)).await);
+        }
+        worlds
+    }
+
+    async fn begin(&self, lease: &Lease, new: NewCall) -> Begun {
+        lease.begin(new).await.unwrap()
+    }
+
+    /// Begins a call that has its turn.
+    async fn active(&self) -> CallId {
+        match self.begin(&self.one, stop("ana", None)).await {
+            Begun::Active(id) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A stop of the chat's workspace, `w1`.
+fn stop(chat: &str, key: Option<&str>) -> NewCall {
+    let policy = Policy {
+        recover_after_ms: 90_000,
+        dial_timeout_ms: 30_000,
+        never_connected: NeverConnected::AskUser,
+        max_restarts: 2,
+        build_limit_ms: 1,
+        restart_stop_limit_ms: 1,
+        connect_limit_ms: 1,
+        scripts_limit_ms: 1,
+        conflict_rounds: 3,
+        tools: Vec::new(),
+        ask_user_tool: None,
+        create_tool: None,
+    };
+    let call = Export::CallTool { name: "stop_workspace".into(), arguments: "{}".into(), policy };
+    let record = CallRecord {
+        format: FORMAT,
+        key: key.map(str::to_owned),
+        chat: chat.into(),
+        pinned: Pinned { deployment: "here".into(), user: Some("u1".into()), workspace: Some("w1".into()) },
+        call,
+        contract: "0.1.0".into(),
+        component: "c0ffee".into(),
+        engine: "e".into(),
+        created_ms: 1_800_000_000_000,
+    };
+    NewCall { record, component: Arc::from(*b"bytes") }
+}
+
+fn build() -> Build {
+    Build {
+        id: "b2".into(),
+        number: 2,
+        transition: Transition::Stop,
+        status: JobStatus::Pending,
+        cancel_requested: false,
+        ours: true,
+        queue_position: None,
+        provisioner: Provisioner::Available,
+        error: None,
+        error_code: None,
+        quota: None,
+        template_version: None,
+    }
+}
+
+fn intent() -> Open {
+    let request =
+        Request::IssueTransition { to: Transition::Stop, rests_on: "b1".into(), parameters: Vec::new() };
+    let intent = BuildIntent {
+        workspace: "w1".into(),
+        transition: Transition::Stop,
+        user: "u1".into(),
+        names_version: None,
+        version: Some("v1".into()),
+        rests_on: "b1".into(),
+        rests_on_number: 1,
+        observed: Some(5),
+    };
+    Open { request, intent: Intent::Build(intent), asked_ms: 7 }
+}
+
+fn wait() -> Open {
+    let request = Request::WaitForBuild { build: "b2".into(), limit_ms: 600_000 };
+    Open { request, intent: Intent::Wait { deadline_ms: 9, last_ms: 9 }, asked_ms: 8 }
+}
+
+fn read() -> Entry {
+    Entry {
+        request: Request::LatestBuild { check_start: false },
+        answer: Answer::LatestBuild(Ok(Binding::Unbound)),
+        observed: Some(3),
+        asked: Asked { asked_ms: 1, intent: None },
+        answered_ms: 2,
+    }
+}
+
+/// The answer to an open request.
+fn answered(open: Open, answer: Answer) -> Entry {
+    let asked = Asked { asked_ms: open.asked_ms, intent: Some(open.intent) };
+    Entry { request: open.request, answer, observed: None, asked, answered_ms: 11 }
+}
+
+fn done() -> Outcome {
+    Outcome::Failed(Failure::Unresolved)
+}
+
+#[tokio::test]
+async fn what_a_call_did_is_read_back_as_it_was_written() {
+    for world in World::all().await {
+        let (one, id) = (&world.one, world.active().await);
+        assert_eq!(one.open(id, 0, vec![read()], intent()).await, Ok(Go::Ahead));
+        let recording = world.store.recording(id).unwrap().unwrap();
+        assert_eq!((recording.entries, recording.open), (vec![read()], Some(intent())));
+
+        let made = answered(intent(), Answer::IssueTransition(Ok(build())));
+        one.answer(id, 1, made.clone()).await.unwrap();
+        assert!(world.store.is_own_build("b2").unwrap());
+        assert_eq!(one.open(id, 2, vec![read()], wait()).await, Ok(Go::Ahead));
+        assert_eq!(one.waiting().unwrap().len(), 1);
+        let outcome = Outcome::Done { result: Output::CheckConnection(crate::bindings::Connection::Redial) };
+        one.end(id, 2, vec![read(), read()], outcome.clone()).await.unwrap();
+        let recording = world.store.recording(id).unwrap().unwrap();
+        assert_eq!(recording.call, stop("ana", None).record);
+        assert_eq!(recording.entries, [read(), made, read(), read()]);
+        assert_eq!((recording.open, recording.outcome), (None, Some(outcome)));
+        assert_eq!(world.store.component("c0ffee").unwrap().as_deref(), Some(&b"bytes"[..]));
+
+        let text = world.store.recording(id).unwrap().unwrap().to_json_lines().unwrap();
+        assert_eq!(Recording::from_json_lines(&text).unwrap(), world.store.recording(id).unwrap().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_interrupt_that_is_noted_first_keeps_an_effect_and_a_wait_from_being_written() {
+    for world in World::all().await {
+        let id = world.active().await;
+        assert_eq!(world.store.interrupt(id).await, Ok(Interrupted::Noted));
+        assert_eq!(world.one.open(id, 0, vec![read()], intent()).await, Ok(Go::Interrupted));
+        assert_eq!(world.one.open(id, 0, vec![read()], wait()).await, Ok(Go::Interrupted));
+        let recording = world.store.recording(id).unwrap().unwrap();
+        assert_eq!((recording.entries.len(), recording.open), (0, None));
+        assert_eq!(world.one.with_news().unwrap().len(), 1);
+        world.one.end(id, 0, Vec::new(), done()).await.unwrap();
+        assert_eq!(world.store.interrupt(id).await, Ok(Interrupted::Ended));
+        assert_eq!(world.store.interrupt(999).await, Ok(Interrupted::Unknown));
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_waits_for_is_interrupted_only_if_nothing_was_going_to_be_sent() {
+    for world in World::all().await {
+        let id = world.active().await;
+        world.store.abandon(id).await.unwrap();
+        assert!(world.store.call(id).unwrap().unwrap().interrupted);
+        world.one.end(id, 0, Vec::new(), done()).await.unwrap();
+
+        let id = world.active().await;
+        world.one.open(id, 0, Vec::new(), intent()).await.unwrap();
+        world.store.abandon(id).await.unwrap();
+        assert!(!world.store.call(id).unwrap().unwrap().interrupted);
+    }
+}
+
+#[tokio::test]
+async fn a_chat_that_was_bound_elsewhere_keeps_an_effect_from_being_written() {
+    for world in World::all().await {
+        let id = world.active().await;
+        world.store.update("ana", |chat| chat.bind(Some("w2"))).await.unwrap();
+        assert_eq!(world.one.open(id, 0, Vec::new(), intent()).await, Ok(Go::Rebound));
+        assert_eq!(world.one.open(id, 0, Vec::new(), wait()).await, Ok(Go::Ahead));
+        assert!(!world.one.publish(id, "b9".into()).await.unwrap());
+        assert_eq!(world.store.chat("ana").unwrap().unwrap().build, None);
+    }
+}
+
+#[tokio::test]
+async fn a_host_whose_lease_has_run_out_writes_nothing_even_if_nobody_has_taken_over() {
+    for world in World::all().await {
+        let id = world.active().await;
+        world.clock.pass(14);
+        assert!(world.one.is_current());
+        world.one.renew(None).await.unwrap();
+        world.clock.pass(15);
+        assert!(!world.one.is_current());
+        let lost = Err(StoreError::LeaseLost);
+        assert_eq!(world.one.renew(None).await, lost);
+        assert_eq!(world.one.open(id, 0, Vec::new(), intent()).await.map(drop), lost);
+        assert_eq!(world.one.answer(id, 0, read()).await, lost);
+        assert_eq!(world.one.publish(id, "b2".into()).await.map(drop), lost);
+        assert_eq!(world.one.rewind(id, 0).await, lost);
+        assert_eq!(world.one.end(id, 0, Vec::new(), done()).await.map(drop), lost);
+        assert_eq!(world.one.begin(stop("ana", None)).await.map(drop), lost);
+        assert_eq!(world.store.recording(id).unwrap().unwrap().open, None);
+    }
+}
+
+#[tokio::test]
+async fn calls_of_a_host_that_is_gone_go_to_another_of_the_same_user_and_control_plane_only() {
+    for world in World::all().await {
+        let id = world.active().await;
+        let stranger = enter(&world.store, &world.clock, "u2").await;
+        assert_eq!(world.two.take_over().await, Ok(0), "its host is there");
+        world.clock.pass(10);
+        stranger.renew(None).await.unwrap();
+        world.two.renew(None).await.unwrap();
+        world.clock.pass(10);
+        assert!(world.store.has_orphans(world.clock.now_ms()).unwrap());
+        assert_eq!(stranger.take_over().await, Ok(0));
+        assert_eq!(world.two.take_over().await, Ok(1));
+        assert_eq!(world.two.calls().unwrap().len(), 1);
+        assert!(!world.store.has_orphans(world.clock.now_ms()).unwrap());
+        world.two.open(id, 0, Vec::new(), intent()).await.unwrap();
+        world.two.leave().await.unwrap();
+        assert!(world.store.has_orphans(world.clock.now_ms()).unwrap());
+        assert_eq!(stranger.take_over().await, Ok(0));
+        let third = enter(&world.store, &world.clock, "u1").await;
+        assert_eq!(third.take_over().await, Ok(1));
+        assert_eq!(third.calls().unwrap()[0].id, id);
+    }
+}
+
+#[tokio::test]
+async fn calls_at_one_workspace_take_turns_in_order_of_arrival_across_hosts_and_chats() {
+    for world in World::all().await {
+        let first = world.active().await;
+        let holder = Holder { call: first, chat: "ana".into(), tool: "stop_workspace".into() };
+        let Begun::Queued(second, named) = world.begin(&world.two, stop("ben", None)).await else { panic!() };
+        assert_eq!(named, holder);
+        let Begun::Queued(third, _) = world.begin(&world.one, stop("cem", None)).await else { panic!() };
+        assert_eq!(world.two.take_turn(second).await, Ok(false));
+        assert_eq!(
+            world.one.end(first, 0, Vec::new(), done()).await,
+            Ok(None),
+            "the next is not this host's"
+        );
+        assert_eq!(world.one.take_turn(third).await, Ok(false));
+        assert_eq!(world.two.take_turn(second).await, Ok(true));
+        world.two.end(second, 0, Vec::new(), done()).await.unwrap();
+        assert_eq!(world.one.take_turn(third).await, Ok(true));
+
+        let Begun::Queued(fourth, _) = world.begin(&world.one, stop("dan", None)).await else { panic!() };
+        for number in 5..12 {
+            let chat = format!("chat {number}");
+            assert!(matches!(world.begin(&world.one, stop(&chat, None)).await, Begun::Queued(..)));
+        }
+        let busy = world.begin(&world.two, stop("late", None)).await;
+        assert!(matches!(busy, Begun::Busy(Holder { call, .. }) if call == third), "{busy:?}");
+        assert_eq!(world.one.end(third, 0, Vec::new(), done()).await, Ok(Some(fourth)));
+        assert_eq!(world.store.call(fourth).unwrap().unwrap().state, CallState::Active);
+    }
+}
+
+#[tokio::test]
+async fn the_same_request_is_one_call_by_its_key_or_while_it_has_an_effect() {
+    for world in World::all().await {
+        let Begun::Active(keyed) = world.begin(&world.one, stop("ana", Some("k"))).await else { panic!() };
+        assert_eq!(world.begin(&world.two, stop("ana", Some("k"))).await, Begun::Same(keyed));
+        let mut other = stop("ana", Some("k"));
+        if let Export::CallTool { arguments, .. } = &mut other.record.call {
+            *arguments = r#"{"only_if_unreachable":true}"#.into();
+        }
+        assert_eq!(world.begin(&world.two, other).await, Begun::KeyTaken(keyed));
+        let waits = world.begin(&world.two, stop("ana", None)).await;
+        let Begun::Queued(waiting, _) = waits else { panic!("nothing was sent yet: {waits:?}") };
+        world.two.end(waiting, 0, Vec::new(), done()).await.unwrap();
+        world.one.open(keyed, 0, Vec::new(), intent()).await.unwrap();
+        assert_eq!(world.begin(&world.two, stop("ana", None)).await, Begun::Same(keyed));
+        world.one.end(keyed, 0, Vec::new(), done()).await.unwrap();
+        assert_eq!(world.begin(&world.one, stop("ana", Some("k"))).await, Begun::Same(keyed));
+        assert!(matches!(world.begin(&world.one, stop("ana", None)).await, Begun::Active(_)));
+    }
+}
+
+#[tokio::test]
+async fn what_nothing_rests_on_is_forgotten_with_an_open_request_behind_it() {
+    for world in World::all().await {
+        let id = world.active().await;
+        world.one.open(id, 0, vec![read()], intent()).await.unwrap();
+        world.one.rewind(id, 0).await.unwrap();
+        let recording = world.store.recording(id).unwrap().unwrap();
+        assert_eq!((recording.entries.len(), recording.open), (0, None));
+    }
+}
+
+#[tokio::test]
+async fn old_ended_calls_are_removed_with_all_that_only_they_needed() {
+    for world in World::all().await {
+        let old = world.active().await;
+        world.one.open(old, 0, vec![read()], intent()).await.unwrap();
+        let made = answered(intent(), Answer::IssueTransition(Ok(build())));
+        world.one.answer(old, 1, made).await.unwrap();
+        world.one.end(old, 2, Vec::new(), done()).await.unwrap();
+        world.clock.pass(10);
+        let between = world.clock.now_ms();
+        let kept = world.active().await;
+        assert_eq!(world.store.prune(between).await, Ok(1));
+        assert_eq!(world.store.recording(old).unwrap(), None);
+        assert!(world.store.recording(kept).unwrap().is_some());
+        assert!(!world.store.is_own_build("b2").unwrap());
+        assert!(world.store.component("c0ffee").unwrap().is_some(), "a kept call names it");
+        world.one.end(kept, 0, Vec::new(), done()).await.unwrap();
+        assert_eq!(world.store.prune(u64::MAX / 2).await, Ok(1));
+        assert_eq!(world.store.component("c0ffee").unwrap(), None);
+        assert!(world.store.calls(Listing::All, 10).unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_no_host_could_carry_on_for_a_day_is_abandoned() {
+    for world in World::all().await {
+        let id = world.active().await;
+        world.clock.pass(23 * 60 * 60);
+        assert_eq!(world.store.abandon_old(world.clock.now_ms()).await, Ok(0));
+        world.clock.pass(60 * 60 + 15);
+        assert_eq!(world.store.abandon_old(world.clock.now_ms()).await, Ok(1));
+        let (outcome, _) = world.store.outcome(id).unwrap().unwrap();
+        assert_eq!(outcome, Outcome::Failed(Failure::Abandoned { hours: 24 }));
+    }
+}
+
+#[test]
+fn a_file_that_is_no_exported_call_is_refused_with_the_line_and_the_reason() {
+    let refused = |text: &str| Recording::from_json_lines(text).unwrap_err();
+    assert!(matches!(refused(""), RecordingError::NoCall));
+    assert!(matches!(
+        refused("{\"line\":\"outcome\",\"ended\":\"done\"}"),
+        RecordingError::Line { line: 1, .. }
+    ));
+    let recording =
+        Recording { call: stop("ana", None).record, entries: vec![read()], open: None, outcome: None };
+    let text = recording.to_json_lines().unwrap();
+    let entry_first: String = text.lines().rev().collect::<Vec<_>>().join("\n");
+    assert!(matches!(refused(&entry_first), RecordingError::NoCall));
+    assert!(matches!(refused(&format!("{text}{text}")), RecordingError::Line { line: 3, .. }));
+    let newer = text.replacen("\"format\":1", "\"format\":2", 1);
+    assert!(matches!(refused(&newer), RecordingError::Newer { found: 2 }));
+    assert!(matches!(refused(&format!("{text}half a li")), RecordingError::Line { line: 3, .. }));
+}
+
+/// Work that panics or fails in the middle leaves nothing behind, on any home whose rules write before they fail.
+#[cfg(feature = "store")]
+#[tokio::test]
+async fn work_that_fails_leaves_nothing_behind_and_does_not_take_others_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store.db")).unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let fails = store.write(|tables| {
+        tables.put_chat(&ChatRecord { name: "half".into(), ..ChatRecord::default() })?;
+        Err::<(), _>(StoreError::LeaseLost)
+    });
+    let works = store.update("whole", |_| {});
+    let (failed, worked) = tokio::join!(fails, works);
+    assert_eq!(failed, Err(StoreError::LeaseLost));
+    worked.unwrap();
+    for chat in store.chats().unwrap() {
+        seen.lock().unwrap().push(chat.name);
+    }
+    assert_eq!(*seen.lock().unwrap(), ["whole"]);
+}

@@ -12,8 +12,46 @@ use crate::journal::{Asked, EffectClass, Entry, Request};
 
 const CHAT: &str =
     "name, workspace, build, agent, timeouts, failed_build, away, last_failure_ms, last_away_ms";
-const CALL: &str = "id, tool, arguments, chat, deployment, user, workspace, component, state, owner, interrupted, \
-     sent, created_ms, touched_ms, note";
+/// A query for rows of calls.
+macro_rules! calls {
+    ($rest:literal) => {
+        concat!(
+            "SELECT call.id, tool, arguments, chat, deployment, user, workspace, component, state, owner, interrupted, ",
+            "sent, created_ms, touched_ms, note FROM call ",
+            $rest
+        )
+    };
+}
+
+const CALL_BY_ID: &str = calls!("WHERE id = ?1");
+const CALL_BY_KEY: &str = "SELECT id FROM call WHERE chat = ?1 AND request_key = ?2";
+const LANE: &str = calls!("WHERE workspace = ?1 AND deployment = ?2 AND state < 2 ORDER BY id");
+const OWNED: &str = calls!("WHERE owner IS ?1 AND state < 2 ORDER BY id");
+const NEWS: &str = calls!("WHERE owner = ?1 AND state < 2 AND (state = 0 OR interrupted = 1) ORDER BY id");
+const UNENDED: &str = calls!("WHERE state < 2 ORDER BY id DESC LIMIT ?1");
+const ALL: &str = calls!("ORDER BY id DESC LIMIT ?1");
+const ENDED: &str = "SELECT id FROM call WHERE state = 2 AND ended_ms < ?1 ORDER BY ended_ms LIMIT ?2";
+const GIVE: &str =
+    "UPDATE call SET owner = ?2 WHERE owner IS ?1 AND state < 2 AND deployment = ?3 AND user = ?4";
+const WAITING: &str = "SELECT call.id, tool, arguments, chat, deployment, user, workspace, component, state, owner, \
+     interrupted, sent, created_ms, touched_ms, note, entry.request, entry.intent, entry.asked_ms \
+     FROM call JOIN entry ON entry.call = call.id \
+     WHERE owner = ?1 AND state < 2 AND entry.class = 'wait' AND entry.answer IS NULL ORDER BY call.id";
+const UNNAMED: &str = "DELETE FROM component WHERE NOT EXISTS (SELECT 1 FROM call WHERE component = hash)";
+
+/// What a running host asks, with the index that answers it: none of them reads through the history.
+#[cfg(test)]
+pub(super) const QUERIES: [(&str, &str); 8] = [
+    (CALL_BY_ID, "PRIMARY KEY"),
+    (CALL_BY_KEY, "call_key"),
+    (LANE, "call_lane"),
+    (OWNED, "call_owner"),
+    (NEWS, "call_"),
+    (ENDED, "call_ended"),
+    (WAITING, "call_owner"),
+    (UNNAMED, "call_component"),
+];
+
 const HOST: &str = "id, deployment, user, lease_until_ms";
 
 /// The tables within a transaction.
@@ -147,7 +185,7 @@ impl Tables for Rows<'_> {
     }
 
     fn call(&self, id: CallId) -> Result<Option<CallRow>, StoreError> {
-        self.one(&format!("SELECT {CALL} FROM call WHERE id = ?1"), [signed(id)], call)
+        self.one(CALL_BY_ID, [signed(id)], call)
     }
 
     fn record(&self, id: CallId) -> Result<Option<CallRecord>, StoreError> {
@@ -186,35 +224,23 @@ impl Tables for Rows<'_> {
     }
 
     fn call_by_key(&self, chat: &str, key: &str) -> Result<Option<CallId>, StoreError> {
-        self.one("SELECT id FROM call WHERE chat = ?1 AND request_key = ?2", [chat, key], |row| time(row, 0))
+        self.one(CALL_BY_KEY, [chat, key], |row| time(row, 0))
     }
 
     fn lane(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
-        let select = format!(
-            "SELECT {CALL} FROM call WHERE workspace = ?1 AND deployment = ?2 AND state < 2 ORDER BY id"
-        );
-        self.all(&select, [workspace, deployment], call)
+        self.all(LANE, [workspace, deployment], call)
     }
 
     fn owned_by(&self, owner: Option<HostId>) -> Result<Vec<CallRow>, StoreError> {
-        let select = format!("SELECT {CALL} FROM call WHERE owner IS ?1 AND state < 2 ORDER BY id");
-        self.all(&select, [owner.map(signed)], call)
+        self.all(OWNED, [owner.map(signed)], call)
     }
 
     fn give_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
-        let give =
-            "UPDATE call SET owner = ?2 WHERE owner IS ?1 AND state < 2 AND deployment = ?3 AND user = ?4";
-        self.execute(give, params![from.map(signed), signed(to.id), to.deployment, to.user])
+        self.execute(GIVE, params![from.map(signed), signed(to.id), to.deployment, to.user])
     }
 
     fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError> {
-        let columns =
-            CALL.split(", ").map(|column| format!("call.{}", column.trim())).collect::<Vec<_>>().join(", ");
-        let select = format!(
-            "SELECT {columns}, entry.request, entry.intent, entry.asked_ms FROM call JOIN entry ON entry.call = call.id \
-             WHERE call.owner = ?1 AND call.state < 2 AND entry.class = 'wait' AND entry.answer IS NULL ORDER BY call.id"
-        );
-        let rows = self.all(&select, [signed(owner)], |row| {
+        let rows = self.all(WAITING, [signed(owner)], |row| {
             Ok((call(row)?, row.get::<_, String>(15)?, row.get::<_, Option<String>>(16)?, time(row, 17)?))
         })?;
         let open = |(row, request, intent, asked_ms): (CallRow, String, Option<String>, u64)| {
@@ -227,25 +253,20 @@ impl Tables for Rows<'_> {
     }
 
     fn with_news(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError> {
-        let select = format!(
-            "SELECT {CALL} FROM call WHERE owner = ?1 AND state < 2 AND (state = 0 OR interrupted = 1) ORDER BY id"
-        );
-        self.all(&select, [signed(owner)], call)
+        self.all(NEWS, [signed(owner)], call)
     }
 
     fn calls(&self, listing: Listing, limit: usize) -> Result<Vec<CallRow>, StoreError> {
-        let which = match listing {
-            Listing::Unended => "WHERE state < 2",
-            Listing::All => "",
+        let select = match listing {
+            Listing::Unended => UNENDED,
+            Listing::All => ALL,
         };
-        let select = format!("SELECT {CALL} FROM call {which} ORDER BY id DESC LIMIT ?1");
-        self.all(&select, [i64::try_from(limit).unwrap_or(i64::MAX)], call)
+        self.all(select, [i64::try_from(limit).unwrap_or(i64::MAX)], call)
     }
 
     fn ended_before(&self, at_ms: u64, limit: usize) -> Result<Vec<CallId>, StoreError> {
-        let select = "SELECT id FROM call WHERE state = 2 AND ended_ms < ?1 ORDER BY ended_ms LIMIT ?2";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.all(select, [signed(at_ms), limit], |row| time(row, 0))
+        self.all(ENDED, [signed(at_ms), limit], |row| time(row, 0))
     }
 
     fn remove_call(&mut self, id: CallId) -> Result<(), StoreError> {
@@ -256,8 +277,7 @@ impl Tables for Rows<'_> {
     fn remove_unneeded(&mut self, before_ms: u64) -> Result<(), StoreError> {
         self.execute("DELETE FROM own_build WHERE at_ms < ?1", [signed(before_ms)])?;
         self.execute("DELETE FROM restart_verdict WHERE at_ms < ?1", [signed(before_ms)])?;
-        let unnamed = "DELETE FROM component WHERE NOT EXISTS (SELECT 1 FROM call WHERE component = hash)";
-        self.execute(unnamed, []).map(drop)
+        self.execute(UNNAMED, []).map(drop)
     }
 
     fn journal(&self, id: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError> {

@@ -86,6 +86,12 @@ fn commit(connection: &mut Connection, work: Vec<Work>, path: &str) -> Vec<Done>
                 .and_then(|()| savepoint.commit().map_err(failed)),
         });
     }
+    // Some failures, a full disk among them, undo the whole transaction: nothing in it was done then.
+    if transaction.is_autocommit()
+        && let Some(Err(error)) = done.iter().find(|done| done.is_err())
+    {
+        return vec![Err(error.clone()); count];
+    }
     match transaction.commit() {
         Ok(()) => done,
         Err(error) => all(error),

@@ -143,7 +143,32 @@ impl Driver {
         policy: Policy,
         key: Option<&str>,
     ) -> Result<CallId, DriveError> {
-        let record = CallRecord {
+        let record = self.record(chat, name, arguments, policy, key).await?;
+        self.carrier.begin(record).await
+    }
+
+    /// As [`begin`](Self::begin), but leaves the call to a host that stands by: this one does nothing more for it.
+    pub async fn submit(
+        &self,
+        chat: &str,
+        name: &str,
+        arguments: &str,
+        policy: Policy,
+        key: Option<&str>,
+    ) -> Result<CallId, DriveError> {
+        let record = self.record(chat, name, arguments, policy, key).await?;
+        self.carrier.submit(record).await
+    }
+
+    async fn record(
+        &self,
+        chat: &str,
+        name: &str,
+        arguments: &str,
+        policy: Policy,
+        key: Option<&str>,
+    ) -> Result<CallRecord, StoreError> {
+        Ok(CallRecord {
             format: FORMAT,
             key: key.map(str::to_owned),
             chat: chat.to_owned(),
@@ -153,8 +178,7 @@ impl Driver {
             component: self.plugin.report().sha256.clone(),
             engine: crate::engine::limits::description(),
             created_ms: self.performer.clock.now_ms(),
-        };
-        self.carrier.begin(record).await
+        })
     }
 
     /// Waits for a call's end, whichever host carries it. An interrupt is passed on to it, and its end is still waited
@@ -220,7 +244,7 @@ impl Driver {
         self.carrier.halt();
     }
 
-    /// Stops this host's calls where they are, and lets other hosts carry them on at once.
+    /// Lets this host's calls come to their next wait, for some seconds at most, and leaves them to other hosts.
     pub async fn leave(&self) -> Result<(), StoreError> {
         self.carrier.leave().await
     }

@@ -237,6 +237,11 @@ impl Store {
         })
     }
 
+    /// Whether calls wait for a host because theirs has left, or because they were left to any.
+    pub fn has_unowned(&self) -> Result<bool, StoreError> {
+        self.read(|tables| Ok(!tables.owned_by(None)?.is_empty()))
+    }
+
     /// A component that a kept call names.
     pub fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(|tables| tables.component(hash))

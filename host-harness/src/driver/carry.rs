@@ -29,6 +29,8 @@ const RUNNING: usize = 256;
 /// How long a call that met trouble of this host rests before it is tried again, and how long a host rests that cannot
 /// enter the store.
 const REST: Duration = Duration::from_secs(5);
+/// How long calls may take to come to their next wait when their host leaves: a request or two.
+const LEAVING: Duration = Duration::from_secs(10);
 /// How often old calls are removed.
 const CLEAN_UP: Duration = Duration::from_secs(60 * 60);
 
@@ -53,6 +55,8 @@ struct Inner {
     queues: Mutex<Option<Queues>>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
     holding: watch::Sender<Holding>,
+    /// This host is about to leave: it begins nothing more.
+    leaving: CancellationToken,
     /// Somebody was told that the lease is lost.
     lost: Notify,
 }
@@ -126,6 +130,7 @@ impl Carrier {
             queues: Mutex::new(Some((next_job, next_woken))),
             supervisor: Mutex::default(),
             holding: watch::Sender::new(Holding::Entering),
+            leaving: CancellationToken::new(),
             lost: Notify::new(),
         }))
     }
@@ -137,24 +142,29 @@ impl Carrier {
         let begun = lease.begin(NewCall { record: record.clone(), component }).await;
         let begun = begun.inspect_err(|error| self.heard(error))?;
         let (chat, tool) = (&record.chat, record.call.name().to_owned());
-        match begun {
+        match &begun {
             Begun::Active(id) => {
-                self.0.performer.announce(id, chat, EventKind::Started { tool });
-                lock(&self.0.mine).run(id);
-                let recording = Recording { call: record, entries: Vec::new(), open: None, outcome: None };
-                self.send(Job { call: id, from: From::Beginning, recording: Some(Box::new(recording)) });
-                Ok(id)
+                self.0.performer.announce(*id, chat, EventKind::Started { tool });
+                lock(&self.0.mine).run(*id);
+                let call = record.clone();
+                let recording = Recording { call, entries: Vec::new(), open: None, outcome: None };
+                self.send(Job { call: *id, from: From::Beginning, recording: Some(Box::new(recording)) });
             }
             Begun::Queued(id, holder) => {
                 let until = Instant::now() + self.0.performer.timings().turn_limit;
-                lock(&self.0.mine).queued.insert(id, until);
-                self.0.performer.announce(id, chat, EventKind::WaitingForTurn { holder });
-                Ok(id)
+                lock(&self.0.mine).queued.insert(*id, until);
+                self.0.performer.announce(*id, chat, EventKind::WaitingForTurn { holder: holder.clone() });
             }
-            Begun::Same(id) => Ok(id),
-            Begun::KeyTaken(call) => Err(DriveError::KeyTaken { key: record.key.unwrap_or_default(), call }),
-            Begun::Busy(holder) => Err(Failure::Busy { holder }.into()),
+            Begun::Same(_) | Begun::KeyTaken(_) | Begun::Busy(_) => {}
         }
+        number(begun, record)
+    }
+
+    /// Leaves a call to a host that stands by, or finds the one that it is the same as.
+    pub(super) async fn submit(&self, record: CallRecord) -> Result<CallId, DriveError> {
+        let component = self.0.plugin.component().clone();
+        let begun = self.0.performer.store().submit(NewCall { record: record.clone(), component }).await?;
+        number(begun, record)
     }
 
     /// Tells when a call that this host carries ends, or meets trouble.
@@ -199,8 +209,15 @@ impl Carrier {
         self.0.performer.parking().clear();
     }
 
-    /// Stops, and lets other hosts carry the calls on at once.
+    /// Lets calls come to their next wait, stops, and leaves them to other hosts.
     pub(super) async fn leave(&self) -> Result<(), StoreError> {
+        self.0.leaving.cancel();
+        let supervisor = lock(&self.0.supervisor).take();
+        if let Some(mut supervisor) = supervisor
+            && tokio::time::timeout(LEAVING, &mut supervisor).await.is_err()
+        {
+            supervisor.abort();
+        }
         self.halt();
         match self.current() {
             Some(lease) => lease.leave().await,
@@ -236,7 +253,7 @@ impl Carrier {
             match self.enter().await {
                 Ok(lease) => {
                     self.0.holding.send_replace(Holding::Lease(lease.clone()));
-                    let error = self.carry(&lease, &mut queues).await;
+                    let Some(error) = self.carry(&lease, &mut queues).await else { return };
                     tracing::warn!(host = lease.host(), %error, "this host begins anew");
                     self.0.holding.send_replace(Holding::Entering);
                 }
@@ -260,8 +277,9 @@ impl Carrier {
         Ok(Arc::new(performer.store().enter(&deployment, user.as_deref(), clock, lease).await?))
     }
 
-    /// Runs calls and looks after the lease until it is lost. Calls that run then are dropped where they are.
-    async fn carry(&self, lease: &Arc<Lease>, (jobs, woken): &mut Queues) -> StoreError {
+    /// Runs calls and looks after the lease until it is lost; calls that run then are dropped where they are. Or until this
+    /// host leaves: `None`, when no call runs any more.
+    async fn carry(&self, lease: &Arc<Lease>, (jobs, woken): &mut Queues) -> Option<StoreError> {
         let timings = self.0.performer.timings();
         let mut running = JoinSet::new();
         let mut news = tokio::time::interval(timings.news);
@@ -269,11 +287,16 @@ impl Carrier {
         let mut rounds =
             Rounds { renew: Instant::now(), clean_up: Instant::now() + CLEAN_UP, generation: None };
         loop {
-            let room = running.len() < RUNNING;
+            let leaving = self.0.leaving.is_cancelled();
+            if leaving && running.is_empty() {
+                return None;
+            }
+            let room = running.len() < RUNNING && !leaving;
             let job = tokio::select! {
                 biased;
+                () = self.0.leaving.cancelled(), if !leaving => continue,
                 () = self.0.lost.notified() => match lease.renew(None).await {
-                    Err(StoreError::LeaseLost) => return StoreError::LeaseLost,
+                    Err(StoreError::LeaseLost) => return Some(StoreError::LeaseLost),
                     // It was about an earlier lease, or a single call.
                     _ => continue,
                 },
@@ -284,7 +307,7 @@ impl Carrier {
                 }
                 _ = news.tick() => {
                     match self.look_around(lease, &mut rounds).await {
-                        Err(StoreError::LeaseLost) => return StoreError::LeaseLost,
+                        Err(StoreError::LeaseLost) => return Some(StoreError::LeaseLost),
                         Err(error) => tracing::warn!(%error, "the store cannot be read"),
                         Ok(()) => {}
                     }
@@ -318,6 +341,9 @@ impl Carrier {
         }
         let generation = self.0.performer.store().generation()?;
         if rounds.generation.replace(generation) != Some(generation) {
+            if self.0.performer.store().has_unowned()? && lease.take_over().await? > 0 {
+                self.adopt(lease)?;
+            }
             self.hear_news(lease).await?;
         }
         self.time_out(now).await;
@@ -552,6 +578,15 @@ impl Carrier {
         if *error == StoreError::LeaseLost {
             self.0.lost.notify_one();
         }
+    }
+}
+
+/// The number of a call that was begun.
+fn number(begun: Begun, record: CallRecord) -> Result<CallId, DriveError> {
+    match begun {
+        Begun::Active(id) | Begun::Queued(id, _) | Begun::Same(id) => Ok(id),
+        Begun::KeyTaken(call) => Err(DriveError::KeyTaken { key: record.key.unwrap_or_default(), call }),
+        Begun::Busy(holder) => Err(Failure::Busy { holder }.into()),
     }
 }
 

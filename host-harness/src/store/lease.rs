@@ -62,6 +62,11 @@ pub enum Go {
 }
 
 impl Store {
+    /// Leaves a call for any host that stands by.
+    pub async fn submit(&self, new: NewCall) -> Result<Begun, StoreError> {
+        self.write(move |tables| begin(tables, None, &new, new.record.created_ms)).await
+    }
+
     /// Enters a host. The lease has to be renewed well before `length` has passed.
     pub async fn enter(
         &self,
@@ -162,7 +167,7 @@ impl Lease {
 
     /// Begins a call, before its first step.
     pub async fn begin(&self, new: NewCall) -> Result<Begun, StoreError> {
-        self.fenced(move |tables, host, now| begin(tables, &host, &new, now)).await
+        self.fenced(move |tables, host, now| begin(tables, Some(host.id), &new, now)).await
     }
 
     /// Gives a call its turn, if it is first in line.
@@ -313,7 +318,7 @@ pub(super) fn publish(
     }
 }
 
-fn begin(tables: &mut dyn Tables, host: &HostRow, new: &NewCall, now: u64) -> Result<Begun, StoreError> {
+fn begin(tables: &mut dyn Tables, host: Option<HostId>, new: &NewCall, now: u64) -> Result<Begun, StoreError> {
     let record = &new.record;
     let (tool, arguments) = (record.call.name(), record.call.arguments());
     if let Some(key) = &record.key
@@ -345,7 +350,7 @@ fn begin(tables: &mut dyn Tables, host: &HostRow, new: &NewCall, now: u64) -> Re
 
 fn add(
     tables: &mut dyn Tables,
-    host: &HostRow,
+    host: Option<HostId>,
     new: &NewCall,
     state: CallState,
     now: u64,
@@ -362,7 +367,7 @@ fn add(
         pinned: record.pinned.clone(),
         component: record.component.clone(),
         state,
-        owner: Some(host.id),
+        owner: host,
         interrupted: false,
         sent: false,
         created_ms: record.created_ms,

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 
 use crate::bindings::{
     Agent, Build, FieldProblem, JobStatus, Parameter, Quota, ReadError, Refusal, Transition,
@@ -58,6 +59,17 @@ pub trait ControlPlane: Send + Sync {
     /// agent that still reads connected gives a terminal that stays silent.
     async fn open_terminal(&self, agent: &str, terminal: &NewTerminal)
     -> Result<Box<dyn Terminal>, ApiError>;
+
+    /// A stream of announcements: each item says that the workspace may have changed, look now. `None`: there are none
+    /// here. Returns at once; what has to be opened is opened when the stream is polled.
+    ///
+    /// It is a hint and no more. Announcements may be missed, late, or one for several changes, so whoever waits for
+    /// something has to look from time to time as well; the first comes when the stream is open, whether or not there was
+    /// a change. The end of the stream says nothing about the workspace.
+    fn changes(&self, workspace: &str) -> Option<BoxStream<'static, ()>> {
+        let _ = workspace;
+        None
+    }
 }
 
 /// An open terminal. Dropping it closes it; what runs in it may go on.

@@ -1,6 +1,6 @@
 //! Runs calls of the plugin: step, carry out the one request that it makes, record the answer, step again.
 //!
-//! A call that waits holds its journal and a timer, nothing else. Calls of tools take turns at their workspace; the
+//! A call that waits holds its journal and a place in the parking, nothing else. Calls of tools take turns at their workspace; the
 //! other exports run at once. The driver knows neither where journals are kept nor what a control plane speaks.
 
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::store::{ChatStore, StoreError};
 mod call;
 mod events;
 mod lane;
+mod parking;
 mod reads;
 mod running;
 mod transition;
-mod waits;
 
 pub use call::{Call, Performed, Performer};
 pub use events::{Event, EventKind};

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 
 use super::{
@@ -128,5 +129,10 @@ impl ControlPlane for Watched {
         terminal: &NewTerminal,
     ) -> Result<Box<dyn Terminal>, ApiError> {
         self.plane.open_terminal(agent, terminal).await
+    }
+
+    // Not a read either: a stream can be open, and say nothing, while nothing can be read.
+    fn changes(&self, workspace: &str) -> Option<BoxStream<'static, ()>> {
+        self.plane.changes(workspace)
     }
 }

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::bindings::Build;
 use crate::clock::Clock;
 use crate::control_plane::{ControlPlane, Watched, Workspace};
-use crate::driver::{DriveError, Event, EventKind};
+use crate::driver::parking::{Parking, Reader, WaitFor};
+use crate::driver::{DriveError, Event, EventKind, events};
 use crate::journal::{Answer, Request};
 use crate::policy::Timings;
 use crate::store::{ChatStore, StoreError};
@@ -27,6 +28,7 @@ pub struct Performer {
     pub(super) store: Arc<dyn ChatStore>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) events: broadcast::Sender<Event>,
+    pub(super) parking: Arc<Parking>,
     timings: Arc<Timings>,
     calls: Arc<AtomicU64>,
 }
@@ -61,7 +63,14 @@ impl Performer {
     ) -> Self {
         let plane = Arc::new(Watched::new(plane, timings.read_silence));
         let (events, _) = broadcast::channel(EVENT_BUFFER);
-        Self { plane, store, clock, events, timings: Arc::new(timings), calls: Arc::default() }
+        let timings = Arc::new(timings);
+        let parking = Arc::new(Parking::new(Reader {
+            plane: plane.clone(),
+            store: store.clone(),
+            events: events.clone(),
+            timings: timings.clone(),
+        }));
+        Self { plane, store, clock, events, parking, timings, calls: Arc::default() }
     }
 
     /// Begins a call for a chat, pinned to the workspace that the chat is bound to now.
@@ -98,12 +107,10 @@ impl Performer {
                 Answer::PublishBinding(Ok(self.publish_binding(call, build)?))
             }
             Request::WaitForBuild { build, limit_ms } => {
-                Answer::WaitForBuild(self.wait_for_build(call, build, *limit_ms).await?)
+                self.wait(call, WaitFor::build(build, *limit_ms)).await?
             }
             Request::WaitForAgent { build, agent, connect_limit_ms, scripts_limit_ms } => {
-                Answer::WaitForAgent(
-                    self.wait_for_agent(call, build, agent, *connect_limit_ms, *scripts_limit_ms).await?,
-                )
+                self.wait(call, WaitFor::agent(build, agent, *connect_limit_ms, *scripts_limit_ms)).await?
             }
         };
         self.tell(call, EventKind::Answered(answer.clone()));
@@ -131,10 +138,7 @@ impl Performer {
     }
 
     pub(crate) fn tell(&self, call: &Call, kind: EventKind) {
-        let event = Event { call: call.id, chat: call.chat.clone(), kind };
-        tracing::debug!(?event);
-        // An error means that nobody listens.
-        let _ = self.events.send(event);
+        events::tell(&self.events, call.id, &call.chat, kind);
     }
 
     /// Whether the chat is still bound to the workspace that the call is pinned to.
@@ -142,21 +146,35 @@ impl Performer {
         Ok(self.store.chat(&call.chat)?.and_then(|chat| chat.workspace) == call.workspace)
     }
 
-    /// The newest build of a workspace, with what the read itself does not say.
+    /// See [`latest`].
     pub(super) async fn latest(&self, workspace: &Workspace) -> Result<Build, StoreError> {
-        let mut latest = self.marked(workspace.latest.build.clone())?;
-        if latest.error_code.as_deref() == Some(QUOTA_ERROR) {
-            // Only adds to the answer: without it the build's own error still says what happened.
-            latest.quota = self.plane.quota(workspace).await.ok().flatten();
-        }
-        Ok(latest)
+        latest(&self.plane, &*self.store, workspace).await
     }
 
-    /// Adds what only this host knows of a build.
-    pub(super) fn marked(&self, mut build: Build) -> Result<Build, StoreError> {
-        build.ours = self.store.is_own_build(&build.id)?;
-        Ok(build)
+    /// See [`marked`].
+    pub(super) fn marked(&self, build: Build) -> Result<Build, StoreError> {
+        marked(&*self.store, build)
     }
+}
+
+/// The newest build of a workspace, with what the read itself does not say.
+pub(super) async fn latest(
+    plane: &Watched,
+    store: &dyn ChatStore,
+    workspace: &Workspace,
+) -> Result<Build, StoreError> {
+    let mut latest = marked(store, workspace.latest.build.clone())?;
+    if latest.error_code.as_deref() == Some(QUOTA_ERROR) {
+        // Only adds to the answer: without it the build's own error still says what happened.
+        latest.quota = plane.quota(workspace).await.ok().flatten();
+    }
+    Ok(latest)
+}
+
+/// Adds what only this host knows of a build.
+pub(super) fn marked(store: &dyn ChatStore, mut build: Build) -> Result<Build, StoreError> {
+    build.ours = store.is_own_build(&build.id)?;
+    Ok(build)
 }
 
 impl Call {

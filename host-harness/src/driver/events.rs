@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::broadcast;
+
 use crate::bindings::{Agent, Build};
 use crate::control_plane::LogLine;
 use crate::driver::Holder;
@@ -64,4 +66,12 @@ pub enum EventKind {
         /// Since when this dial goes on.
         elapsed: Duration,
     },
+}
+
+/// Tells listeners, if there are any.
+pub(super) fn tell(listeners: &broadcast::Sender<Event>, call: u64, chat: &str, kind: EventKind) {
+    let event = Event { call, chat: chat.to_owned(), kind };
+    tracing::debug!(?event);
+    // An error means that nobody listens.
+    let _ = listeners.send(event);
 }

@@ -1,0 +1,328 @@
+//! The table of waits, by workspace, and when each workspace is to be looked at next. No clock and no I/O: the poller has
+//! both.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::pace::{HEAP, Looking, PATIENCE, interval, overdue};
+use super::parked::{Ending, Parked};
+use super::reading::{Look, Reader, Reading};
+use crate::bindings::WaitEnd;
+
+/// Places whose turn it is in one go, so that parking is not held up for long.
+const TURN: usize = 1024;
+
+/// What waits belong to: their workspace. Without one, builds can be read all the same.
+pub(super) type Place = Option<Arc<str>>;
+
+/// All waits.
+#[derive(Default)]
+pub(super) struct Lot {
+    places: BTreeMap<Place, Waits>,
+    /// Where each call waits.
+    calls: BTreeMap<u64, Place>,
+    /// When each place is due. It has all places in it.
+    schedule: BTreeSet<(Instant, Place)>,
+    /// Places that are due for a look. Entries of places that are not `Queued` are left over.
+    queue: VecDeque<Place>,
+    /// The looks that are being taken.
+    looking: BTreeMap<Place, Looking>,
+    /// Looks that were begun.
+    looks: u64,
+    /// Nothing is read before this, deadlines apart: the control plane asked for it.
+    quiet_until: Option<Instant>,
+    /// Places with a stream of changes at which nobody waits any more.
+    deserted: Vec<Place>,
+    /// What looks after the waits.
+    pub(super) poller: Option<JoinHandle<()>>,
+}
+
+/// The waits of one place. There may be a million: mind the size.
+struct Waits {
+    /// By call.
+    parked: Vec<Parked>,
+    /// When something is to be done: see [`Phase`].
+    due: Instant,
+    /// Looks that were begun.
+    looks: u32,
+    phase: Phase,
+    /// A stream of changes was asked for, which is to be closed in the end.
+    streamed: bool,
+    /// That stream has said something, and has not ended since.
+    live: bool,
+    /// A change was announced while it was being looked at.
+    again: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Due for the next look.
+    Idle,
+    /// Waits for its look to begin; due for ending the waits that cannot wait for that any more.
+    Queued,
+    /// Is being looked at; due for ending the waits that cannot wait for the outcome any more.
+    Looking,
+}
+
+impl Lot {
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Adds a wait, in place of the one that its call may have.
+    pub(super) fn park(&mut self, place: Place, mut parked: Parked, poll: Duration, now: Instant) {
+        drop(self.remove(parked.call));
+        parked.since = self.looks;
+        // The text that is there already is shared.
+        let place = self.places.get_key_value(&place).map_or(place, |(known, _)| known.clone());
+        self.calls.insert(parked.call, place.clone());
+        if let Some(waits) = self.places.get_mut(&place) {
+            let due = match waits.phase {
+                Phase::Idle => now,
+                // The place is looked at again directly after the look that is being taken.
+                Phase::Queued | Phase::Looking => {
+                    waits.due.min(overdue(&parked, self.looking.get(&place).copied(), poll))
+                }
+            };
+            let at = waits.parked.partition_point(|other| other.call < parked.call);
+            waits.parked.insert(at, parked);
+            self.set_due(&place, due);
+            return;
+        }
+        self.schedule.insert((now, place.clone()));
+        // Most places have one wait, for which this is just enough room.
+        self.places.insert(place, Waits::new(vec![parked], now));
+    }
+
+    pub(super) fn remove(&mut self, call: u64) -> Option<Parked> {
+        let place = self.calls.remove(&call)?;
+        let waits = self.places.get_mut(&place)?;
+        let at = waits.parked.binary_search_by_key(&call, |parked| parked.call).ok()?;
+        let parked = waits.parked.remove(at);
+        if waits.parked.is_empty() {
+            self.leave(&place);
+        }
+        Some(parked)
+    }
+
+    /// Removes all waits. They are handed out, so that they can be dropped without the lock.
+    pub(super) fn clear(&mut self) -> Self {
+        let mut old = std::mem::take(self);
+        // Numbers go on: a look that is being taken must not be mistaken for a later one.
+        self.looks = old.looks;
+        self.quiet_until = old.quiet_until;
+        self.poller = old.poller.take();
+        self.deserted = std::mem::take(&mut old.deserted);
+        let streamed = old.places.iter().filter(|(_, waits)| waits.streamed);
+        self.deserted.extend(streamed.map(|(place, _)| place.clone()));
+        old
+    }
+
+    /// Forgets the looks that are being taken, and takes them anew: the poller has come to a bad end.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        for place in std::mem::take(&mut self.looking).into_keys() {
+            if let Some(waits) = self.places.get_mut(&place) {
+                waits.phase = Phase::Idle;
+                self.set_due(&place, now);
+            }
+        }
+    }
+
+    /// Does what is due now, or a good part of it: ends waits whose time is over, and queues places that are to be looked
+    /// at.
+    pub(super) fn turn(&mut self, reader: &Reader, now: Instant) {
+        for _ in 0..TURN {
+            let Some((_, place)) = self.schedule.first().filter(|(due, _)| *due <= now) else { return };
+            let place = place.clone();
+            let Some(waits) = self.places.get_mut(&place) else {
+                unreachable!("the schedule has a place at which nobody waits");
+            };
+            if waits.phase == Phase::Idle {
+                let last_call = waits.first_deadline();
+                match self.quiet_until.filter(|until| now < *until && now < last_call) {
+                    Some(until) => self.set_due(&place, until.min(last_call)),
+                    None => {
+                        waits.phase = Phase::Queued;
+                        self.queue.push_back(place.clone());
+                        self.set_due(&place, now.max(last_call) + PATIENCE);
+                    }
+                }
+                continue;
+            }
+            let looking = self.looking.get(&place).copied();
+            self.end_some(&place, now, |parked| {
+                (overdue(parked, looking, reader.timings.poll) <= now).then_some((Ok(WaitEnd::Limit), None))
+            });
+            self.set_next_end(&place, reader.timings.poll);
+        }
+    }
+
+    /// Begins the look at the place that has waited longest for it, if there is one.
+    pub(super) fn begin(&mut self, reader: &Reader, now: Instant) -> Option<Look> {
+        while let Some(place) = self.queue.pop_front() {
+            let Some(waits) = self.places.get_mut(&place).filter(|waits| waits.phase == Phase::Queued) else {
+                continue;
+            };
+            waits.phase = Phase::Looking;
+            waits.looks = waits.looks.wrapping_add(1);
+            self.looks += 1;
+            let mut builds = BTreeMap::new();
+            for (build, told) in waits.parked.iter().filter_map(|parked| parked.build()) {
+                let after = builds.entry(build.clone()).or_insert(told);
+                *after = told.min(*after);
+            }
+            self.looking.insert(place.clone(), Looking { number: self.looks, begun: now });
+            self.set_next_end(&place, reader.timings.poll);
+            return Some(Look { place, number: self.looks, builds });
+        }
+        None
+    }
+
+    /// Shows the waits what was read.
+    pub(super) fn see(&mut self, reading: &Reading, reader: &Reader, now: Instant) {
+        let place = &reading.place;
+        if self.looking.get(place).is_none_or(|looking| looking.number != reading.number) {
+            // All who waited for it have gone.
+            return;
+        }
+        self.looking.remove(place);
+        self.quiet_until = self.quiet_until.max(reading.quiet_until(now));
+        self.end_some(place, now, |parked| {
+            if parked.since >= reading.number {
+                return None;
+            }
+            let ending = parked.see(reading, reader, now)?;
+            let rests_on_it = matches!(ending, Ok(WaitEnd::Reached | WaitEnd::Gone));
+            Some((ending, reading.observed.filter(|_| rests_on_it)))
+        });
+        let Some(waits) = self.places.get_mut(place) else { return };
+        waits.phase = Phase::Idle;
+        let missed = waits.parked.iter().any(|parked| parked.since >= reading.number);
+        let pause = if missed {
+            Duration::ZERO
+        } else if std::mem::take(&mut waits.again) {
+            HEAP
+        } else {
+            let announced = waits.live && !reading.logged;
+            interval(reader.timings.poll, announced, place, waits.looks)
+        };
+        // The last look is taken at the deadline, so that what came about in time is seen.
+        let due = (now + pause).min(waits.first_deadline());
+        self.set_due(place, due);
+    }
+
+    /// Notes that a stream of changes was asked for at a place.
+    pub(super) fn set_streamed(&mut self, place: &Place) {
+        if let Some(waits) = self.places.get_mut(place) {
+            waits.streamed = true;
+        }
+    }
+
+    /// A change was announced: the place is to be looked at, at that time.
+    pub(super) fn announce(&mut self, place: &Place, at: Instant) {
+        let Some(waits) = self.places.get_mut(place) else { return };
+        waits.live = true;
+        match waits.phase {
+            Phase::Idle => {
+                let due = at.min(waits.due);
+                self.set_due(place, due);
+            }
+            // The look will see it.
+            Phase::Queued => {}
+            Phase::Looking => waits.again = true,
+        }
+    }
+
+    /// The stream of changes has ended: polling is all there is.
+    pub(super) fn set_silent(&mut self, place: &Place, poll: Duration, now: Instant) {
+        let Some(waits) = self.places.get_mut(place) else { return };
+        if std::mem::take(&mut waits.live) && waits.phase == Phase::Idle {
+            let due = waits.due.min(now + interval(poll, false, place, waits.looks));
+            self.set_due(place, due);
+        }
+    }
+
+    /// The places with a stream of changes at which nobody waits any more, each once.
+    pub(super) fn take_deserted(&mut self) -> Vec<Place> {
+        std::mem::take(&mut self.deserted)
+    }
+
+    /// When something is due next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.schedule.first().map(|(due, _)| *due)
+    }
+
+    /// Ends those waits of a place for which `ending` says so.
+    fn end_some(
+        &mut self,
+        place: &Place,
+        now: Instant,
+        mut ending: impl FnMut(&mut Parked) -> Option<(Ending, Option<u64>)>,
+    ) {
+        let Some(waits) = self.places.get_mut(place) else { return };
+        // Not `extract_if`: the waits that stay, usually all, are not to be moved.
+        let mut endings = waits.parked.iter_mut().map(&mut ending).collect::<VecDeque<_>>();
+        if endings.iter().all(Option::is_none) {
+            return;
+        }
+        let parked = std::mem::take(&mut waits.parked);
+        for parked in parked {
+            match endings.pop_front().flatten() {
+                Some((ending, observed)) => {
+                    self.calls.remove(&parked.call);
+                    parked.end(ending, observed, now);
+                }
+                None => waits.parked.push(parked),
+            }
+        }
+        if waits.parked.is_empty() {
+            self.leave(place);
+        }
+    }
+
+    /// Makes a place whose look has not ended due for the end of the wait that ends first without it.
+    fn set_next_end(&mut self, place: &Place, poll: Duration) {
+        let looking = self.looking.get(place).copied();
+        let ends = self
+            .places
+            .get(place)
+            .and_then(|waits| waits.parked.iter().map(|parked| overdue(parked, looking, poll)).min());
+        if let Some(ends) = ends {
+            self.set_due(place, ends);
+        }
+    }
+
+    fn set_due(&mut self, place: &Place, due: Instant) {
+        let Some(waits) = self.places.get_mut(place) else { return };
+        if waits.due == due {
+            return;
+        }
+        self.schedule.remove(&(waits.due, place.clone()));
+        waits.due = due;
+        self.schedule.insert((due, place.clone()));
+    }
+
+    /// Removes a place at which nobody waits any more.
+    fn leave(&mut self, place: &Place) {
+        let Some(waits) = self.places.remove(place) else { return };
+        self.schedule.remove(&(waits.due, place.clone()));
+        self.looking.remove(place);
+        if waits.streamed {
+            self.deserted.push(place.clone());
+        }
+    }
+}
+
+impl Waits {
+    fn new(parked: Vec<Parked>, due: Instant) -> Self {
+        Self { parked, due, looks: 0, phase: Phase::Idle, streamed: false, live: false, again: false }
+    }
+
+    fn first_deadline(&self) -> Instant {
+        self.parked.iter().map(|parked| parked.deadline).min().unwrap_or(self.due)
+    }
+}

@@ -1,0 +1,167 @@
+//! One wait: what it waits for, what it has seen, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::reading::{Reader, Reading};
+use super::{Done, Wait, WaitFor, Woken};
+use crate::bindings::{Agent, AgentState, AgentWait, Build, BuildWait, Lifecycle, ReadError, WaitEnd};
+use crate::control_plane::{ApiError, is_terminal, millis};
+use crate::driver::EventKind;
+use crate::journal::Answer;
+
+/// A wait in the lot. Millions are held: mind the size.
+pub(super) struct Parked {
+    pub(super) call: u64,
+    chat: Arc<str>,
+    begun: Instant,
+    /// When it ends, unless it moves on to its next phase. Not before it was parked.
+    pub(super) deadline: Instant,
+    /// Readings up to this one were begun before it was parked: they may be older than what it waits for.
+    pub(super) since: u64,
+    what: What,
+    done: Done,
+}
+
+enum What {
+    Build {
+        build: Arc<str>,
+        last: Option<Arc<Build>>,
+        /// The last line of the build's log that was told.
+        told: u64,
+    },
+    // Boxed, because it is twice the size of the other.
+    Agent(Box<ForAgent>),
+}
+
+struct ForAgent {
+    build: Arc<str>,
+    agent: Arc<str>,
+    scripts_limit: Duration,
+    last_deadline: Instant,
+    connected: bool,
+    last: Option<Arc<Agent>>,
+}
+
+/// How a wait ends: as the contract has it, or as a read that may not be made.
+pub(super) type Ending = Result<WaitEnd, ReadError>;
+
+impl Parked {
+    /// The wait, and the workspace that it belongs to.
+    pub(super) fn new(wait: Wait, done: Done, now: Instant) -> (Option<Arc<str>>, Self) {
+        let Wait { call, chat, workspace, what, begun } = wait;
+        let (deadline, what) = match what {
+            WaitFor::Build { build, deadline } => (deadline, What::Build { build, last: None, told: 0 }),
+            WaitFor::Agent { build, agent, connect_deadline, scripts_limit, last_deadline } => {
+                let waits =
+                    ForAgent { build, agent, scripts_limit, last_deadline, connected: false, last: None };
+                (connect_deadline.min(last_deadline), What::Agent(Box::new(waits)))
+            }
+        };
+        let deadline = deadline.max(now);
+        (workspace, Self { call, chat, begun, deadline, since: 0, what, done })
+    }
+
+    pub(super) fn is_for_agent(&self) -> bool {
+        matches!(self.what, What::Agent(_))
+    }
+
+    /// The build that has to be read for it, and the last line of its log that was told.
+    pub(super) fn build(&self) -> Option<(&Arc<str>, u64)> {
+        match &self.what {
+            What::Build { build, told, .. } => Some((build, *told)),
+            What::Agent(_) => None,
+        }
+    }
+
+    /// Takes in what was read. Answers how the wait ends, if it does.
+    pub(super) fn see(&mut self, reading: &Reading, reader: &Reader, now: Instant) -> Option<Ending> {
+        let tell = |kind| reader.tell(self.call, &self.chat, kind);
+        let seen = match &mut self.what {
+            What::Build { build, last, told } => see_build(build, last, told, reading, tell),
+            What::Agent(waits) => waits.see(reading, &mut self.deadline, now, tell),
+        };
+        match seen {
+            Ok(Some(end)) => Some(Ok(end)),
+            Err(ApiError::NotFound | ApiError::Gone) => Some(Ok(WaitEnd::Gone)),
+            Err(error @ (ApiError::Unauthorized | ApiError::Forbidden(_))) => Some(Err(error.into())),
+            // A read that failed says nothing about what is waited for.
+            Ok(None) | Err(_) => (now >= self.deadline).then_some(Ok(WaitEnd::Limit)),
+        }
+    }
+
+    /// Answers with the end and the last thing known.
+    pub(super) fn end(self, ending: Ending, observed: Option<u64>, now: Instant) {
+        let waited_ms = millis(now.saturating_duration_since(self.begun));
+        let answer = match self.what {
+            What::Build { last, .. } => Answer::WaitForBuild(ending.map(|end| BuildWait {
+                end,
+                waited_ms,
+                build: last.map(Arc::unwrap_or_clone),
+            })),
+            What::Agent(waits) => Answer::WaitForAgent(ending.map(|end| AgentWait {
+                end,
+                waited_ms,
+                agent: waits.last.map(Arc::unwrap_or_clone),
+            })),
+        };
+        // Whoever does not wait for the answer any more does not need it.
+        match self.done {
+            Done::Wake(wake) => drop(wake.send(Woken { call: self.call, answer, observed })),
+            Done::Tell(tell) => drop(tell.send(answer)),
+        }
+    }
+}
+
+fn see_build(
+    build: &Arc<str>,
+    last: &mut Option<Arc<Build>>,
+    told: &mut u64,
+    reading: &Reading,
+    tell: impl Fn(EventKind),
+) -> Result<Option<WaitEnd>, ApiError> {
+    let Some(read) = reading.build(build) else { return Ok(None) };
+    let read = read?;
+    if last.as_ref() != Some(read) {
+        tell(EventKind::Build(Build::clone(read)));
+        *last = Some(read.clone());
+    }
+    for line in reading.log(build).iter().filter(|line| line.id > *told) {
+        tell(EventKind::BuildLog { build: build.to_string(), line: line.clone() });
+    }
+    *told = reading.log(build).iter().map(|line| line.id).fold(*told, u64::max);
+    Ok(is_terminal(&read.status).then_some(WaitEnd::Reached))
+}
+
+impl ForAgent {
+    fn see(
+        &mut self,
+        reading: &Reading,
+        deadline: &mut Instant,
+        now: Instant,
+        tell: impl Fn(EventKind),
+    ) -> Result<Option<WaitEnd>, ApiError> {
+        let Some(found) = reading.agent(&self.build, &self.agent)? else { return Ok(Some(WaitEnd::Gone)) };
+        if self.last.as_ref().is_none_or(|last| differs(last, found)) {
+            tell(EventKind::Agent(Agent::clone(found)));
+        }
+        if !self.connected && found.state == AgentState::Connected {
+            self.connected = true;
+            *deadline = (now + self.scripts_limit).min(self.last_deadline);
+        }
+        let reached = self.connected && (self.scripts_limit.is_zero() || scripts_ended(&found.lifecycle));
+        self.last = Some(found.clone());
+        Ok(reached.then_some(WaitEnd::Reached))
+    }
+}
+
+fn differs(before: &Agent, now: &Agent) -> bool {
+    before.state != now.state || before.lifecycle != now.lifecycle
+}
+
+/// Whether the startup scripts have come to an end, good or bad. An unknown state is none.
+fn scripts_ended(lifecycle: &Lifecycle) -> bool {
+    !matches!(lifecycle, Lifecycle::Created | Lifecycle::Starting | Lifecycle::Unknown(_))
+}

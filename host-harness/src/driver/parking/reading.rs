@@ -1,0 +1,147 @@
+//! One look at a workspace on behalf of all who wait for something of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+use tokio::time::{Instant, timeout};
+
+use super::lot::Place;
+use crate::bindings::{Agent, Build};
+use crate::control_plane::{ApiError, ControlPlane, LogLine, Watched, Workspace};
+use crate::driver::call::{latest, marked};
+use crate::driver::{Event, EventKind, events};
+use crate::policy::Timings;
+use crate::store::{ChatStore, StoreError};
+
+/// What readings are made with.
+pub(in crate::driver) struct Reader {
+    pub(in crate::driver) plane: Arc<Watched>,
+    pub(in crate::driver) store: Arc<dyn ChatStore>,
+    pub(in crate::driver) events: broadcast::Sender<Event>,
+    pub(in crate::driver) timings: Arc<Timings>,
+}
+
+/// A look that is to be taken.
+pub(super) struct Look {
+    pub(super) place: Place,
+    /// Counts up over all looks.
+    pub(super) number: u64,
+    /// The builds that are waited for, with the line after which each one's log is wanted.
+    pub(super) builds: BTreeMap<Arc<str>, u64>,
+}
+
+/// What was seen.
+pub(super) struct Reading {
+    pub(super) place: Place,
+    pub(super) number: u64,
+    /// The control plane's time of it.
+    pub(super) observed: Option<u64>,
+    /// Somebody listens for the lines of a build's log, which come with readings only.
+    pub(super) logged: bool,
+    /// `None`: no workspace is known that could be read.
+    workspace: Option<Result<Seen, ApiError>>,
+    builds: BTreeMap<Arc<str>, Result<Arc<Build>, ApiError>>,
+    logs: BTreeMap<Arc<str>, Vec<LogLine>>,
+}
+
+struct Seen {
+    build: String,
+    agents: Vec<Arc<Agent>>,
+}
+
+impl Reader {
+    pub(super) fn tell(&self, call: u64, chat: &str, kind: EventKind) {
+        events::tell(&self.events, call, chat, kind);
+    }
+
+    /// Reads the workspace once, and then each build that is not its newest one.
+    pub(super) async fn read(&self, look: Look) -> Reading {
+        let Look { place, number, builds } = look;
+        let workspace = match &place {
+            Some(id) => Some(self.plane.workspace(id).await),
+            None => None,
+        };
+        let mut reading = Reading {
+            place,
+            number,
+            observed: workspace.as_ref().and_then(|read| read.as_ref().ok()?.observed),
+            logged: false,
+            workspace: None,
+            builds: BTreeMap::new(),
+            logs: BTreeMap::new(),
+        };
+        for (build, after) in builds {
+            let read = self.read_build(workspace.as_ref(), &build).await;
+            if read.is_ok() && self.events.receiver_count() > 0 {
+                reading.logged = true;
+                reading.logs.insert(build.clone(), self.read_log(&build, after).await);
+            }
+            reading.builds.insert(build, read.map(Arc::new));
+        }
+        reading.workspace = workspace.map(|read| {
+            read.map(|read| Seen {
+                build: read.latest.build.id,
+                agents: read.agents.into_iter().map(Arc::new).collect(),
+            })
+        });
+        reading
+    }
+
+    /// A build, given the workspace as just read. That alone knows of provisioners, but only of its newest build's.
+    async fn read_build(
+        &self,
+        workspace: Option<&Result<Workspace, ApiError>>,
+        build: &str,
+    ) -> Result<Build, ApiError> {
+        match workspace {
+            Some(Ok(read)) if read.latest.build.id == build => {
+                latest(&self.plane, &*self.store, read).await.map_err(unmarked)
+            }
+            // The build may well be readable still.
+            None | Some(Ok(_) | Err(ApiError::Gone | ApiError::NotFound)) => {
+                marked(&*self.store, self.plane.build(build).await?.build).map_err(unmarked)
+            }
+            Some(Err(error)) => Err(error.clone()),
+        }
+    }
+
+    /// The lines of a log that are new. A log that cannot be read is nobody's failure, and nobody is held up by it.
+    async fn read_log(&self, build: &str, after: u64) -> Vec<LogLine> {
+        let lines = timeout(self.timings.poll, self.plane.build_logs(build, after)).await;
+        lines.ok().and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+impl Reading {
+    /// What is known of a build. `None`: it was not asked for.
+    pub(super) fn build(&self, build: &str) -> Option<Result<&Arc<Build>, ApiError>> {
+        self.builds.get(build).map(|read| read.as_ref().map_err(Clone::clone))
+    }
+
+    pub(super) fn log(&self, build: &str) -> &[LogLine] {
+        self.logs.get(build).map_or(&[], Vec::as_slice)
+    }
+
+    /// An agent of the newest build, which has to be the one given. `None`: it is not there.
+    pub(super) fn agent(&self, build: &str, agent: &str) -> Result<Option<&Arc<Agent>>, ApiError> {
+        match &self.workspace {
+            Some(Ok(seen)) if seen.build == build => Ok(seen.agents.iter().find(|found| found.id == agent)),
+            Some(Ok(_)) | None => Ok(None),
+            Some(Err(error)) => Err(error.clone()),
+        }
+    }
+
+    /// Before when nothing is to be read, where the control plane said so.
+    pub(super) fn quiet_until(&self, now: Instant) -> Option<Instant> {
+        let errors = self.workspace.iter().filter_map(|read| read.as_ref().err());
+        let errors = errors.chain(self.builds.values().filter_map(|read| read.as_ref().err()));
+        errors.filter_map(ApiError::retry_after).max().and_then(|pause| now.checked_add(pause))
+    }
+}
+
+/// A build that was read but not looked up in the store says as little as one that was not read.
+fn unmarked(error: StoreError) -> ApiError {
+    tracing::warn!("a build that is waited for cannot be looked up: {error}");
+    ApiError::Unavailable(error.to_string())
+}

@@ -1,0 +1,133 @@
+//! Streams that announce changes of workspaces, kept open while somebody waits for something there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, FuturesUnordered};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use super::lot::Place;
+use super::pace::HEAP;
+use super::reading::Reader;
+use crate::control_plane::ControlPlane;
+
+/// Streams at a time. Each is a connection; workspaces beyond that are polled.
+const MAX_WATCHES: usize = 64;
+/// The longest pause before a stream that has ended is asked for again, in polling intervals.
+const LONGEST_PAUSE: u32 = 8;
+
+/// All streams.
+pub(super) struct Watches {
+    reader: Arc<Reader>,
+    open: BTreeMap<Place, Watch>,
+    heard: FuturesUnordered<BoxFuture<'static, Option<(Stream, bool)>>>,
+}
+
+struct Watch {
+    /// The stream is closed when this is dropped.
+    _close: oneshot::Sender<()>,
+    /// When the workspace was or is to be looked at because of a change.
+    look: Instant,
+}
+
+/// What a stream said.
+pub(super) enum Heard {
+    /// Something may have changed: look at this time.
+    Change(Instant),
+    /// The stream has ended; it is opened again.
+    End,
+}
+
+struct Stream {
+    workspace: Arc<str>,
+    changes: Option<BoxStream<'static, ()>>,
+    /// The pause before it is asked for again.
+    pause: Duration,
+    close: oneshot::Receiver<()>,
+}
+
+impl Watches {
+    pub(super) fn new(reader: Arc<Reader>) -> Self {
+        Self { reader, open: BTreeMap::new(), heard: FuturesUnordered::new() }
+    }
+
+    /// Opens a stream for a place that is looked at now, unless it has one, or cannot have one. Answers whether it did.
+    pub(super) fn open(&mut self, place: &Place, now: Instant) -> bool {
+        if self.open.len() >= MAX_WATCHES || self.open.contains_key(place) {
+            return false;
+        }
+        let Some(workspace) = place.clone() else { return false };
+        let Some(changes) = self.reader.plane.changes(&workspace) else { return false };
+        let (closer, close) = oneshot::channel();
+        let pause = self.reader.timings.first_retry;
+        self.listen(Stream { workspace, changes: Some(changes), pause, close });
+        self.open.insert(place.clone(), Watch { _close: closer, look: now });
+        true
+    }
+
+    pub(super) fn close(&mut self, places: &[Place]) {
+        for place in places {
+            self.open.remove(place);
+        }
+    }
+
+    /// The next thing that a stream says. `None`: there are no streams. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<(Place, Heard)> {
+        loop {
+            let Some((stream, changed)) = self.heard.next().await? else { continue };
+            let place = Some(stream.workspace.clone());
+            self.listen(stream);
+            if !changed {
+                return Some((place, Heard::End));
+            }
+            // Closed just now, if it is not there.
+            let Some(watch) = self.open.get_mut(&place) else { continue };
+            let now = Instant::now();
+            if watch.look <= now {
+                watch.look = now.max(watch.look + HEAP);
+            }
+            return Some((place, Heard::Change(watch.look)));
+        }
+    }
+
+    fn listen(&self, mut stream: Stream) {
+        let reader = self.reader.clone();
+        self.heard.push(Box::pin(async move {
+            let changed = stream.next(&reader).await?;
+            Some((stream, changed))
+        }));
+    }
+}
+
+impl Stream {
+    /// Whether a change was announced, or the stream has ended. `None`: it was closed.
+    async fn next(&mut self, reader: &Reader) -> Option<bool> {
+        let Self { workspace, changes, pause, close } = self;
+        let next = async {
+            if changes.is_none() {
+                sleep(*pause).await;
+                *pause = (*pause * 2).min(reader.timings.poll * LONGEST_PAUSE);
+                *changes = reader.plane.changes(workspace);
+            }
+            let changed = match changes {
+                Some(changes) => changes.next().await.is_some(),
+                None => false,
+            };
+            if changed {
+                *pause = reader.timings.first_retry;
+            } else {
+                *changes = None;
+            }
+            changed
+        };
+        tokio::select! {
+            biased;
+            _ = close => None,
+            changed = next => Some(changed),
+        }
+    }
+}

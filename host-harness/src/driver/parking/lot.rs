@@ -1,5 +1,5 @@
-//! The table of waits, by workspace, and when each workspace is to be looked at next. No clock and no I/O: the poller has
-//! both.
+//! The table of waits, by workspace, and when each workspace is to be looked at next. No clock and no I/O: the poller
+//! has both.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -132,8 +132,8 @@ impl Lot {
         }
     }
 
-    /// Does what is due now, or a good part of it: ends waits whose time is over, and queues places that are to be looked
-    /// at.
+    /// Does what is due now, or a good part of it: ends waits whose time is over, and queues places that are to be
+    /// looked at.
     pub(super) fn turn(&mut self, reader: &Reader, now: Instant) {
         for _ in 0..TURN {
             let Some((_, place)) = self.schedule.first().filter(|(due, _)| *due <= now) else { return };

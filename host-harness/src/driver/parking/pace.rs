@@ -13,7 +13,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// polling the safety net, because not every change is announced. Far below the silence after which reads do not count
 /// as having worked without a gap.
 const STRETCH: u32 = 5;
-/// The least time between the begin of a read and one made for a change that was announced: announcements come in heaps.
+/// The least time between the begin of a read and one made for an announced change: announcements come in heaps.
 pub(super) const HEAP: Duration = Duration::from_millis(100);
 /// How much a polling interval is longer or shorter at most, in thousandths: enough to spread what began together.
 const JITTER: u32 = 100;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{
@@ -195,6 +196,27 @@ async fn a_wait_keeps_its_limit_whatever_the_reads_do_and_tells_the_last_thing_k
     assert_eq!((wait.end, wait.waited_ms), (WaitEnd::Limit, 60_000));
     assert_eq!(wait.build.unwrap().status, JobStatus::Running);
     assert_eq!(wait_for_build(&host, &call, 60).await.unwrap().build, None, "not read even once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_at_one_workspace_share_its_reads() {
+    let host = building();
+    let mut waits = JoinSet::new();
+    for _ in 0..1000 {
+        let (performer, call) = (host.performer().clone(), begin(&host));
+        let request = Request::WaitForBuild { build: "f2".into(), limit_ms: 600_000 };
+        waits.spawn(async move { performer.perform(&call, &request).await.unwrap().answer });
+    }
+    sleep(Duration::from_secs(60)).await;
+    end_build(&host, JobStatus::Succeeded);
+    while let Some(answer) = waits.join_next().await {
+        assert!(
+            matches!(answer, Ok(Answer::WaitForBuild(Ok(BuildWait { end: WaitEnd::Reached, .. })))),
+            "{answer:?}"
+        );
+    }
+    let reads = host.plane.world().reads;
+    assert!((27..=36).contains(&reads), "{reads}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use serde::Serialize;
@@ -19,6 +20,8 @@ use super::{
 };
 use crate::bindings::{Parameter, Quota, Transition};
 
+mod changes;
+mod socket;
 mod terminal;
 mod wire;
 
@@ -262,6 +265,11 @@ impl ControlPlane for RestClient {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ApiError::Unavailable("no answer to a request for a terminal".to_owned())),
         }
+    }
+
+    fn changes(&self, workspace: &str) -> Option<BoxStream<'static, ()>> {
+        let url = self.url(&["workspaces", workspace, "watch-ws"]).ok()?;
+        Some(changes::changes(self.client.clone(), url))
     }
 }
 

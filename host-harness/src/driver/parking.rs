@@ -15,6 +15,7 @@ use crate::driver::call::{Call, Performer};
 use crate::journal::Answer;
 
 mod lot;
+mod pace;
 mod parked;
 mod poller;
 mod reading;
@@ -138,13 +139,9 @@ impl Parking {
     }
 
     /// How many calls wait.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.shared.lock().len()
-    }
-
-    /// Whether no call waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn remove(&self, call: u64) -> Option<Parked> {

@@ -9,3 +9,4 @@ mod operations;
 mod outages;
 mod support;
 mod terminals;
+mod waits;

@@ -6,7 +6,8 @@ mod replay;
 
 use std::time::Duration;
 
-use replay::{Reply, Server, recorded};
+use futures_util::StreamExt;
+use replay::{Reply, Server, recorded, recorded_watch};
 use serde_json::{Value, json};
 use workspace_recovery::bindings::{
     AgentState, JobStatus, Lifecycle, Parameter, Provisioner, ReadError, Transition,
@@ -315,4 +316,24 @@ async fn a_terminal_that_is_refused_says_whether_waiting_may_help() {
     assert!(matches!(absent, ApiError::Unavailable(_)), "{absent:?}");
     assert_eq!(refused(recorded("12b-pty-dead-and-hung", 0)).await, ApiError::NotFound);
     assert!(matches!(refused(recorded("12-pty", 11)).await, ApiError::Invalid(_)), "a bad session id");
+}
+
+#[tokio::test]
+async fn each_message_of_a_watched_workspace_but_the_first_ping_announces_a_change() {
+    let sent = recorded_watch();
+    assert_eq!((&sent[0]["type"], &sent[1]["type"]), (&json!("ping"), &json!("data")));
+    let changes = sent.len() - 1;
+    let (client, server) = serving([Reply::messages(sent)]).await;
+    assert_eq!(client.changes("w 1").unwrap().count().await, changes);
+    let request = server.requests().remove(0);
+    assert_eq!(request.path, "/api/v2/workspaces/w%201/watch-ws");
+    assert_eq!(request.token.as_deref(), Some(TOKEN));
+}
+
+#[tokio::test]
+async fn a_watch_that_is_refused_or_gets_no_answer_ends_without_an_announcement() {
+    for reply in [Reply::text(404, "no"), Reply::text(200, "no websocket"), Reply::hang_up()] {
+        let (client, _server) = serving([reply]).await;
+        assert_eq!(client.changes("w1").unwrap().count().await, 0);
+    }
 }

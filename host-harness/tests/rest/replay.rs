@@ -24,6 +24,8 @@ pub struct Reply {
 enum Kind {
     Http,
     Terminal,
+    /// These text messages, and then the end.
+    Messages(Vec<Value>),
     HangUp,
 }
 
@@ -42,6 +44,11 @@ impl Reply {
     pub fn terminal() -> Self {
         Self { kind: Kind::Terminal, ..Self::text(101, "") }
     }
+
+    /// A websocket on which these come, and then nothing but the end.
+    pub fn messages(messages: Vec<Value>) -> Self {
+        Self { kind: Kind::Messages(messages), ..Self::text(101, "") }
+    }
 }
 
 /// The answer in the exchange of that index in a recording; of a terminal, the answer to its handshake.
@@ -58,6 +65,20 @@ pub fn recorded(file: &str, index: usize) -> Reply {
         retry_after: header("Retry-After"),
         kind: Kind::Http,
     }
+}
+
+/// What a real server sent on the websocket that a workspace is watched by.
+pub fn recorded_watch() -> Vec<Value> {
+    let path = format!("{}/tests/transcripts/11-watch-events.json", env!("CARGO_MANIFEST_DIR"));
+    let recording: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let sent = recording["exchanges"].as_array().unwrap().iter();
+    sent.filter(|exchange| exchange["event"] == "watch-ws: message")
+        // Of most messages the recording keeps the kind only.
+        .map(|sent| match &sent["message"] {
+            Value::Null => json!({ "type": sent["message_type"], "data": {} }),
+            message => message.clone(),
+        })
+        .collect()
 }
 
 /// What the server was asked.
@@ -110,6 +131,14 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let reply = shared.replies.lock().unwrap().pop_front().unwrap();
     match reply.kind {
         Kind::Http => http(&reply),
+        Kind::Messages(messages) => {
+            let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.unwrap();
+            upgrade.on_upgrade(async move |mut socket| {
+                for message in messages {
+                    socket.send(Message::text(message.to_string())).await.unwrap();
+                }
+            })
+        }
         Kind::Terminal => {
             let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.unwrap();
             upgrade.on_upgrade(terminal)

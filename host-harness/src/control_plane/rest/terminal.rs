@@ -1,15 +1,11 @@
-//! A terminal over a websocket, on a connection of the same client that makes all other requests.
+//! A terminal over a websocket.
 
 use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
-use reqwest::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use reqwest::{Client, Response, StatusCode, Upgraded, Url};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::client::generate_key;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+use reqwest::{Client, Response, Url};
+use tokio_tungstenite::tungstenite::protocol::Message;
 
-use super::innermost;
+use super::socket::{self, Socket};
 use crate::control_plane::{ApiError, NewTerminal, Terminal};
 
 pub(super) enum Opened {
@@ -19,11 +15,10 @@ pub(super) enum Opened {
 }
 
 struct WebTerminal {
-    socket: WebSocketStream<Upgraded>,
+    socket: Socket,
 }
 
 pub(super) async fn open(client: &Client, url: Url, wanted: &NewTerminal) -> Result<Opened, ApiError> {
-    let key = generate_key();
     let (height, width) = (wanted.height.to_string(), wanted.width.to_string());
     let query = [
         ("reconnect", wanted.session.as_str()),
@@ -31,33 +26,10 @@ pub(super) async fn open(client: &Client, url: Url, wanted: &NewTerminal) -> Res
         ("width", &width),
         ("command", &wanted.command),
     ];
-    let response = client
-        .get(url)
-        .query(&query)
-        .header(CONNECTION, "Upgrade")
-        .header(UPGRADE, "websocket")
-        .header(SEC_WEBSOCKET_VERSION, "13")
-        .header(SEC_WEBSOCKET_KEY, &key)
-        .send()
-        .await
-        .map_err(|error| ApiError::Unavailable(innermost(&error)))?;
-    if response.status() == StatusCode::OK {
-        return Err(ApiError::NotCoder("it does not open a terminal".to_owned()));
-    }
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(Opened::Refused(response));
-    }
-    let accepted = derive_accept_key(key.as_bytes());
-    if response
-        .headers()
-        .get(SEC_WEBSOCKET_ACCEPT)
-        .is_none_or(|answer| answer.as_bytes() != accepted.as_bytes())
-    {
-        return Err(ApiError::NotCoder("its websocket answer does not belong to the request".to_owned()));
-    }
-    let stream = response.upgrade().await.map_err(|error| ApiError::Unavailable(innermost(&error)))?;
-    let socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
-    Ok(Opened::Terminal(Box::new(WebTerminal { socket })))
+    Ok(match socket::open(client, url, &query).await? {
+        socket::Opened::Socket(socket) => Opened::Terminal(Box::new(WebTerminal { socket })),
+        socket::Opened::Refused(response) => Opened::Refused(response),
+    })
 }
 
 #[async_trait]

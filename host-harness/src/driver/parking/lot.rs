@@ -1,5 +1,5 @@
-//! The table of waits, by workspace, and when each workspace is to be looked at next. No clock and no I/O: the poller has
-//! both.
+//! The table of waits, by workspace, and when each workspace is to be looked at next. No clock and no I/O: the poller
+//! has both.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -8,20 +8,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::pace::{HEAP, Looking, PATIENCE, interval, overdue};
 use super::parked::{Ending, Parked};
 use super::reading::{Look, Reader, Reading};
 use crate::bindings::WaitEnd;
-
-/// How long a wait whose time is over stays for the read that it is still owed, while others are read first.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How many times as long the polling interval is while a stream of changes lives: that is the first means then, and
-/// polling the safety net, because not every change is announced. Far below the silence after which reads do not count
-/// as having worked without a gap.
-const STRETCH: u32 = 5;
-/// The least time between the begin of a read and one made for a change that was announced: announcements come in heaps.
-pub(super) const HEAP: Duration = Duration::from_millis(100);
-/// How much a polling interval is longer or shorter at most, in thousandths: enough to spread what began together.
-const JITTER: u32 = 100;
 
 /// Places whose turn it is in one go, so that parking is not held up for long.
 const TURN: usize = 1024;
@@ -78,19 +68,10 @@ enum Phase {
     Looking,
 }
 
-#[derive(Clone, Copy)]
-struct Looking {
-    number: u64,
-    begun: Instant,
-}
-
 impl Lot {
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.calls.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.calls.is_empty()
     }
 
     /// Adds a wait, in place of the one that its call may have.
@@ -152,8 +133,8 @@ impl Lot {
         }
     }
 
-    /// Does what is due now, or a good part of it: ends waits whose time is over, and queues places that are to be looked
-    /// at.
+    /// Does what is due now, or a good part of it: ends waits whose time is over, and queues places that are to be
+    /// looked at.
     pub(super) fn turn(&mut self, reader: &Reader, now: Instant) {
         for _ in 0..TURN {
             let Some((_, place)) = self.schedule.first().filter(|(due, _)| *due <= now) else { return };
@@ -227,8 +208,8 @@ impl Lot {
         } else if std::mem::take(&mut waits.again) {
             HEAP
         } else {
-            let stretch = if waits.live && !reading.logged { STRETCH } else { 1 };
-            jittered(reader.timings.poll * stretch, place, waits.looks)
+            let announced = waits.live && !reading.logged;
+            interval(reader.timings.poll, announced, place, waits.looks)
         };
         // The last look is taken at the deadline, so that what came about in time is seen.
         let due = (now + pause).min(waits.first_deadline());
@@ -261,7 +242,7 @@ impl Lot {
     pub(super) fn set_silent(&mut self, place: &Place, poll: Duration, now: Instant) {
         let Some(waits) = self.places.get_mut(place) else { return };
         if std::mem::take(&mut waits.live) && waits.phase == Phase::Idle {
-            let due = waits.due.min(now + jittered(poll, place, waits.looks));
+            let due = waits.due.min(now + interval(poll, false, place, waits.looks));
             self.set_due(place, due);
         }
     }
@@ -345,29 +326,4 @@ impl Waits {
     fn first_deadline(&self) -> Instant {
         self.parked.iter().map(|parked| parked.deadline).min().unwrap_or(self.due)
     }
-}
-
-/// When a wait ends although the look at its place has not. A look is given one polling interval; beyond that, one that
-/// hangs does not outlast the deadline.
-fn overdue(parked: &Parked, looking: Option<Looking>, poll: Duration) -> Instant {
-    match looking {
-        Some(looking) if parked.since < looking.number => parked.deadline.max(looking.begun + poll),
-        // The look was begun before the wait, and seems to hang.
-        Some(_) => parked.deadline + poll,
-        None => parked.deadline + PATIENCE,
-    }
-}
-
-/// The interval, a little longer or shorter: always the same for the same place and count.
-fn jittered(interval: Duration, place: &Place, count: u32) -> Duration {
-    let text = place.as_deref().unwrap_or_default();
-    let hash = fnv(text.bytes().chain(count.to_le_bytes()));
-    let spread = u64::from(2 * JITTER + 1);
-    let thousandths = 1000 - JITTER + u32::try_from(hash % spread).unwrap_or_default();
-    interval * thousandths / 1000
-}
-
-/// The hash FNV-1a, which is the same everywhere and always.
-fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -10,7 +10,8 @@ use futures_util::stream::{BoxStream, FuturesUnordered};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use super::lot::{HEAP, Place};
+use super::lot::Place;
+use super::pace::HEAP;
 use super::reading::Reader;
 use crate::control_plane::ControlPlane;
 

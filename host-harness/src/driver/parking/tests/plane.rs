@@ -1,0 +1,217 @@
+//! A control plane of workspaces that have one build each, `build of W`, and one agent, `agent of W`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, unfold};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use crate::bindings::{
+    Agent, AgentState, Build, JobStatus, Lifecycle, Parameter, Provisioner, Quota, Transition,
+};
+use crate::control_plane::{
+    ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
+    Workspace,
+};
+
+/// The time that every read of a workspace has.
+pub(super) const OBSERVED: u64 = 1_800_000_000_000;
+
+#[derive(Clone, Default)]
+pub(super) struct Plane(Arc<Mutex<World>>);
+
+#[derive(Default)]
+pub(super) struct World {
+    /// The builds that have ended, and the agents that are ready, by workspace. Others go on and start.
+    pub(super) ended: Vec<String>,
+    /// What reads answer, if it is not the truth.
+    pub(super) fail: Option<ApiError>,
+    /// How long a read of a workspace takes.
+    pub(super) takes: Duration,
+    /// Reads of workspaces that were begun.
+    pub(super) reads: Vec<(Instant, String)>,
+    /// Reads of single builds that were begun.
+    pub(super) builds: Vec<String>,
+    /// Reads of workspaces in flight, now and at most.
+    pub(super) in_flight: (usize, usize),
+    /// Whether there are streams of changes; the first announcement comes at once.
+    pub(super) streams: bool,
+    /// The streams end without an announcement.
+    pub(super) mute: bool,
+    /// The streams that are open.
+    pub(super) open: BTreeMap<String, mpsc::UnboundedSender<()>>,
+    /// When streams were opened.
+    pub(super) opened: Vec<Instant>,
+}
+
+impl Plane {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    pub(super) fn end(&self, workspace: &str) {
+        self.world().ended.push(workspace.into());
+    }
+
+    /// Announces a change of a workspace.
+    pub(super) fn announce(&self, workspace: &str) {
+        self.world().open[workspace].send(()).unwrap();
+    }
+
+    /// The times between the reads of a workspace.
+    pub(super) fn intervals(&self, workspace: &str) -> Vec<Duration> {
+        let world = self.world();
+        let times =
+            world.reads.iter().filter(|(_, read)| read == workspace).map(|(at, _)| *at).collect::<Vec<_>>();
+        times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+}
+
+impl World {
+    fn build(&self, workspace: &str) -> BuildRead {
+        let ended = self.ended.iter().any(|ended| ended == workspace);
+        let build = Build {
+            id: format!("build of {workspace}"),
+            number: 1,
+            transition: Transition::Start,
+            status: if ended { JobStatus::Succeeded } else { JobStatus::Running },
+            cancel_requested: false,
+            ours: false,
+            queue_position: None,
+            provisioner: Provisioner::Unknown,
+            error: None,
+            error_code: None,
+            quota: None,
+            template_version: None,
+        };
+        BuildRead { build, created: None, initiator: None, reason: None }
+    }
+
+    fn agent(&self, workspace: &str) -> Agent {
+        let ended = self.ended.iter().any(|ended| ended == workspace);
+        Agent {
+            id: format!("agent of {workspace}"),
+            parent: None,
+            name: "main".into(),
+            order: 0,
+            external: false,
+            state: AgentState::Connected,
+            lifecycle: if ended { Lifecycle::Ready } else { Lifecycle::Starting },
+            created: OBSERVED,
+            first_connected: None,
+            last_connected: None,
+            disconnected: None,
+        }
+    }
+}
+
+/// A read that is in flight, until it is dropped.
+struct InFlight(Plane);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.world().in_flight.0 -= 1;
+    }
+}
+
+#[async_trait]
+impl ControlPlane for Plane {
+    async fn workspace(&self, workspace: &str) -> Result<Workspace, ApiError> {
+        let takes = {
+            let mut world = self.world();
+            world.reads.push((Instant::now(), workspace.into()));
+            world.in_flight.0 += 1;
+            world.in_flight.1 = world.in_flight.1.max(world.in_flight.0);
+            world.takes
+        };
+        let _in_flight = InFlight(self.clone());
+        if !takes.is_zero() {
+            sleep(takes).await;
+        }
+        let world = self.world();
+        if let Some(error) = &world.fail {
+            return Err(error.clone());
+        }
+        Ok(Workspace {
+            id: workspace.into(),
+            name: workspace.into(),
+            owner: String::new(),
+            organization: String::new(),
+            template: None,
+            active_version: None,
+            requires_active_version: false,
+            classic_parameters: false,
+            dormant: false,
+            latest: world.build(workspace),
+            agents: vec![world.agent(workspace)],
+            observed: Some(OBSERVED),
+        })
+    }
+
+    async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {
+        let mut world = self.world();
+        world.builds.push(build.into());
+        let mut read = world.build(build);
+        read.build.id = build.into();
+        Ok(read)
+    }
+
+    fn changes(&self, workspace: &str) -> Option<BoxStream<'static, ()>> {
+        let mut world = self.world();
+        if !world.streams {
+            return None;
+        }
+        let (sender, receiver) = mpsc::unbounded_channel();
+        if !world.mute {
+            sender.send(()).unwrap();
+            world.open.insert(workspace.into(), sender);
+        }
+        world.opened.push(Instant::now());
+        let next = async |mut receiver: mpsc::UnboundedReceiver<()>| Some((receiver.recv().await?, receiver));
+        Some(unfold(receiver, next).boxed())
+    }
+
+    async fn user(&self) -> Result<User, ApiError> {
+        unimplemented!()
+    }
+
+    async fn workspace_by_name(&self, _name: &str) -> Result<Workspace, ApiError> {
+        unimplemented!()
+    }
+
+    async fn builds(&self, _workspace: &str, _limit: u32) -> Result<Vec<BuildRead>, ApiError> {
+        unimplemented!()
+    }
+
+    async fn create_build(&self, _workspace: &str, _build: &NewBuild) -> Result<BuildRead, ApiError> {
+        unimplemented!()
+    }
+
+    async fn template_parameters(&self, _version: &str) -> Result<Vec<TemplateParameter>, ApiError> {
+        unimplemented!()
+    }
+
+    async fn build_parameters(&self, _build: &str) -> Result<Vec<Parameter>, ApiError> {
+        unimplemented!()
+    }
+
+    async fn quota(&self, _workspace: &Workspace) -> Result<Option<Quota>, ApiError> {
+        unimplemented!()
+    }
+
+    async fn build_logs(&self, _build: &str, _after: u64) -> Result<Vec<LogLine>, ApiError> {
+        unimplemented!()
+    }
+
+    async fn open_terminal(
+        &self,
+        _agent: &str,
+        _terminal: &NewTerminal,
+    ) -> Result<Box<dyn Terminal>, ApiError> {
+        unimplemented!()
+    }
+}

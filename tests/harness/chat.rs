@@ -114,6 +114,11 @@ async fn an_agent_that_dies_under_a_silent_command_is_noticed_and_judged_like_an
     };
     let (failed, ()) = tokio::join!(unreachable(&host), dies);
     assert_eq!(failed.verdict.cause, Cause::RecentlyDisconnected);
+    assert_eq!(failed.begun.as_deref(), Some(""), "it may have done something already");
+    let told = ExecuteError::Unreachable(Box::new(failed)).to_string();
+    assert!(told.contains("while the command ran"), "{told}");
+    // The next one never begins.
+    assert_eq!(unreachable(&host).await.begun, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,6 +307,19 @@ async fn the_newest_builds_agent_is_judged_not_the_bound_one() {
     host.plane.world().disconnect(seconds(600));
     let failed = unreachable(&host).await;
     assert_eq!((failed.verdict.action, failed.agent.as_deref()), (Action::Restart, Some("a1")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_external_agent_is_dialled_while_it_connects_and_is_the_users_to_reconnect_when_offline() {
+    let host = Plane::running().host();
+    host.plane.world().disconnect(seconds(600));
+    host.plane.world().agents[0].external = true;
+    let failed = unreachable(&host).await;
+    assert_eq!(failed.verdict.cause, Cause::ExternalAgentOffline);
+    assert_eq!((failed.verdict.action, failed.verdict.tools), (Action::ReconnectAgent, vec![]));
+    host.plane.world().agents[0].state = AgentState::Connecting;
+    host.plane.world().answers("a1", Answers::Runs);
+    works(&host).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,7 +86,7 @@ pub enum AdminError {
         error: reqwest::Error,
     },
     /// It answered that this cannot be done.
-    #[error("{message}{}", detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default())]
+    #[error("{}", with_detail(message, detail.as_deref()))]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -95,6 +95,13 @@ pub enum AdminError {
         /// More, if there is more.
         detail: Option<String>,
     },
+}
+
+fn with_detail(message: &str, detail: Option<&str>) -> String {
+    match detail {
+        Some(detail) => format!("{}: {detail}", message.trim_end_matches('.')),
+        None => message.to_owned(),
+    }
 }
 
 /// The part of a workspace list that is read.

@@ -74,7 +74,7 @@ pub enum ExecuteError {
     #[error("the chat \"{0}\" is not bound to a workspace: bind it first")]
     Unbound(String),
     /// The agent could not be reached, and this is what to do.
-    #[error("the workspace cannot be reached: {}", verdict_text(.0))]
+    #[error("{}", unreachable_text(.0))]
     Unreachable(Box<Unreachable>),
     /// The dial failed in a way that waiting cannot cure.
     #[error("the workspace cannot be reached: {0}")]
@@ -106,6 +106,8 @@ pub struct Unreachable {
     pub agent: Option<String>,
     /// Why the last attempt failed.
     pub last_error: String,
+    /// What the command had put out, if it had begun before the agent was lost: whoever runs it again should know that.
+    pub begun: Option<String>,
 }
 
 /// Why a chat could not be bound.
@@ -171,9 +173,17 @@ impl Chat {
             Ended::Interrupted => Err(ExecuteError::Interrupted),
             Ended::Lost(output) => {
                 // Whether the agent is gone is found out as for every command: by dialling it.
-                let mut probe = self.connect(&call, &Script::new(":", None)).await?;
-                probe.close().await;
-                Err(ExecuteError::Lost { output })
+                match self.connect(&call, &Script::new(":", None)).await {
+                    Ok(mut probe) => {
+                        probe.close().await;
+                        Err(ExecuteError::Lost { output })
+                    }
+                    Err(ExecuteError::Unreachable(mut unreachable)) => {
+                        unreachable.begun = Some(output);
+                        Err(ExecuteError::Unreachable(unreachable))
+                    }
+                    Err(error) => Err(error),
+                }
             }
         }
     }
@@ -229,9 +239,16 @@ impl ChatState {
     }
 }
 
-fn verdict_text(unreachable: &Unreachable) -> &str {
+fn unreachable_text(unreachable: &Unreachable) -> String {
+    let what = match unreachable.begun {
+        None => "the workspace cannot be reached",
+        Some(_) => {
+            "the connection was lost while the command ran, which may still be running or may not have finished, and \
+             the workspace cannot be reached"
+        }
+    };
     match unreachable.verdict.message.as_str() {
-        "" => &unreachable.last_error,
-        message => message,
+        "" => format!("{what}: {}", unreachable.last_error),
+        message => format!("{what}: {message}"),
     }
 }

@@ -177,28 +177,28 @@ pub enum LocalError {
         data_dir: PathBuf,
     },
     /// A file of the data folder could not be used.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}: {error}", path.display())]
     File {
         /// The file or folder.
         path: PathBuf,
         /// What went wrong.
-        source: io::Error,
+        error: io::Error,
     },
     /// The database could not be used.
-    #[error("cannot use the database in {}: {source}", data_dir.display())]
+    #[error("cannot use the database in {}: {error}", data_dir.display())]
     Database {
         /// The folder.
         data_dir: PathBuf,
         /// What went wrong.
-        source: rusqlite::Error,
+        error: rusqlite::Error,
     },
     /// The port could not be bound.
-    #[error("cannot listen on 127.0.0.1:{port}: {source}; choose another port")]
+    #[error("cannot listen on 127.0.0.1:{port}: {error}; choose another port")]
     Bind {
         /// The port; 0 for any.
         port: u16,
         /// What went wrong.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -235,7 +235,7 @@ impl LocalControlPlane {
         };
         let previous = Endpoint::read(&data_dir)?;
         let listener = bind(options.port, previous.as_ref()).await?;
-        let port = listener.local_addr().map_err(|source| LocalError::Bind { port: 0, source })?.port();
+        let port = listener.local_addr().map_err(|error| LocalError::Bind { port: 0, error })?.port();
         let endpoint = Endpoint {
             url: format!("http://127.0.0.1:{port}"),
             token: previous.map_or_else(server_file::new_token, |previous| previous.token),
@@ -317,14 +317,14 @@ impl Drop for LocalControlPlane {
 async fn bind(port: Option<u16>, previous: Option<&Endpoint>) -> Result<TcpListener, LocalError> {
     let listen = |port| TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     if let Some(port) = port {
-        return listen(port).await.map_err(|source| LocalError::Bind { port, source });
+        return listen(port).await.map_err(|error| LocalError::Bind { port, error });
     }
     if let Some(port) = previous.and_then(Endpoint::port)
         && let Ok(listener) = listen(port).await
     {
         return Ok(listener);
     }
-    listen(0).await.map_err(|source| LocalError::Bind { port: 0, source })
+    listen(0).await.map_err(|error| LocalError::Bind { port: 0, error })
 }
 
 async fn serve_until(listener: TcpListener, router: axum::Router, stop: CancellationToken) {

@@ -1,7 +1,6 @@
 //! The decision table over every combination of its inputs, and the texts.
 
 #[path = "../../tests/support/table_cases.rs"]
-#[expect(dead_code, reason = "the choice of essential cases is for the tests of the component")]
 mod cases;
 
 mod types {

@@ -114,6 +114,11 @@ async fn an_agent_that_dies_under_a_silent_command_is_noticed_and_judged_like_an
     };
     let (failed, ()) = tokio::join!(unreachable(&host), dies);
     assert_eq!(failed.verdict.cause, Cause::RecentlyDisconnected);
+    assert_eq!(failed.begun.as_deref(), Some(""), "it may have done something already");
+    let told = ExecuteError::Unreachable(Box::new(failed)).to_string();
+    assert!(told.contains("while the command ran"), "{told}");
+    // The next one never begins.
+    assert_eq!(unreachable(&host).await.begun, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,7 +261,8 @@ async fn a_cached_connection_to_an_agent_that_is_gone_is_looked_up_anew_before_a
     host.plane.world().agents.push(second);
     host.plane.world().answers("a2", Answers::Runs);
     works(&host).await;
-    assert_eq!(dialled(&host), ["a1", "a2"], "the disconnected one was not even tried again");
+    let opened: Vec<_> = host.plane.world().opened.iter().map(|(agent, _)| agent.clone()).collect();
+    assert_eq!(opened, ["a1", "a2"], "the disconnected one was not even tried again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,6 +308,19 @@ async fn the_newest_builds_agent_is_judged_not_the_bound_one() {
     host.plane.world().disconnect(seconds(600));
     let failed = unreachable(&host).await;
     assert_eq!((failed.verdict.action, failed.agent.as_deref()), (Action::Restart, Some("a1")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_external_agent_is_dialled_while_it_connects_and_is_the_users_to_reconnect_when_offline() {
+    let host = Plane::running().host();
+    host.plane.world().disconnect(seconds(600));
+    host.plane.world().agents[0].external = true;
+    let failed = unreachable(&host).await;
+    assert_eq!(failed.verdict.cause, Cause::ExternalAgentOffline);
+    assert_eq!((failed.verdict.action, failed.verdict.tools), (Action::ReconnectAgent, vec![]));
+    host.plane.world().agents[0].state = AgentState::Connecting;
+    host.plane.world().answers("a1", Answers::Runs);
+    works(&host).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,22 +69,6 @@ pub fn all() -> impl Iterator<Item = Case> {
     by_evidence().into_iter().chain(unread()).chain(read)
 }
 
-/// [`all`], without the variations of what stands behind the row that decides: of the agents and of most evidence where
-/// the newest build decides, and of who issued a build where its agents decide.
-pub fn essential() -> impl Iterator<Item = (usize, Case)> {
-    all().enumerate().filter(|(_, case)| {
-        let Ok(agents) = &case.status else { return true };
-        let build = &agents.build;
-        let ended = matches!(build.status, JobStatus::Succeeded | JobStatus::Failed | JobStatus::Canceled);
-        if build.transition == Transition::Start && ended {
-            return !build.ours;
-        }
-        let plain = case.dialed == Dialed::This && !case.changed && case.evidence.recent_restarts == 0;
-        let telling = matches!((case.who, case.age), (Who::Nobody, _) | (Who::One { .. }, Age::LongEnough));
-        plain && telling
-    })
-}
-
 fn by_evidence() -> Vec<Case> {
     let mut cases = Vec::new();
     for dial in [Dial::Interrupted, Dial::FailedFast("no permission".into()), Dial::TimedOut(30_000)] {

@@ -111,7 +111,7 @@ impl Chat {
         }
         self.count(workspace, &dialed, earlier, &verdict, away_now).await?;
         let Dialed { agent, last_error, .. } = dialed;
-        let failure = Unreachable { verdict, tried, agent, last_error };
+        let failure = Unreachable { verdict, tried, agent, last_error, begun: None };
         let mut kept = self.state.kept();
         kept.failed += 1;
         kept.last_failure = Some(failure.clone());

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 ///
 /// Begin with `workspace-recovery demo`, which needs nothing else running.
 #[derive(Debug, Parser)]
-#[command(name = "workspace-recovery", version, after_help = AFTER_HELP, max_term_width = 110)]
+#[command(name = "workspace-recovery", version, after_help = AFTER_HELP, max_term_width = 110, arg_required_else_help = true)]
 pub struct Cli {
     /// Print one JSON document (or, for a stream, one JSON object a line) on standard output instead of text.
     #[arg(long, global = true)]
@@ -102,7 +102,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Use the time constants of production. Takes some ten minutes.
+    /// Use the time constants of production. Takes some seven minutes.
     #[arg(long)]
     pub real_timings: bool,
 }
@@ -166,6 +166,7 @@ pub enum ChatCommand {
     /// Bind a chat to a workspace. Makes the chat if there is none of that name.
     Bind {
         /// The chat's name.
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         name: String,
         /// The workspace's name.
         workspace: String,

@@ -64,6 +64,11 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
     match executed {
         Ok(executed) => {
             output.print(&executed, |executed| executed.output.clone())?;
+            if executed.exit_code.is_none() {
+                eprintln!(
+                    "error: the command took too long, and was asked to end; --timeout gives it more time"
+                );
+            }
             Ok(Exit::Command(exit_code(&executed)))
         }
         Err(ExecuteError::Interrupted) => {
@@ -74,12 +79,24 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
             if output.json {
                 let tried_ms = u64::try_from(unreachable.tried.as_millis()).unwrap_or(u64::MAX);
                 let verdict = verdict_json(&unreachable.verdict);
-                let value =
-                    json!({ "verdict": verdict, "tried_ms": tried_ms, "last_error": unreachable.last_error });
+                let value = json!({ "verdict": verdict, "tried_ms": tried_ms, "last_error": unreachable.last_error,
+                        "output": unreachable.begun });
                 output.print(&value, |_| String::new())?;
+            } else if let Some(begun) = &unreachable.begun {
+                output.print(begun, Clone::clone)?;
             }
             eprintln!("error: {}", ExecuteError::Unreachable(unreachable));
             Ok(Exit::Command(EXEC_UNREACHABLE))
+        }
+        Err(ExecuteError::Lost { output: begun }) => {
+            output.print(&json!({ "output": begun }), |_| begun.clone())?;
+            Err(ExecuteError::Lost { output: begun }.into())
+        }
+        Err(ExecuteError::Unbound(chat)) => {
+            anyhow::bail!(
+                "the chat \"{chat}\" is not bound to a workspace: bind it with \
+                 `workspace-recovery chat bind {chat} WORKSPACE`"
+            )
         }
         Err(error) => Err(error.into()),
     }

@@ -13,7 +13,7 @@ use super::events;
 use super::host::Place;
 use super::output::Output;
 use super::workspaces::gone_for;
-use crate::bindings::{Action, AgentState, Transition};
+use crate::bindings::{Action, AgentState, JobStatus, Transition};
 use crate::chat::{ExecuteError, Unreachable};
 use crate::local::AgentSignal;
 
@@ -74,8 +74,11 @@ async fn its_agent_is_killed(stage: &mut Stage, claims: &mut Claims) -> anyhow::
     let killed = stage.signal(AgentSignal::Kill).await?;
     claims.say(format!("kill -KILL {} (the agent's process)", killed.pid));
     let workspace = stage.workspace().await?;
-    claims
-        .seen("the workspace still reads as running", workspace.latest.build.transition == Transition::Start);
+    let latest = &workspace.latest.build;
+    claims.seen(
+        "the workspace still reads as running",
+        latest.transition == Transition::Start && latest.status == JobStatus::Succeeded,
+    );
 
     let unreachable = stage.expect_unreachable("the first command").await?;
     show_verdict(claims, &unreachable);

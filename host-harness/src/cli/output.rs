@@ -1,6 +1,6 @@
 //! What is printed: results on standard output, progress on standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,13 +19,24 @@ impl Output {
     /// Prints a result: as one line of JSON, or as the text made by `text`.
     pub fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
         let shown = if self.json { serde_json::to_string(value)? } else { text(value) };
+        let end = if !shown.ends_with('\n') && (self.json || !shown.is_empty()) { "\n" } else { "" };
         let mut stdout = std::io::stdout().lock();
-        write!(stdout, "{shown}")?;
-        if !shown.ends_with('\n') && (self.json || !shown.is_empty()) {
-            writeln!(stdout)?;
+        match write!(stdout, "{shown}{end}").and_then(|()| stdout.flush()) {
+            // Whoever reads has seen enough, as `head` has.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
         }
-        Ok(stdout.flush()?)
     }
+}
+
+/// Prints a line that nobody needs to see: a reader who has gone away is no reason to stop.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// As [`tell`], on standard error.
+fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Tells a person who waits what is going on: a spinner with the newest state and log lines above it on a terminal,
@@ -56,7 +67,7 @@ impl Progress {
         }
         match &self.spinner {
             Some(spinner) => spinner.set_message(text.clone()),
-            None => eprintln!("{text}"),
+            None => note(&text),
         }
         self.last = text;
     }
@@ -65,7 +76,7 @@ impl Progress {
     pub fn line(&self, text: &str) {
         match &self.spinner {
             Some(spinner) => spinner.println(text),
-            None => eprintln!("{text}"),
+            None => note(text),
         }
     }
 }

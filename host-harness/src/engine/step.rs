@@ -95,23 +95,16 @@ impl Plugin {
         }
         let engine = &self.inner.engine.inner;
         let _slot = engine.slots.take();
-        let mut attempt = 1;
-        loop {
-            match run(&self.inner.pre, export, journal) {
-                Ok(step) => return Ok(step),
-                Err(Failure::Plugin(reason)) => {
-                    return Err(StepError::PluginFault {
-                        reason,
-                        backtrace: self.backtrace(export, journal),
-                    });
-                }
-                Err(Failure::Host(_) | Failure::Deadline) if attempt < ATTEMPTS => attempt += 1,
-                Err(Failure::Host(reason)) => return Err(StepError::HostFault(HostFault::Resources(reason))),
-                Err(Failure::Deadline) => {
-                    return Err(StepError::HostFault(HostFault::Deadline(engine.options.step_deadline)));
-                }
-                Err(Failure::Step(error)) => return Err(error),
+        match attempts(|| run(&self.inner.pre, export, journal)) {
+            Ok(step) => Ok(step),
+            Err(Failure::Plugin(reason)) => {
+                Err(StepError::PluginFault { reason, backtrace: self.backtrace(export, journal) })
             }
+            Err(Failure::Host(reason)) => Err(StepError::HostFault(HostFault::Resources(reason))),
+            Err(Failure::Deadline) => {
+                Err(StepError::HostFault(HostFault::Deadline(engine.options.step_deadline)))
+            }
+            Err(Failure::Step(error)) => Err(error),
         }
     }
 
@@ -123,6 +116,17 @@ impl Plugin {
         let error = call(&plugin, &mut store, export).err()?;
         error.downcast_ref::<WasmBacktrace>().map(ToString::to_string)
     }
+}
+
+/// Runs a step again for as long as the host is to blame: it is pure, so nothing happens twice.
+fn attempts(mut run: impl FnMut() -> Result<Step, Failure>) -> Result<Step, Failure> {
+    for _ in 1..ATTEMPTS {
+        match run() {
+            Err(Failure::Host(_) | Failure::Deadline) => {}
+            ended => return ended,
+        }
+    }
+    run()
 }
 
 /// How an attempt at a step ended badly.
@@ -336,3 +340,7 @@ fn diverged(expected: &Request, got: &Step) -> String {
         Step::Request(got) => format!("{} was recorded, now it is {}", expected.function(), got.function()),
     }
 }
+
+#[cfg(test)]
+#[path = "faults.rs"]
+mod faults;

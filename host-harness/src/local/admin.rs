@@ -78,15 +78,15 @@ pub struct ListedWorkspace {
 #[non_exhaustive]
 pub enum AdminError {
     /// The control plane gave no answer that can be understood.
-    #[error("the local control plane at {url} did not answer: {source}")]
+    #[error("the local control plane at {url} did not answer: {error}")]
     Unreachable {
         /// Its address.
         url: String,
         /// What went wrong.
-        source: reqwest::Error,
+        error: reqwest::Error,
     },
     /// It answered that this cannot be done.
-    #[error("{message}{}", detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default())]
+    #[error("{}", with_detail(message, detail.as_deref()))]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -95,6 +95,13 @@ pub enum AdminError {
         /// More, if there is more.
         detail: Option<String>,
     },
+}
+
+fn with_detail(message: &str, detail: Option<&str>) -> String {
+    match detail {
+        Some(detail) => format!("{}: {detail}", message.trim_end_matches('.')),
+        None => message.to_owned(),
+    }
 }
 
 /// The part of a workspace list that is read.
@@ -142,6 +149,14 @@ mod wire {
 struct Refusal {
     message: String,
     detail: Option<String>,
+    #[serde(default)]
+    validations: Vec<Problem>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    field: String,
+    detail: String,
 }
 
 #[derive(Deserialize)]
@@ -278,14 +293,17 @@ impl LocalAdmin {
     }
 
     async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, AdminError> {
-        let unreachable = |source| AdminError::Unreachable { url: self.url.clone(), source };
+        let unreachable = |error| AdminError::Unreachable { url: self.url.clone(), error };
         let response =
             request.header("Coder-Session-Token", &self.token).send().await.map_err(unreachable)?;
         let status = response.status();
         if status.is_success() {
             return response.json().await.map_err(unreachable);
         }
-        let refusal: Refusal = response.json().await.map_err(unreachable)?;
-        Err(AdminError::Refused { status: status.as_u16(), message: refusal.message, detail: refusal.detail })
+        let Refusal { message, detail, validations } = response.json().await.map_err(unreachable)?;
+        let problems = validations.into_iter().map(|Problem { field, detail }| format!("{field}: {detail}"));
+        let details: Vec<_> = detail.into_iter().chain(problems).collect();
+        let detail = (!details.is_empty()).then(|| details.join("; "));
+        Err(AdminError::Refused { status: status.as_u16(), message, detail })
     }
 }

@@ -34,12 +34,12 @@ pub struct AgentOptions {
 #[non_exhaustive]
 pub enum AgentError {
     /// A file of its folder could not be used.
-    #[error("cannot use the agent folder's {}: {source}", path.display())]
+    #[error("cannot use the agent folder's {}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What went wrong.
-        source: io::Error,
+        error: io::Error,
     },
     /// A process already runs for this folder.
     #[error("an agent process already runs for {}", folder.display())]
@@ -97,7 +97,7 @@ fn read_config(folder: &Path) -> Result<AgentConfig, AgentError> {
     let path = wire::config_file(folder);
     std::fs::read(&path)
         .and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other))
-        .map_err(|source| AgentError::File { path, source })
+        .map_err(|error| AgentError::File { path, error })
 }
 
 /// Ends when the control plane's data folder or the agent's own is gone: nobody will ever ask for this agent again.
@@ -119,7 +119,7 @@ struct PidFile {
 impl PidFile {
     fn take(folder: &Path) -> Result<Self, AgentError> {
         let path = wire::pid_file(folder);
-        let file_error = |source| AgentError::File { path: path.clone(), source };
+        let file_error = |error| AgentError::File { path: path.clone(), error };
         let mut file =
             File::options().write(true).create(true).truncate(false).open(&path).map_err(file_error)?;
         match file.try_lock() {
@@ -127,7 +127,7 @@ impl PidFile {
             Err(TryLockError::WouldBlock) => {
                 return Err(AgentError::AlreadyRuns { folder: folder.to_owned() });
             }
-            Err(TryLockError::Error(source)) => return Err(file_error(source)),
+            Err(TryLockError::Error(error)) => return Err(file_error(error)),
         }
         file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(file_error)?;
         Ok(Self { _file: file })

@@ -57,7 +57,7 @@ pub(super) fn spawn(state: &Arc<State>, agent: &Agent) -> Result<(), LocalError>
         reconnect_most: timings.reconnect_most,
         terminate: timings.terminate,
     };
-    let file_error = |source| LocalError::File { path: folder.clone(), source };
+    let file_error = |error| LocalError::File { path: folder.clone(), error };
     write_private(&config_file(&folder), &config).map_err(file_error)?;
     if agent.spec.external || !agent.spec.connects {
         return Ok(());
@@ -72,7 +72,7 @@ pub(super) fn spawn(state: &Arc<State>, agent: &Agent) -> Result<(), LocalError>
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .map_err(|source| LocalError::File { path: command.program.clone(), source })?;
+        .map_err(|error| LocalError::File { path: command.program.clone(), error })?;
     if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
         state.children.lock().insert(folder.clone(), pid);
     }

@@ -44,16 +44,16 @@ impl Endpoint {
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
-                .map_err(|error| LocalError::File { path, source: io::Error::other(error) }),
+                .map_err(|error| LocalError::File { path, error: io::Error::other(error) }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(LocalError::File { path, source }),
+            Err(error) => Err(LocalError::File { path, error }),
         }
     }
 
     /// Written by rename: a reader sees the old file or the new one.
     pub(super) fn write(&self, data_dir: &Path) -> Result<(), LocalError> {
         let path = server_file(data_dir);
-        write_private(&path, self).map_err(|source| LocalError::File { path, source })
+        write_private(&path, self).map_err(|error| LocalError::File { path, error })
     }
 }
 
@@ -76,7 +76,7 @@ pub(super) fn make_private_folder(path: &Path) -> Result<(), LocalError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| LocalError::File { path: path.to_owned(), source })
+        .map_err(|error| LocalError::File { path: path.to_owned(), error })
 }
 
 /// The right to serve a data folder. The system takes it back when the process ends, however it ends.
@@ -97,7 +97,7 @@ impl FolderLock {
     /// None: another process has it.
     pub fn take(data_dir: &Path) -> Result<Option<Self>, LocalError> {
         let path = data_dir.join("lock");
-        let file_error = |source| LocalError::File { path: path.clone(), source };
+        let file_error = |error| LocalError::File { path: path.clone(), error };
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -108,7 +108,7 @@ impl FolderLock {
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { file })),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(file_error(source)),
+            Err(TryLockError::Error(error)) => Err(file_error(error)),
         }
     }
 }
@@ -116,7 +116,7 @@ impl FolderLock {
 /// A secret of 128 random bits.
 pub(super) fn new_token() -> String {
     let mut bytes = [0_u8; 16];
-    // Fails only on a system without any source of randomness, where nothing here could work.
+    // Fails only on a system without any error of randomness, where nothing here could work.
     getrandom::fill(&mut bytes).expect("the system gives random numbers");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

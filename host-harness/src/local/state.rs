@@ -45,8 +45,8 @@ impl State {
             seed(&mut db.get())?;
             Ok((db, identity))
         };
-        let (db, identity) = prepare()
-            .map_err(|source| LocalError::Database { data_dir: options.data_dir.clone(), source })?;
+        let (db, identity) =
+            prepare().map_err(|error| LocalError::Database { data_dir: options.data_dir.clone(), error })?;
         Ok(Arc::new(Self {
             identity,
             db,

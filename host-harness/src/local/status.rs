@@ -73,3 +73,72 @@ impl AgentStatus {
 fn longer(micros: Micros, limit: Duration) -> bool {
     u64::try_from(micros).is_ok_and(|micros| Duration::from_micros(micros) > limit)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::model::AgentSpec;
+
+    const SECOND: Micros = 1_000_000;
+    const NOW: Micros = 1_000 * SECOND;
+
+    /// The status now of an agent made 120 s ago, which was seen first, last and gone at these times.
+    fn at(
+        limit: u32,
+        first: Option<Micros>,
+        last: Option<Micros>,
+        gone: Option<Micros>,
+    ) -> (Connection, Option<Micros>) {
+        let agent = Agent {
+            spec: AgentSpec { connection_timeout_seconds: limit, ..AgentSpec::default() },
+            created_at: NOW - 120 * SECOND,
+            first_connected_at: first,
+            last_connected_at: last,
+            disconnected_at: gone,
+            id: String::new(),
+            build_id: String::new(),
+            workspace_id: String::new(),
+            token: String::new(),
+            updated_at: NOW,
+            lifecycle: Lifecycle::Ready,
+            started_at: None,
+            ready_at: None,
+            log_source_id: String::new(),
+            retired: false,
+        };
+        let AgentStatus { connection, disconnected_at } =
+            AgentStatus::at(&agent, NOW, Duration::from_secs(30));
+        (connection, disconnected_at)
+    }
+
+    #[test]
+    fn an_agent_that_never_connected_is_late_only_after_its_limit_and_never_without_one() {
+        assert_eq!(at(120, None, None, None).0, Connection::Connecting, "the limit is exclusive");
+        assert_eq!(at(119, None, None, None).0, Connection::Timeout);
+        assert_eq!(at(0, None, None, None).0, Connection::Connecting);
+    }
+
+    #[test]
+    fn a_silent_agent_is_disconnected_since_its_last_sign_of_life_and_only_after_the_limit() {
+        let first = Some(NOW - 100 * SECOND);
+        let (just, late) = (NOW - 30 * SECOND, NOW - 30 * SECOND - 1);
+        assert_eq!(at(0, first, Some(just), None), (Connection::Connected, None), "the limit is exclusive");
+        assert_eq!(at(0, first, Some(late), None), (Connection::Disconnected, Some(late)));
+        let before = Some(late - SECOND);
+        assert_eq!(
+            at(0, first, Some(late), before),
+            (Connection::Disconnected, Some(late)),
+            "whatever was recorded"
+        );
+    }
+
+    #[test]
+    fn a_recorded_disconnect_counts_unless_the_agent_was_seen_later() {
+        let first = Some(NOW - 100 * SECOND);
+        let last = NOW - 10 * SECOND;
+        assert_eq!(at(0, first, Some(last), Some(last)), (Connection::Disconnected, Some(last)));
+        let earlier = Some(last - 1);
+        assert_eq!(at(0, first, Some(last), earlier), (Connection::Connected, earlier), "the old time stays");
+        assert_eq!(at(0, first, None, None), (Connection::Disconnected, None), "since nobody knows when");
+    }
+}

@@ -28,11 +28,12 @@ async fn exec_exits_with_the_commands_own_code_and_prints_its_output() {
     let ended = world.run(&["--json", "exec", "talk", "--", "echo", "$HOME"]);
     let expected = json!({ "output": "$HOME\n", "exit_code": 0, "truncated": false });
     assert_eq!((ended.code, ended.json()), (0, expected), "several words are not the shell's to read");
-    let ended = world.run(&["exec", "talk", "--timeout", "1", "--", "sleep 600"]);
-    assert_eq!(ended.code, 124, "{}", ended.stderr);
+    let ended = world.run(&["exec", "talk", "--timeout", "1", "--", "echo begun; sleep 600"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (124, "begun\n"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("took too long"), "{}", ended.stderr);
     let ended = world.run(&["exec", "nobody", "--", "true"]);
     assert_eq!(ended.code, 125);
-    assert!(ended.stderr.contains("nobody"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("workspace-recovery chat bind nobody"), "{}", ended.stderr);
     world.end().await;
 }
 
@@ -53,6 +54,9 @@ async fn a_workspace_is_created_listed_shown_stopped_and_deleted() {
     let world = World::new().await;
     assert_eq!(world.run(&["workspace", "create", "dev"]).code, 0);
     assert_eq!(world.run(&["workspace", "create", "dev"]).code, 1, "the name is taken");
+    let refused = world.run(&["workspace", "create", "two words"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (1, ""));
+    assert!(refused.stderr.contains("letters, digits"), "it says what is wrong: {}", refused.stderr);
     let list = world.run(&["--json", "workspace", "list"]).json();
     assert_eq!((&list[0]["name"], &list[0]["latest_build"]["status"]), (&json!("dev"), &json!("succeeded")));
     assert_eq!(world.run(&["workspace", "show", "nothing"]).code, 1);
@@ -107,6 +111,27 @@ async fn a_second_server_on_a_folder_finds_the_first() {
     assert_eq!(ended.json()["url"], world.plane.url());
     assert!(!(ended.stdout + &ended.stderr).contains(world.plane.token()), "the token stays in the folder");
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_in_use_is_told_once() {
+    let world = World::new().await;
+    let other = tempfile::tempdir().unwrap();
+    let port = world.plane.url().rsplit(':').next().unwrap().to_owned();
+    let ended = Program::in_folder(other.path(), &["local", "serve", "--port", &port]).end();
+    assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
+    assert_eq!(ended.stderr.matches("in use").count(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("choose another port"), "{}", ended.stderr);
+    world.end().await;
+}
+
+#[test]
+fn a_reader_who_goes_away_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tools = Program::in_folder(folder.path(), &["tools"]);
+    tools.close_stdout();
+    let ended = tools.end();
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
 }
 
 #[test]

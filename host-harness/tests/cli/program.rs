@@ -53,7 +53,8 @@ impl World {
 /// The program while it runs. Killed when dropped.
 pub struct Program {
     child: Child,
-    stdout: BufReader<ChildStdout>,
+    /// None: nobody reads it.
+    stdout: Option<BufReader<ChildStdout>>,
     stderr: BufReader<ChildStderr>,
     seen: Ended,
 }
@@ -86,11 +87,17 @@ impl Program {
             .spawn()
             .unwrap();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        Self { child, stdout: BufReader::new(stdout), stderr: BufReader::new(stderr), seen: Ended::default() }
+        let (stdout, stderr) = (Some(BufReader::new(stdout)), BufReader::new(stderr));
+        Self { child, stdout, stderr, seen: Ended::default() }
     }
 
     pub fn wait_for_stdout(&mut self, part: &str) {
-        wait_for(&mut self.stdout, &mut self.seen.stdout, part);
+        wait_for(self.stdout.as_mut().unwrap(), &mut self.seen.stdout, part);
+    }
+
+    /// Goes away as a reader, as `head` does.
+    pub fn close_stdout(&mut self) {
+        self.stdout = None;
     }
 
     pub fn wait_for_stderr(&mut self, part: &str) {
@@ -110,7 +117,9 @@ impl Program {
         // Both at once: a full pipe would hold the program up.
         std::thread::scope(|scope| {
             scope.spawn(|| stderr.read_to_string(&mut seen.stderr).unwrap());
-            stdout.read_to_string(&mut seen.stdout).unwrap();
+            if let Some(stdout) = stdout {
+                stdout.read_to_string(&mut seen.stdout).unwrap();
+            }
         });
         seen.code = self.child.wait().unwrap().code().expect("it ends by itself, not by a signal");
         seen

@@ -42,7 +42,8 @@ fn a_started_workspace_is_left_as_it_is_and_a_ready_agent_adds_no_keys() {
 fn every_other_state_at_rest_gets_a_new_start() {
     let mut states = vec![stop(1, Succeeded), stop(1, Failed), stop(1, Canceled)];
     states.extend([start(1, Failed), start(1, Canceled)]);
-    states.extend([Succeeded, Failed].map(|status| build(1, Transition::Delete, status)));
+    states.extend([Succeeded, Failed, Canceled].map(|status| build(1, Transition::Delete, status)));
+    states.push(build(1, Transition::Unknown("freeze".into()), Succeeded));
     for state in states {
         let run = run("start_workspace", [latest(state)].into_iter().chain(starts(2)));
         assert_eq!(run.json, json!({"started": true, "workspace_name": "dev", "build_id": "b2"}));

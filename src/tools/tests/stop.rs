@@ -9,8 +9,11 @@ fn stops() -> [Answer; 4] {
 }
 
 #[test]
-fn a_chat_without_workspace_is_an_error_response_that_names_the_create_tool() {
-    run("stop_workspace", [binding(Binding::Unbound)]).is_refused("create_workspace");
+fn a_chat_whose_workspace_is_missing_or_deleted_gets_an_error_response_that_names_the_create_tool() {
+    for tool in ["stop_workspace", "restart_workspace"] {
+        run(tool, [binding(Binding::Unbound)]).is_refused("create_workspace").says("error", "no workspace");
+        run(tool, [binding(Binding::Deleted)]).is_refused("create_workspace").says("error", "deleted");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::bindings::{Agent, AgentState, Build};
 use crate::chat::{Execute, ExecuteError, Executed};
 use crate::cli::Exit;
 use crate::cli::host::{Host, Place};
-use crate::cli::output::Output;
+use crate::cli::output::{Output, tell};
 use crate::cli::workspaces::gone_for;
 use crate::control_plane::Workspace;
 use crate::local::{
@@ -190,20 +190,20 @@ impl Claims {
 
     pub fn scene(&self, title: &str) {
         if !self.quiet() {
-            println!("\n{title}");
+            tell(&format!("\n{title}"));
         }
     }
 
     pub fn say(&self, text: impl AsRef<str>) {
         if !self.quiet() {
-            println!("   {}", text.as_ref().replace('\n', "\n   "));
+            tell(&format!("   {}", text.as_ref().replace('\n', "\n   ")));
         }
     }
 
     /// Records a claim that was just looked up.
     pub fn seen(&mut self, claim: &str, seen: bool) {
         if !self.quiet() {
-            println!(" {} {claim}", if seen { "\u{2713}" } else { "\u{2717} NOT SEEN:" });
+            tell(&format!(" {} {claim}", if seen { "\u{2713}" } else { "\u{2717} NOT SEEN:" }));
         }
         self.claims.push((claim.to_owned(), seen));
     }
@@ -223,7 +223,7 @@ impl Claims {
 
 fn print_timings(timings: &Timings, real: bool) {
     let seconds = |duration: Duration| format!("{:.1} s", duration.as_secs_f32());
-    println!(
+    tell(&format!(
         "times: an agent is dialled for {}, and must be gone for {} before a restart is advised{}",
         seconds(timings.dial_timeout),
         seconds(timings.recover_after),
@@ -232,5 +232,5 @@ fn print_timings(timings: &Timings, real: bool) {
         } else {
             format!(" (the real ones, divided by {SHORTENED}; --real-timings uses those)")
         }
-    );
+    ));
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::bindings::{CallError, ToolResult, Verdict};
+use crate::bindings::{CallError, Policy, ToolResult, Verdict};
 use crate::control_plane::{ApiError, ControlPlane};
 use crate::driver::{DriveError, Driver};
 use crate::policy::ChatTools;
@@ -195,8 +195,12 @@ impl Chat {
         arguments: &str,
         interrupt: &CancellationToken,
     ) -> Result<Result<ToolResult, CallError>, DriveError> {
-        let policy = self.driver.performer().timings().policy(&self.tools);
-        self.driver.call_tool(&self.name, name, arguments, policy, interrupt).await
+        self.driver.call_tool(&self.name, name, arguments, self.policy(), interrupt).await
+    }
+
+    /// The rules that this chat's calls run under.
+    pub fn policy(&self) -> Policy {
+        self.driver.performer().timings().policy(&self.tools)
     }
 
     /// The chat's name.

@@ -8,13 +8,17 @@ use args::{ChatCommand, Cli, Command, LocalCommand, PluginCommand};
 use output::Output;
 
 mod args;
+mod calls;
 mod chats;
 mod demo;
 mod events;
 mod host;
+mod hosts;
 mod local;
 mod output;
 mod plugins;
+mod recordings;
+mod timeline;
 mod workspaces;
 
 /// How a command ended, as an exit code. The help text has the list.
@@ -67,7 +71,7 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let output = Output { json: cli.json };
-    let place = host::Place::new(cli.data, cli.plugin)?;
+    let place = host::Place::new(cli.data, cli.plugin, cli.shorten_times)?;
     match cli.command {
         Command::Demo(args) => demo::run(&place, output, args.real_timings).await,
         Command::Local(LocalCommand::Serve { port }) => local::serve(&place, output, port).await,
@@ -77,7 +81,15 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Chat(ChatCommand::List) => chats::list(&place, output).await,
         Command::Exec(args) => chats::exec(&place, output, args).await,
-        Command::Call(args) => chats::call(&place, output, args).await,
+        Command::Call(args) => calls::call(&place, output, args).await,
+        Command::Calls(args) => calls::list(&place, output, &args),
+        Command::Attach { id } => calls::attach(&place, output, id).await,
+        Command::Cancel { id } => calls::cancel(&place, output, id).await,
+        Command::Show { id } => recordings::show(&place, output, id),
+        Command::Export { id } => recordings::export(&place, id),
+        Command::Replay { file } => recordings::replay_file(&place, output, &file),
+        Command::Prune { older_than } => recordings::prune(&place, output, older_than).await,
+        Command::Host { stay } => hosts::run(&place, stay).await,
         Command::Tools => plugins::tools(&place, output),
         Command::Plugin(PluginCommand::Check { file }) => plugins::check(output, &file),
         Command::Agent { folder } => local::agent(folder).await,

@@ -12,7 +12,8 @@
 //! - [`control_plane`]: what a control plane can be asked for, and the REST client (feature `rest`).
 //! - [`driver`]: runs calls: requests, waits, turns at a workspace, events.
 //! - [`chat`]: chats: dials, `execute`, verdicts.
-//! - [`store`]: what is remembered of chats, in memory or in a SQLite file (feature `store`).
+//! - [`store`]: chats, and calls with their journals, in memory or in a SQLite file (feature `store`).
+//! - [`replay`]: runs a recorded call again, offline.
 //! - [`policy`]: every time constant.
 //! - [`clock`]: the host's wall clock.
 #![cfg_attr(
@@ -33,6 +34,7 @@ pub mod journal;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod policy;
+pub mod replay;
 pub mod store;
 
 /// The plugin of this repository, a component. Feature `plugin`.

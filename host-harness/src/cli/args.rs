@@ -26,6 +26,10 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     pub plugin: Option<PathBuf>,
 
+    /// Divide every wait of this host by this number: for demonstrations and tests.
+    #[arg(long, global = true, hide = true, default_value_t = 1, value_name = "N")]
+    pub shorten_times: u32,
+
     #[command(subcommand)]
     pub command: Command,
 }
@@ -83,7 +87,63 @@ pub enum Command {
     ///
     /// Prints the tool's result, a JSON object. Progress and build logs go to standard error. Ctrl-C interrupts the call:
     /// nothing is started or stopped after it, and the result says where things stand.
+    ///
+    /// The call is kept in the data folder, step by step: if this program is killed, another one carries it on.
     Call(CallArgs),
+
+    /// List the calls that have not ended, newest first.
+    Calls(CallsArgs),
+
+    /// Follow a call to its end, whichever process carries it. Ctrl-C stops following; the call goes on.
+    Attach {
+        /// The call's number; see `calls`.
+        id: u64,
+    },
+
+    /// Interrupt a call, whichever process carries it. No build is asked for after it.
+    Cancel {
+        /// The call's number; see `calls`.
+        id: u64,
+    },
+
+    /// Show what a call did: each request with its answer, how long it took, and the result.
+    Show {
+        /// The call's number; see `calls --all`.
+        id: u64,
+    },
+
+    /// Print a call as JSON, one object a line, for `replay` and for a report.
+    ///
+    /// It holds what the plugin was asked and told: names, ids, states, build errors, the call's arguments. It holds no
+    /// credentials.
+    Export {
+        /// The call's number; see `calls --all`.
+        id: u64,
+    },
+
+    /// Run an exported call again, offline: the plugin must ask the same and come to the same result, byte for byte.
+    ///
+    /// Uses the plugin named with --plugin, else the built-in one. A difference is shown with its place.
+    Replay {
+        /// What `export` printed.
+        file: PathBuf,
+    },
+
+    /// Remove calls that ended long ago. Happens by itself after two weeks.
+    Prune {
+        /// Remove those that ended more than this many days ago.
+        #[arg(long, value_name = "DAYS", default_value_t = 14)]
+        older_than: u32,
+    },
+
+    /// Carry on the calls of processes that are gone, until there are none left.
+    ///
+    /// Started by itself, in the background, by `call --detach` and wherever calls are found that nobody carries.
+    Host {
+        /// Do not end when there is nothing left to do.
+        #[arg(long)]
+        stay: bool,
+    },
 
     /// List the plugin's tools.
     Tools,
@@ -199,6 +259,22 @@ pub struct CallArgs {
     /// The tool's arguments, a JSON object.
     #[arg(value_name = "JSON", default_value = "{}")]
     pub arguments: String,
+    /// Print the call's number and leave it to a process in the background; `attach` follows it.
+    #[arg(long)]
+    pub detach: bool,
+    /// Your own name for this request. Given again in this chat, it is the same call, also after its end.
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CallsArgs {
+    /// Those that have ended, too.
+    #[arg(long)]
+    pub all: bool,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    pub limit: usize,
 }
 
 #[derive(Debug, Subcommand)]

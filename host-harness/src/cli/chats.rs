@@ -3,17 +3,15 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use super::args::{CallArgs, ExecArgs};
+use super::args::ExecArgs;
+use super::calls::interrupted_by_signals;
 use super::events;
 use super::host::Place;
 use super::output::{Output, table};
-use crate::bindings::{Action, CallError, Verdict};
+use crate::bindings::{Action, Verdict};
 use crate::chat::{Execute, ExecuteError, Executed};
-use crate::driver::DriveError;
-use crate::journal::record::Failure;
 
 /// Exit codes of `exec` for its own failures; they leave the command's own codes alone as far as shells do.
 const EXEC_UNREACHABLE: u8 = 123;
@@ -51,7 +49,7 @@ pub async fn list(place: &Place, output: Output) -> anyhow::Result<Exit> {
 }
 
 pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Result<Exit> {
-    let host = place.open().await?;
+    let host = place.open_and_tidy().await?;
     let command = Execute {
         command: command_line(&args.command),
         workdir: args.workdir,
@@ -97,44 +95,6 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
                 "the chat \"{chat}\" is not bound to a workspace: bind it with \
                  `workspace-recovery chat bind {chat} WORKSPACE`"
             )
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Result<Exit> {
-    let host = place.open().await?;
-    let interrupt = interrupted_by_signals()?;
-    let shown = events::show(&host.driver);
-    let called = host.chat(&args.chat).call_tool(&args.tool, &args.arguments, &interrupt).await;
-    drop(shown);
-    match called {
-        Ok(Ok(result)) => {
-            let value: Value = serde_json::from_str(&result.json)?;
-            let pretty = serde_json::to_string_pretty(&value)?;
-            output.print(&value, |_| pretty)?;
-            Ok(if interrupt.is_cancelled() {
-                Exit::Interrupted
-            } else if result.is_error || value.get("error").is_some() {
-                Exit::Failed
-            } else {
-                Exit::Done
-            })
-        }
-        Ok(Err(CallError::UnknownTool)) => {
-            eprintln!(
-                "error: the plugin has no tool \"{}\"; `workspace-recovery tools` lists those that it has",
-                args.tool
-            );
-            Ok(Exit::Usage)
-        }
-        Ok(Err(CallError::InvalidArguments(sentence))) => {
-            eprintln!("error: {}: {sentence}", args.tool);
-            Ok(Exit::Usage)
-        }
-        Err(DriveError::Failed(Failure::Interrupted)) => {
-            eprintln!("error: {}", Failure::Interrupted);
-            Ok(Exit::Interrupted)
         }
         Err(error) => Err(error.into()),
     }
@@ -196,27 +156,6 @@ fn exit_code(executed: &Executed) -> u8 {
         None => EXEC_TIMED_OUT,
         Some(code) => u8::try_from(code).unwrap_or(EXEC_FAILED),
     }
-}
-
-/// Cancelled by the first SIGINT or SIGTERM. A second one ends the program at once.
-pub fn interrupted_by_signals() -> anyhow::Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let token = CancellationToken::new();
-    let cancel = token.clone();
-    tokio::spawn(async move {
-        for _ in 0..2 {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if cancel.is_cancelled() {
-                std::process::exit(130);
-            }
-            cancel.cancel();
-        }
-    });
-    Ok(token)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use self::stage::{Claims, Stage};
 use super::Exit;
-use super::chats::{action_word, cause_word, interrupted_by_signals};
+use super::calls::interrupted_by_signals;
+use super::chats::{action_word, cause_word};
 use super::events;
 use super::host::Place;
 use super::output::Output;

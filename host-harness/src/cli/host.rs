@@ -1,12 +1,15 @@
 //! Finds and opens what a command works with: the data folder, the plugin, the control plane, the chats.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use super::hosts;
 use crate::bindings::Tool;
 use crate::chat::{Chat, ChatHost};
+use crate::clock::{Clock, SystemClock};
 use crate::control_plane::ControlPlane;
 use crate::control_plane::rest::RestClient;
 use crate::driver::Driver;
@@ -23,6 +26,7 @@ pub struct Place {
     data: PathBuf,
     cache: Option<PathBuf>,
     plugin: Option<PathBuf>,
+    shorten_times: u32,
 }
 
 /// A control plane with everything that a command needs to work on it.
@@ -36,14 +40,14 @@ pub struct Host {
 }
 
 impl Place {
-    pub fn new(data: Option<PathBuf>, plugin: Option<PathBuf>) -> anyhow::Result<Self> {
+    pub fn new(data: Option<PathBuf>, plugin: Option<PathBuf>, shorten_times: u32) -> anyhow::Result<Self> {
         let data = match data.or_else(|| user_folder("XDG_DATA_HOME", ".local/share")) {
             Some(data) => data,
             None => {
                 bail!("no data folder: neither HOME nor XDG_DATA_HOME is set; name one with --data FOLDER")
             }
         };
-        Ok(Self { data, cache: user_folder("XDG_CACHE_HOME", ".cache"), plugin })
+        Ok(Self { data, cache: user_folder("XDG_CACHE_HOME", ".cache"), plugin, shorten_times })
     }
 
     /// The folder of the local control plane and of the chats.
@@ -65,6 +69,39 @@ impl Place {
         }
     }
 
+    /// The plugin file and the shortening of times, as arguments for another process of this program.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = vec!["--data".into(), self.data.clone().into_os_string()];
+        if let Some(plugin) = &self.plugin {
+            arguments.extend(["--plugin".into(), plugin.clone().into_os_string()]);
+        }
+        if self.shorten_times > 1 {
+            arguments.extend(["--shorten-times".into(), self.shorten_times.to_string().into()]);
+        }
+        arguments
+    }
+
+    /// The store in the data folder, if something has been kept there.
+    pub fn store(&self) -> anyhow::Result<Store> {
+        let file = self.data.join(STORE_FILE);
+        if !file.exists() {
+            bail!(
+                "{} has no calls yet: name the folder that you work in with --data, or bind a chat first",
+                self.data.display()
+            );
+        }
+        Ok(Store::open(&file)?)
+    }
+
+    /// As [`open`](Self::open), and sees to it that calls which nobody carries are carried on.
+    pub async fn open_and_tidy(&self) -> anyhow::Result<Host> {
+        let host = self.open().await?;
+        if host.store.has_orphans(SystemClock.now_ms())? {
+            hosts::start(self)?;
+        }
+        Ok(host)
+    }
+
     /// The local control plane that serves the data folder, with the chats in that folder.
     pub async fn open(&self) -> anyhow::Result<Host> {
         let Some(endpoint) = LocalControlPlane::find(&self.data).await? else {
@@ -75,7 +112,8 @@ impl Place {
             );
         };
         let store = Store::open(&self.data.join(STORE_FILE))?;
-        Host::new(&endpoint, self.load_plugin()?, store, Timings::default()).await
+        let timings = Timings::shortened(self.shorten_times);
+        Host::new(&endpoint, self.load_plugin()?, store, timings).await
     }
 }
 

@@ -318,7 +318,12 @@ pub(super) fn publish(
     }
 }
 
-fn begin(tables: &mut dyn Tables, host: Option<HostId>, new: &NewCall, now: u64) -> Result<Begun, StoreError> {
+fn begin(
+    tables: &mut dyn Tables,
+    host: Option<HostId>,
+    new: &NewCall,
+    now: u64,
+) -> Result<Begun, StoreError> {
     let record = &new.record;
     let (tool, arguments) = (record.call.name(), record.call.arguments());
     if let Some(key) = &record.key

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::WaitEnd;
 use workspace_recovery::clock::SystemClock;
 use workspace_recovery::control_plane::rest::RestClient;
-use workspace_recovery::driver::Performer;
+use workspace_recovery::driver::{NotRecorded, Performer};
 use workspace_recovery::journal::{Answer, Request};
 use workspace_recovery::local::{BuildSpec, VersionSpec};
 use workspace_recovery::policy::Timings;
-use workspace_recovery::store::{ChatStore, MemoryStore};
+use workspace_recovery::store::Store;
 
 use super::support::*;
 
@@ -22,17 +22,18 @@ async fn an_announced_change_ends_a_wait_long_before_the_next_poll() {
     let stop = BuildSpec { duration_ms: Some(1_000), ..BuildSpec::default() };
     let workspace =
         plane.workspace(&plane.template(VersionSpec { stop, ..VersionSpec::default() }).await).await;
-    let store = MemoryStore::default();
-    store.update("ana", &mut |chat| chat.bind(Some(&workspace))).unwrap();
+    let store = Store::in_memory();
+    let id = workspace.clone();
+    store.update("ana", move |chat| chat.bind(Some(&id))).await.unwrap();
     let client = RestClient::new(plane.running().url(), plane.running().token()).unwrap();
     let timings = Timings { poll: Duration::from_secs(300), ..Timings::default() };
-    let performer = Performer::new(Arc::new(client), Arc::new(store), timings, Arc::new(SystemClock));
+    let performer = Performer::new(Arc::new(client), store, timings, Arc::new(SystemClock));
     let call = performer.begin("ana", CancellationToken::new()).unwrap();
 
     let build = plane.build(&workspace, "stop").await;
     let begun = Instant::now();
     let request = Request::WaitForBuild { build, limit_ms: 600_000 };
-    let answer = performer.perform(&call, &request).await.unwrap().answer;
+    let answer = performer.perform(&call, &request, &NotRecorded).await.unwrap().answer;
     let Answer::WaitForBuild(Ok(wait)) = answer else { panic!("{answer:?}") };
     assert_eq!(wait.end, WaitEnd::Reached);
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());

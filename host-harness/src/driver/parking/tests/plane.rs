@@ -120,6 +120,10 @@ impl Drop for InFlight {
 
 #[async_trait]
 impl ControlPlane for Plane {
+    fn deployment(&self) -> String {
+        "memory".into()
+    }
+
     async fn workspace(&self, workspace: &str) -> Result<Workspace, ApiError> {
         let takes = {
             let mut world = self.world();

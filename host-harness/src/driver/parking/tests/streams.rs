@@ -64,7 +64,7 @@ async fn a_stream_that_ends_is_opened_again_and_polls_are_frequent_until_it_spea
     lot.plane.end("w");
     lot.plane.announce("w");
     settle().await;
-    assert!(lot.parking.is_empty());
+    assert!(lot.parking.len() == 0);
 }
 
 #[tokio::test(start_paused = true)]

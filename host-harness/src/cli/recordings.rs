@@ -1,0 +1,99 @@
+//! `show`, `export`, `replay` and `prune`.
+
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use serde_json::json;
+use similar::TextDiff;
+
+use super::Exit;
+use super::host::Place;
+use super::output::Output;
+use super::timeline::timeline;
+use crate::clock::{Clock, SystemClock};
+use crate::driver::DriveError;
+use crate::engine::{Step, StepError};
+use crate::journal::record::{CallId, Recording};
+use crate::replay::{ReplayError, replay};
+
+/// Milliseconds of a day.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+pub fn show(place: &Place, output: Output, id: CallId) -> anyhow::Result<Exit> {
+    let recording = recording(place, id)?;
+    let Recording { call, entries, open, outcome } = &recording;
+    let value = json!({ "id": id, "call": call, "entries": entries, "open": open, "outcome": outcome });
+    output.print(&value, |_| timeline(id, &recording))?;
+    Ok(Exit::Done)
+}
+
+pub fn export(place: &Place, id: CallId) -> anyhow::Result<Exit> {
+    let lines = recording(place, id)?.to_json_lines()?;
+    // JSON with and without --json.
+    Output { json: false }.print(&lines, Clone::clone)?;
+    Ok(Exit::Done)
+}
+
+pub fn replay_file(place: &Place, output: Output, file: &Path) -> anyhow::Result<Exit> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let recording = Recording::from_json_lines(&text)
+        .with_context(|| format!("{} is no exported call", file.display()))?;
+    let plugin = place.load_plugin()?;
+    let hash = &plugin.report().sha256;
+    if *hash != recording.call.component {
+        eprintln!("note: recorded with component {}, replayed with {hash}", recording.call.component);
+    }
+    match replay(&plugin, &recording) {
+        Ok(replayed) => {
+            let value =
+                json!({ "same": true, "requests": replayed.requests, "ended": replayed.outcome.is_some() });
+            output.print(&value, |_| {
+                let end =
+                    if replayed.outcome.is_some() { "the same end" } else { "not ended, here as there" };
+                format!("the same {} requests, {end}", replayed.requests)
+            })?;
+            Ok(Exit::Done)
+        }
+        Err(error) => {
+            let difference = difference(&error)?;
+            let value = json!({ "same": false, "error": error.to_string(), "difference": difference });
+            output.print(&value, |_| difference.clone().unwrap_or_default())?;
+            eprintln!("error: {error}");
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+/// What was expected and what came, line by line.
+fn difference(error: &ReplayError) -> anyhow::Result<Option<String>> {
+    let (expected, got) = match error {
+        ReplayError::Step(StepError::Diverged { expected, got, .. }) => {
+            (serde_json::to_string_pretty(expected)?, pretty(got)?)
+        }
+        ReplayError::Outcome { expected, got } => (serde_json::to_string_pretty(expected)?, pretty(got)?),
+        ReplayError::Step(_) => return Ok(None),
+    };
+    let diff = TextDiff::from_lines(&expected, &got);
+    Ok(Some(diff.unified_diff().header("recorded", "replayed").to_string()))
+}
+
+fn pretty(step: &Step) -> anyhow::Result<String> {
+    Ok(match step {
+        Step::Request(request) => serde_json::to_string_pretty(request)?,
+        Step::Done(result) => {
+            serde_json::to_string_pretty(&json!({ "outcome": { "ended": "done", "result": result } }))?
+        }
+    })
+}
+
+pub async fn prune(place: &Place, output: Output, older_than_days: u32) -> anyhow::Result<Exit> {
+    let store = place.store()?;
+    let before = SystemClock.now_ms().saturating_sub(u64::from(older_than_days) * DAY_MS);
+    let removed = store.prune(before).await?;
+    output.print(&json!({ "removed": removed }), |_| format!("{removed} calls removed"))?;
+    Ok(Exit::Done)
+}
+
+fn recording(place: &Place, id: CallId) -> anyhow::Result<Recording> {
+    place.store()?.recording(id)?.ok_or_else(|| anyhow!(DriveError::UnknownCall { call: id }))
+}

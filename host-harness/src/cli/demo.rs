@@ -1,4 +1,4 @@
-//! `demo`: a workspace dies and is brought back; and three workspaces are left alone. Everything is real (processes,
+//! `demo`: a workspace dies and is brought back; three times one is left alone; and a host dies in the middle of it all. Everything is real (processes,
 //! builds, terminals) but the length of the waits, and each thing that is claimed is looked up before it is said.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use self::stage::{Claims, Stage};
 use super::Exit;
 use super::calls::interrupted_by_signals;
 use super::chats::{action_word, cause_word};
-use super::events;
+use super::events::{self, describe_build};
 use super::host::Place;
 use super::output::Output;
 use super::workspaces::gone_for;
@@ -56,6 +56,7 @@ async fn play(stage: &mut Stage, claims: &mut Claims) -> anyhow::Result<()> {
     it_is_brought_back(stage, claims).await?;
     an_agent_that_comes_back_in_time(stage, claims).await?;
     a_control_plane_that_was_away(stage, claims).await?;
+    a_host_that_dies_in_the_middle(stage, claims).await?;
     drop(shown);
     Ok(())
 }
@@ -174,6 +175,32 @@ async fn a_control_plane_that_was_away(stage: &mut Stage, claims: &mut Claims) -
         "no build was made, and it is the same agent",
         stage.builds().await?.len() == before.len() && after == agent,
     );
+    Ok(())
+}
+
+async fn a_host_that_dies_in_the_middle(stage: &mut Stage, claims: &mut Claims) -> anyhow::Result<()> {
+    claims.scene("6. The program itself is killed between the stop and the start of a restart");
+    let before = stage.builds().await?.len();
+    let mut caller = stage.another_host(&["call", stage::CHAT, RESTART])?;
+    claims.say(format!("another process calls {RESTART}: process {}", caller.id().unwrap_or_default()));
+    stage.wait_for_builds(before + 1).await?;
+    let call = stage.unended_call()?;
+    caller.kill().await?;
+    let builds = stage.builds().await?;
+    claims.say(format!("kill -KILL, after its {}", builds.last().map(describe_build).unwrap_or_default()));
+    claims.seen(
+        "it was killed after it had asked for the stop, and before it could ask for the start",
+        builds.len() == before + 1 && builds.last().is_some_and(|build| build.transition == Transition::Stop),
+    );
+    let result = stage.follow(call).await?;
+    claims.say(format!("call {call} was carried on by this process, and ended with\n{result}"));
+    let made: Vec<_> = stage.builds().await?.into_iter().skip(before).map(|build| build.transition).collect();
+    claims.seen(
+        "the restart was finished, with one stop build and one start build",
+        result["restarted"] == true && made == [Transition::Stop, Transition::Start],
+    );
+    let works = stage.execute("echo not lost").await;
+    claims.seen("a command runs again", works.is_ok_and(|done| done.output == "not lost\n"));
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use crate::policy::{ChatTools, Timings};
 use crate::store::Store;
 
 /// The store's file in the data folder. The name is that of its first days.
-const STORE_FILE: &str = "chats.db";
+pub const STORE_FILE: &str = "chats.db";
 
 /// Where a command finds its things.
 pub struct Place {

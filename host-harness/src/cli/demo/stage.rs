@@ -1,6 +1,7 @@
 //! What the demo plays on: a control plane in a folder of its own, one workspace, one chat; and what has been seen.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,16 +12,17 @@ use tokio_util::sync::CancellationToken;
 use crate::bindings::{Agent, AgentState, Build};
 use crate::chat::{Execute, ExecuteError, Executed};
 use crate::cli::Exit;
-use crate::cli::host::{Host, Place};
+use crate::cli::host::{Host, Place, STORE_FILE};
 use crate::cli::output::{Output, tell};
 use crate::cli::workspaces::gone_for;
 use crate::control_plane::Workspace;
+use crate::journal::record::CallId;
 use crate::local::{
     AgentCommand, AgentSignal, BuildSpec, LocalControlPlane, LocalOptions, LocalTimings, SignalledAgent,
     TemplateSpec, VersionSpec,
 };
 use crate::policy::Timings;
-use crate::store::Store;
+use crate::store::{Listing, Store};
 
 /// By how much every wait is shortened, unless the real ones are asked for.
 const SHORTENED: u32 = 15;
@@ -28,8 +30,12 @@ const SHORTENED: u32 = 15;
 const BUILD_MS: u64 = 800;
 /// An agent's longest wait before it looks for the server again, with shortened times.
 const MOST_RECONNECT: Duration = Duration::from_secs(4);
+/// How often builds are looked for, and how long at most.
+const LOOK: Duration = Duration::from_millis(50);
+const MOST_WAIT: Duration = Duration::from_secs(60);
 const WORKSPACE: &str = "dev";
-const CHAT: &str = "demo";
+/// The demo's chat.
+pub const CHAT: &str = "demo";
 
 /// The demo's world.
 pub struct Stage {
@@ -38,6 +44,7 @@ pub struct Stage {
     options: LocalOptions,
     plane: Option<LocalControlPlane>,
     timings: Timings,
+    shortened: u32,
     workspace: String,
 }
 
@@ -53,13 +60,24 @@ impl Stage {
         options.timings = local;
         options.stop_agents_on_exit = true;
         let plugin = place.load_plugin()?;
+        let store = Store::open(&folder.path().join(STORE_FILE))?;
         let plane = LocalControlPlane::start(options.clone()).await?;
-        let host = Host::new(plane.endpoint(), plugin, Store::in_memory(), timings.clone()).await?;
-        Ok(Self { host, folder, options, plane: Some(plane), timings, workspace: String::new() })
+        let host = Host::new(plane.endpoint(), plugin, store, timings.clone()).await?;
+        Ok(Self {
+            host,
+            folder,
+            options,
+            plane: Some(plane),
+            timings,
+            shortened: if real_timings { 1 } else { SHORTENED },
+            workspace: String::new(),
+        })
     }
 
     /// Ends every agent and removes every file.
     pub async fn strike(self) -> anyhow::Result<()> {
+        self.host.driver.leave().await?;
+        drop(self.host);
         let plane = match self.plane {
             Some(plane) => plane,
             // Interrupted while the control plane was away: only a control plane knows its agents.
@@ -103,6 +121,41 @@ impl Stage {
 
     pub async fn workspace(&self) -> anyhow::Result<Workspace> {
         Ok(self.host.plane.workspace(&self.workspace).await?)
+    }
+
+    /// Another process of this program, which works with the same control plane, chats and calls.
+    pub fn another_host(&self, arguments: &[&str]) -> anyhow::Result<tokio::process::Child> {
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let mut command = tokio::process::Command::new(program);
+        command.arg("--data").arg(self.folder.path()).args(["--shorten-times", &self.shortened.to_string()]);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.kill_on_drop(true).spawn().context("another process of this program cannot be started")
+    }
+
+    /// The newest call that has not ended.
+    pub fn unended_call(&self) -> anyhow::Result<CallId> {
+        let rows = self.host.store.calls(Listing::Unended, 1)?;
+        Ok(rows.first().context("there is no call that has not ended")?.id)
+    }
+
+    /// Waits for a call's end, whoever carries it.
+    pub async fn follow(&self, call: CallId) -> anyhow::Result<Value> {
+        let followed = self.host.driver.follow(call, &CancellationToken::new()).await?;
+        let result = followed.map_err(|error| anyhow::anyhow!("the plugin did not run it: {error:?}"))?;
+        Ok(serde_json::from_str(&result.json)?)
+    }
+
+    /// Waits until the workspace has so many builds.
+    pub async fn wait_for_builds(&self, count: usize) -> anyhow::Result<()> {
+        let made = async {
+            while self.builds().await?.len() < count {
+                tokio::time::sleep(LOOK).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(MOST_WAIT, made)
+            .await
+            .with_context(|| format!("waited {MOST_WAIT:?} in vain until the workspace had {count} builds"))?
     }
 
     /// All builds of the workspace so far, oldest first, as the control plane has them.

@@ -12,6 +12,7 @@ mod features;
 mod journal;
 mod lanes;
 mod plane;
+mod recordings;
 mod sandbox;
 mod support;
 mod surface;

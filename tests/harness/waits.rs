@@ -205,7 +205,7 @@ async fn calls_that_wait_at_one_workspace_share_its_reads() {
     for _ in 0..1000 {
         let (performer, call) = (host.performer().clone(), begin(&host));
         let request = Request::WaitForBuild { build: "f2".into(), limit_ms: 600_000 };
-        waits.spawn(async move { performer.perform(&call, &request).await.unwrap().answer });
+        waits.spawn(async move { performer.perform(&call, &request, &NotRecorded).await.unwrap().answer });
     }
     sleep(Duration::from_secs(60)).await;
     end_build(&host, JobStatus::Succeeded);

@@ -89,6 +89,22 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_what_it_holds() 
     assert!(Store::open(&path).is_ok(), "a second time there is nothing to do");
 }
 
+/// A file of the second format, as text: a restart that was finished, and one that was interrupted.
+const SECOND_FORMAT: &str = include_str!("../../../tests/golden/store-2.sql");
+
+#[test]
+fn calls_in_a_file_of_the_second_format_are_read() {
+    let folder = folder();
+    let path = folder.path().join("store.db");
+    Connection::open(&path).unwrap().execute_batch(SECOND_FORMAT).unwrap();
+    let store = Store::open(&path).unwrap();
+    let (finished, interrupted) =
+        (store.recording(5).unwrap().unwrap(), store.recording(6).unwrap().unwrap());
+    assert_eq!((finished.entries.len(), finished.open), (15, None));
+    assert!(finished.outcome.is_some() && interrupted.outcome.is_some());
+    assert!(store.call(6).unwrap().unwrap().interrupted);
+}
+
 #[test]
 fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
     let folder = folder();

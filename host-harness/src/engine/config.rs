@@ -57,7 +57,9 @@ pub(super) fn pooled(options: &EngineOptions) -> wasmtime::Result<Config> {
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
         // A call is suspended by an error: with a backtrace each, suspending would cost more than running.
-        .wasm_backtrace_max_frames(None);
+        .wasm_backtrace_max_frames(None)
+        // Only backtraces need it, and it is a tenth of an image.
+        .generate_address_map(false);
     Ok(config)
 }
 

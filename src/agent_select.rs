@@ -4,7 +4,8 @@ use core::cmp::Ordering;
 
 use crate::contract::Agent;
 
-/// An agent whose name ends so, in any case of letters, is meant for chats.
+/// An agent whose name ends so, in any case of letters, is meant for chats. Only the letters of ASCII have two cases
+/// here: an agent's name has no others, and the tables for all scripts would be a tenth of the component.
 pub const CHAT_SUFFIX: &str = "-coderd-chat";
 
 /// Why no agent was chosen.
@@ -33,13 +34,13 @@ pub fn select(agents: &[Agent]) -> Result<&Agent, NoSelection> {
 
 /// Whether an agent of that name is meant for chats.
 pub fn is_chat_agent(name: &str) -> bool {
-    name.to_lowercase().ends_with(CHAT_SUFFIX)
+    name.to_ascii_lowercase().ends_with(CHAT_SUFFIX)
 }
 
 fn in_order(left: &Agent, right: &Agent) -> Ordering {
     left.order
         .cmp(&right.order)
-        .then_with(|| left.name.to_lowercase().cmp(&right.name.to_lowercase()))
+        .then_with(|| left.name.to_ascii_lowercase().cmp(&right.name.to_ascii_lowercase()))
         .then_with(|| left.name.cmp(&right.name))
         .then_with(|| left.id.cmp(&right.id))
 }

@@ -8,8 +8,9 @@ use core::arch::wasm32::memory_grow;
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::null_mut;
 
-/// Enough for a whole step of an ordinary call, so that it never grows its memory.
-const ARENA_BYTES: usize = 96 * 1024;
+/// Enough for a whole step of an ordinary call, so that it never grows its memory. No more than lets stack, data and
+/// arena fit into two pages: the host wipes the whole memory after each step.
+const ARENA_BYTES: usize = 24 * 1024;
 /// A page of WebAssembly memory.
 const PAGE_BYTES: usize = 64 * 1024;
 /// How much is asked for at least when the arena is used up.

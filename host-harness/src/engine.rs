@@ -17,6 +17,7 @@ mod config;
 #[cfg(all(test, feature = "plugin"))]
 mod headroom;
 pub mod limits;
+mod linked;
 mod outgoing;
 mod step;
 
@@ -34,12 +35,14 @@ pub use step::{HostFault, Step, StepError};
 use crate::bindings;
 use cache::Cache;
 use config::{Slots, Ticker};
+use linked::Linked;
 use step::State;
 
 /// How an [`Engine`] is set up. `EngineOptions::default()` is right for most hosts.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Where compiled plugins are kept, so that a later start need not compile them: 1 ms instead of 100. The folder
+    /// Where compiled plugins are kept, so that a later start need not compile them: milliseconds instead of half a
+    /// second. The folder
     /// is made if need be, and made private: what is in it is machine code. Without one, and where it cannot be used,
     /// each start compiles. `None` by default.
     pub cache_dir: Option<PathBuf>,
@@ -84,9 +87,9 @@ struct Loaded {
     engine: Engine,
     report: Report,
     component: Arc<[u8]>,
-    pre: bindings::PluginPre<State>,
+    linked: Linked,
     /// The same plugin on the engine with backtraces.
-    diagnosable: OnceLock<Option<bindings::PluginPre<State>>>,
+    diagnosable: OnceLock<Option<Linked>>,
 }
 
 /// Why an engine could not be set up.
@@ -149,20 +152,16 @@ impl Engine {
     pub fn load(&self, component: &[u8]) -> Result<Plugin, PluginError> {
         let report = check::check(component)?;
         let compiled = self.compile(component, &report)?;
-        let pre = self
-            .inner
-            .linker
-            .instantiate_pre(&compiled)
-            .and_then(bindings::PluginPre::new)
-            .and_then(|pre| {
+        let linked = Linked::new(&self.inner.linker, &compiled)
+            .and_then(|linked| {
                 let _slot = self.inner.slots.take();
-                step::rehearse(&pre)?;
-                Ok(pre)
+                step::rehearse(&linked)?;
+                Ok(linked)
             })
             .map_err(|error| PluginError::Mismatch { reason: one_line(&error) })?;
         let (engine, component) = (self.clone(), component.into());
         let diagnosable = OnceLock::new();
-        Ok(Plugin { inner: Arc::new(Loaded { engine, report, component, pre, diagnosable }) })
+        Ok(Plugin { inner: Arc::new(Loaded { engine, report, component, linked, diagnosable }) })
     }
 
     fn compile(&self, component: &[u8], report: &Report) -> Result<Component, PluginError> {
@@ -205,11 +204,11 @@ impl Plugin {
         &self.inner.engine
     }
 
-    fn pre_with_backtraces(&self) -> Option<&bindings::PluginPre<State>> {
+    fn linked_with_backtraces(&self) -> Option<&Linked> {
         let make = || {
             let Diagnosis { wasmtime, linker } = self.inner.engine.diagnosis()?;
             let component = Component::from_binary(wasmtime, &self.inner.component).ok()?;
-            bindings::PluginPre::new(linker.instantiate_pre(&component).ok()?).ok()
+            Linked::new(linker, &component).ok()
         };
         self.inner.diagnosable.get_or_init(make).as_ref()
     }

@@ -126,10 +126,13 @@ impl Outcome {
     }
 }
 
-/// With a capital letter.
+/// With a capital letter, if it begins with a letter of ASCII.
 pub fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+    let mut sentence = text.to_owned();
+    if let Some(first) = sentence.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    sentence
 }
 
 fn quota_object(credits_consumed: i64, budget: i64) -> Value {

@@ -1,7 +1,7 @@
 //! The tools through the built component.
 
 use workspace_recovery::bindings::{
-    Binding, Build, BuildWait, JobStatus, Provisioner, Snapshot, Transition, WaitEnd,
+    Binding, Build, BuildWait, CallError, JobStatus, Provisioner, Snapshot, Transition, WaitEnd,
 };
 use workspace_recovery::engine::Step;
 use workspace_recovery::journal::{Answer, Export, Journal, Output, Request};
@@ -62,6 +62,24 @@ fn a_stop_goes_through_the_component_request_by_request() {
     };
     assert_eq!(result.json, r#"{"build_id":"b2","stopped":true,"workspace_name":"dev"}"#);
     assert!(!result.is_error);
+}
+
+/// The JSON parser calls itself for each level up to its own limit of 128, on the guest's stack.
+#[test]
+fn deeply_nested_arguments_are_refused_not_a_fault() {
+    let plugin = engine().load(guest_artifact::COMPONENT).unwrap();
+    for (open, inner, close) in [("[", "", "]"), (r#"{"a":"#, "1", "}")] {
+        for depth in [100, 126, 127, 1000] {
+            let value = format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
+            let arguments = format!(r#"{{"parameters":{value}}}"#);
+            let export = Export::CallTool { name: "start_workspace".into(), arguments, policy: policy() };
+            let step = plugin.step(&export, &Journal::new());
+            assert!(
+                matches!(step, Ok(Step::Done(Output::CallTool(Err(CallError::InvalidArguments(_)))))),
+                "{depth} times {open}: {step:?}"
+            );
+        }
+    }
 }
 
 fn latest(latest: Build) -> Answer {

@@ -22,7 +22,7 @@ const MAGIC: &[u8] = b"workspace-recovery image 1\n";
 /// Length of a SHA-256 hash in hexadecimal.
 const HASH_LEN: usize = 64;
 
-/// The newest images that are kept. Each has some 400 KiB; older ones belong to plugins and engines of the past.
+/// The newest images that are kept. Each has some 700 KiB; older ones belong to plugins and engines of the past.
 const KEPT_IMAGES: usize = 16;
 
 /// A folder of images for one engine.

@@ -24,7 +24,8 @@ pub(super) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::COMPONENT_MODEL);
 
 /// Memory and tables of a slot that stay mapped between two steps, in bytes. Wiping them is cheaper than giving the
-/// pages back and faulting them in again. An honest guest's whole memory is smaller.
+/// pages back and faulting them in again. An honest guest's whole memory is smaller. It is wiped unseen: for a memory as
+/// small as that of our guest, asking the kernel which pages were written takes longer than writing them all.
 const KEEP_RESIDENT: usize = 512 << 10;
 
 /// Ticks of the epoch within a step's deadline: a step ends at most one tick, an eighth of the deadline, late.
@@ -47,7 +48,7 @@ pub(super) fn pooled(options: &EngineOptions) -> wasmtime::Result<Config> {
         .max_unused_warm_slots(slots)
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(KEEP_RESIDENT)
-        .pagemap_scan(Enabled::Auto)
+        .pagemap_scan(Enabled::No)
         // Above our own limits, which are judged first and have errors of their own.
         .max_memory_size(2 * MEMORY_BYTES)
         .table_elements(2 * TABLE_ELEMENTS);
@@ -56,7 +57,9 @@ pub(super) fn pooled(options: &EngineOptions) -> wasmtime::Result<Config> {
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
         // A call is suspended by an error: with a backtrace each, suspending would cost more than running.
-        .wasm_backtrace_max_frames(None);
+        .wasm_backtrace_max_frames(None)
+        // Only backtraces need it, and it is a tenth of an image.
+        .generate_address_map(false);
     Ok(config)
 }
 

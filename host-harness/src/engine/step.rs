@@ -7,10 +7,11 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::config::DEADLINE_TICKS;
 use super::limits::{INPUT_BYTES, Limit, Limiter, STEP_FUEL, TRANSFER_BYTES};
+use super::linked::Linked;
 use super::{Plugin, one_line, outgoing};
 use crate::bindings::{
-    self, AgentWait, Agents, Binding, Build, BuildWait, Parameter, ReadError, Transition, TransitionError,
-    types, waits, workspace,
+    AgentWait, Agents, Binding, Build, BuildWait, Parameter, ReadError, Transition, TransitionError, types,
+    waits, workspace,
 };
 use crate::journal::{Answer, Export, Journal, Output, Request};
 
@@ -95,7 +96,7 @@ impl Plugin {
         }
         let engine = &self.inner.engine.inner;
         let _slot = engine.slots.take();
-        match attempts(|| run(&self.inner.pre, export, journal)) {
+        match attempts(|| run(&self.inner.linked, export, journal)) {
             Ok(step) => Ok(step),
             Err(Failure::Plugin(reason)) => {
                 Err(StepError::PluginFault { reason, backtrace: self.backtrace(export, journal) })
@@ -110,10 +111,10 @@ impl Plugin {
 
     /// Runs a step that trapped once more, on an engine that keeps track of where it is.
     fn backtrace(&self, export: &Export, journal: &Journal) -> Option<String> {
-        let pre = self.pre_with_backtraces()?;
-        let mut store = store(pre.engine(), journal).ok()?;
-        let plugin = pre.instantiate(&mut store).ok()?;
-        let error = call(&plugin, &mut store, export).err()?;
+        let linked = self.linked_with_backtraces()?;
+        let mut store = store(linked.engine(), journal).ok()?;
+        let instance = linked.instantiate(&mut store).ok()?;
+        let error = linked.call(instance, &mut store, export).err()?;
         error.downcast_ref::<WasmBacktrace>().map(ToString::to_string)
     }
 }
@@ -140,16 +141,16 @@ enum Failure {
     Deadline,
 }
 
-fn run(pre: &bindings::PluginPre<State>, export: &Export, journal: &Journal) -> Result<Step, Failure> {
+fn run(linked: &Linked, export: &Export, journal: &Journal) -> Result<Step, Failure> {
     let host = |error: wasmtime::Error| Failure::Host(one_line(&error));
-    let mut store = store(pre.engine(), journal).map_err(host)?;
+    let mut store = store(linked.engine(), journal).map_err(host)?;
     store.set_epoch_deadline(DEADLINE_TICKS);
     // Making an instance runs none of the plugin's code as a rule: an error without a type is the machine's.
-    let plugin = match pre.instantiate(&mut store) {
-        Ok(plugin) => plugin,
+    let instance = match linked.instantiate(&mut store) {
+        Ok(instance) => instance,
         Err(error) => return ended_by(error, journal, Failure::Host),
     };
-    match call(&plugin, &mut store, export) {
+    match linked.call(instance, &mut store, export) {
         Ok(output) => finish(output, &store.into_data()).map_err(Failure::Step),
         Err(error) => ended_by(error, journal, Failure::Plugin),
     }
@@ -157,10 +158,10 @@ fn run(pre: &bindings::PluginPre<State>, export: &Export, journal: &Journal) -> 
 
 /// Makes an instance once, because the types of a plugin's exports are compared with the contract's only there. An
 /// error without a type is about those; whatever else can go wrong is for the first step to say.
-pub(super) fn rehearse(pre: &bindings::PluginPre<State>) -> wasmtime::Result<()> {
-    let mut store = store(pre.engine(), &Journal::new())?;
+pub(super) fn rehearse(linked: &Linked) -> wasmtime::Result<()> {
+    let mut store = store(linked.engine(), &Journal::new())?;
     store.set_epoch_deadline(DEADLINE_TICKS);
-    match pre.instantiate(&mut store) {
+    match linked.instantiate_checked(&mut store) {
         Err(error) if !error.is::<Exit>() && !error.is::<Limit>() && !error.is::<Trap>() => Err(error),
         _ => Ok(()),
     }
@@ -169,12 +170,12 @@ pub(super) fn rehearse(pre: &bindings::PluginPre<State>) -> wasmtime::Result<()>
 /// How much fuel a step takes, whatever its end.
 #[cfg(all(test, feature = "plugin"))]
 pub(super) fn fuel_of(plugin: &Plugin, export: &Export, journal: &Journal) -> wasmtime::Result<u64> {
-    let pre = &plugin.inner.pre;
-    let mut store = store(pre.engine(), journal)?;
+    let linked = &plugin.inner.linked;
+    let mut store = store(linked.engine(), journal)?;
     store.set_epoch_deadline(DEADLINE_TICKS);
-    let instance = pre.instantiate(&mut store)?;
+    let instance = linked.instantiate(&mut store)?;
     // The end is an error wherever the call is suspended.
-    let _ = call(&instance, &mut store, export);
+    let _ = linked.call(instance, &mut store, export);
     Ok(STEP_FUEL - store.get_fuel()?)
 }
 
@@ -186,23 +187,6 @@ fn store(engine: &wasmtime::Engine, journal: &Journal) -> wasmtime::Result<Store
     store.set_fuel(STEP_FUEL)?;
     store.set_hostcall_fuel(TRANSFER_BYTES);
     Ok(store)
-}
-
-fn call(plugin: &bindings::Plugin, store: &mut Store<State>, export: &Export) -> wasmtime::Result<Output> {
-    let tools = plugin.workspace_recovery_plugin_tools();
-    let recovery = plugin.workspace_recovery_plugin_recovery();
-    Ok(match export {
-        Export::ListTools => Output::ListTools(tools.call_list_tools(store)?),
-        Export::CallTool { name, arguments, policy } => {
-            Output::CallTool(tools.call_call_tool(store, name, arguments, policy)?)
-        }
-        Export::ClassifyFailure { evidence, policy } => {
-            Output::ClassifyFailure(recovery.call_classify_failure(store, evidence, policy)?)
-        }
-        Export::CheckConnection { cached } => {
-            Output::CheckConnection(recovery.call_check_connection(store, cached)?)
-        }
-    })
 }
 
 /// The plugin came to its end: it must have used up the journal.

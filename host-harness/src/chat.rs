@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bindings::{CallError, Policy, ToolResult, Verdict};
 use crate::control_plane::{ApiError, ControlPlane};
 use crate::driver::{DriveError, Driver};
+use crate::journal::record::CallId;
 use crate::policy::ChatTools;
 use crate::store::{ChatRecord, StoreError};
 
@@ -100,6 +101,8 @@ pub enum ExecuteError {
 pub struct Unreachable {
     /// What the model should do now.
     pub verdict: Verdict,
+    /// The call in the store that came to this verdict, so that it can be looked into. `None`: it could not be kept.
+    pub call: Option<CallId>,
     /// For how long it was tried.
     pub tried: Duration,
     /// The agent that was dialled last, if there was one to dial.

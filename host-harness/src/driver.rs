@@ -13,10 +13,10 @@ use crate::bindings::{CallError, Policy, Tool, ToolResult, TransitionError};
 use crate::clock::{Clock, SystemClock};
 use crate::control_plane::{ControlPlane, refusal};
 use crate::engine::{Plugin, Step, StepError};
-use crate::journal::record::{CallId, CallRecord, FORMAT, Failure, Outcome};
-use crate::journal::{Answer, EffectClass, Export, Journal, JournalError, Output, Request};
+use crate::journal::record::{CallId, CallRecord, FORMAT, Failure, Outcome, Pinned};
+use crate::journal::{Answer, Asked, EffectClass, Export, Journal, JournalError, Output, Request};
 use crate::policy::Timings;
-use crate::store::{Interrupted, Store, StoreError};
+use crate::store::{Interrupted, NewCall, Store, StoreError};
 
 mod call;
 mod carry;
@@ -143,7 +143,7 @@ impl Driver {
         policy: Policy,
         key: Option<&str>,
     ) -> Result<CallId, DriveError> {
-        let record = self.record(chat, name, arguments, policy, key).await?;
+        let record = self.tool_call(chat, name, arguments, policy, key).await?;
         self.carrier.begin(record).await
     }
 
@@ -156,11 +156,12 @@ impl Driver {
         policy: Policy,
         key: Option<&str>,
     ) -> Result<CallId, DriveError> {
-        let record = self.record(chat, name, arguments, policy, key).await?;
+        let record = self.tool_call(chat, name, arguments, policy, key).await?;
         self.carrier.submit(record).await
     }
 
-    async fn record(
+    /// A tool call as it is going to be kept.
+    async fn tool_call(
         &self,
         chat: &str,
         name: &str,
@@ -168,17 +169,22 @@ impl Driver {
         policy: Policy,
         key: Option<&str>,
     ) -> Result<CallRecord, StoreError> {
-        Ok(CallRecord {
+        let call = Export::CallTool { name: name.to_owned(), arguments: canonical(arguments), policy };
+        Ok(self.record(chat, key, call, self.performer.pin(chat).await?))
+    }
+
+    fn record(&self, chat: &str, key: Option<&str>, call: Export, pinned: Pinned) -> CallRecord {
+        CallRecord {
             format: FORMAT,
             key: key.map(str::to_owned),
             chat: chat.to_owned(),
-            pinned: self.performer.pin(chat).await?,
-            call: Export::CallTool { name: name.to_owned(), arguments: canonical(arguments), policy },
+            pinned,
+            call,
             contract: self.plugin.report().contract.clone(),
             component: self.plugin.report().sha256.clone(),
             engine: crate::engine::limits::description(),
             created_ms: self.performer.clock.now_ms(),
-        })
+        }
     }
 
     /// Waits for a call's end, whichever host carries it. An interrupt is passed on to it, and its end is still waited
@@ -266,18 +272,43 @@ impl Driver {
         &self.performer
     }
 
-    /// The whole of a call that is kept nowhere: its journal grows by one answer per step until the plugin is done.
+    /// The whole of a call that is kept nowhere.
     pub(crate) async fn drive(&self, call: &Call, export: &Export) -> Result<Output, DriveError> {
+        Ok(self.drive_to_end(call, export).await?.0)
+    }
+
+    /// As [`drive`](Self::drive), and keeps the call when it has ended, so that it can be looked into.
+    pub(crate) async fn drive_and_keep(
+        &self,
+        call: &Call,
+        export: Export,
+    ) -> Result<(Output, Option<CallId>), DriveError> {
+        let (output, journal) = self.drive_to_end(call, &export).await?;
+        let pinned = self.performer.pin(call.chat()).await?;
+        let record = self.record(call.chat(), None, export, pinned);
+        let new = NewCall { record, component: self.plugin.component().clone() };
+        let outcome = Outcome::Done { result: output.clone() };
+        let entries = journal.entries().to_vec();
+        let kept = self.performer.store.keep(new, entries, outcome, self.performer.clock.now_ms()).await;
+        // A verdict that cannot be looked into later is a verdict all the same.
+        let kept = kept.inspect_err(|error| tracing::warn!(%error, "a verdict is not kept")).ok();
+        Ok((output, kept))
+    }
+
+    /// Steps and answers: the journal grows by one answer per step until the plugin is done.
+    async fn drive_to_end(&self, call: &Call, export: &Export) -> Result<(Output, Journal), DriveError> {
         let mut journal = Journal::new();
         loop {
             let step =
                 self.plugin.step(export, &journal).map_err(|error| DriveError::Step(Arc::new(error)))?;
             match step {
-                Step::Done(output) => return Ok(output),
+                Step::Done(output) => return Ok((output, journal)),
                 Step::Request(request) => {
+                    let asked = Asked { asked_ms: self.performer.clock.now_ms(), intent: None };
                     let Performed { answer, observed } = self.performed(call, &request).await?;
+                    let now = self.performer.clock.now_ms();
                     journal
-                        .append(request, answer, observed)
+                        .record(request, answer, observed, asked, now)
                         .map_err(|error| DriveError::Journal(Arc::new(error)))?;
                 }
             }

@@ -15,6 +15,7 @@ mod tables;
 pub use lease::{Begun, Go, Lease, NewCall};
 pub use tables::{CallRow, CallState, HostId, Listing};
 
+use crate::journal::Entry;
 use crate::journal::record::{CallId, Outcome, Recording};
 use tables::{Backend, Tables};
 
@@ -245,6 +246,17 @@ impl Store {
     /// A component that a kept call names.
     pub fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(|tables| tables.component(hash))
+    }
+
+    /// Keeps a call that needed no turn and changed nothing, in one piece: a verdict.
+    pub async fn keep(
+        &self,
+        new: NewCall,
+        entries: Vec<Entry>,
+        outcome: Outcome,
+        at_ms: u64,
+    ) -> Result<CallId, StoreError> {
+        self.write(move |tables| lease::keep(tables, &new, &entries, &outcome, at_ms)).await
     }
 
     /// Interrupts a call, whichever host carries it.

@@ -7,9 +7,12 @@ use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Action, AgentState, Cause, JobStatus, Transition};
 use workspace_recovery::chat::{Execute, ExecuteError, Executed, MAX_OUTPUT_BYTES, Unreachable};
 use workspace_recovery::control_plane::ApiError;
+use workspace_recovery::journal::Output;
+use workspace_recovery::journal::record::Outcome;
+use workspace_recovery::replay::replay;
 use workspace_recovery::store::Failures;
 
-use crate::plane::{Answers, Host, Plane, WORKSPACE, agent, refusal, unavailable};
+use crate::plane::{Answers, Host, Plane, WORKSPACE, agent, plugin, refusal, unavailable};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -426,4 +429,16 @@ async fn a_tool_that_makes_a_build_makes_the_chat_look_its_agent_up_anew() {
     host.chat().call_tool("restart_workspace", "{}", &CancellationToken::new()).await.unwrap().unwrap();
     works(&host).await;
     assert_eq!(dialled(&host), ["a1", "a3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_is_kept_and_can_be_run_again() {
+    let host = silent();
+    let unreachable = unreachable(&host).await;
+    let recording = host.store.recording(unreachable.call.unwrap()).unwrap().unwrap();
+    assert_eq!(
+        recording.outcome,
+        Some(Outcome::Done { result: Output::ClassifyFailure(unreachable.verdict) })
+    );
+    assert_eq!(replay(&plugin(), &recording).unwrap().requests, 1);
 }

@@ -103,7 +103,8 @@ impl Chat {
             recent_restarts: performer.store().restarts_since(workspace, since)?,
         };
         let export = Export::ClassifyFailure { evidence, policy: performer.timings().policy(&self.tools) };
-        let Output::ClassifyFailure(verdict) = self.driver.drive(call, &export).await? else {
+        let (output, kept) = self.driver.drive_and_keep(call, export).await?;
+        let Output::ClassifyFailure(verdict) = output else {
             unreachable!("the engine answered something else to classify-failure")
         };
         if call.interrupt().is_cancelled() {
@@ -111,11 +112,11 @@ impl Chat {
         }
         self.count(workspace, &dialed, earlier, &verdict, away_now).await?;
         let Dialed { agent, last_error, .. } = dialed;
-        let failure = Unreachable { verdict, tried, agent, last_error, begun: None };
-        let mut kept = self.state.kept();
-        kept.failed += 1;
-        kept.last_failure = Some(failure.clone());
-        drop(kept);
+        let failure = Unreachable { verdict, call: kept, tried, agent, last_error, begun: None };
+        let mut state = self.state.kept();
+        state.failed += 1;
+        state.last_failure = Some(failure.clone());
+        drop(state);
         Err(ExecuteError::Unreachable(Box::new(failure)))
     }
 

@@ -77,7 +77,7 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
             if output.json {
                 let tried_ms = u64::try_from(unreachable.tried.as_millis()).unwrap_or(u64::MAX);
                 let verdict = verdict_json(&unreachable.verdict);
-                let value = json!({ "verdict": verdict, "tried_ms": tried_ms, "last_error": unreachable.last_error,
+                let value = json!({ "verdict": verdict, "call": unreachable.call, "tried_ms": tried_ms, "last_error": unreachable.last_error,
                         "output": unreachable.begun });
                 output.print(&value, |_| String::new())?;
             } else if let Some(begun) = &unreachable.begun {

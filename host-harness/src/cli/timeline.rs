@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::chats::{action_word, cause_word};
 use super::events::{describe_build, lifecycle_word, state_word, transition_word};
 use super::host::Host;
 use super::output::Progress;
@@ -203,6 +204,9 @@ fn outcome_line(outcome: &Outcome) -> String {
         }
         Outcome::Done { result: Output::CallTool(Ok(result)) } => format!("ended: {}", result.json),
         Outcome::Done { result: Output::CallTool(Err(error)) } => format!("the plugin refused it: {error:?}"),
+        Outcome::Done { result: Output::ClassifyFailure(verdict) } => {
+            format!("the verdict: {} ({})\n{}", action_word(verdict.action), cause_word(verdict), verdict.message)
+        }
         Outcome::Done { result } => format!("ended: {result:?}"),
     }
 }

@@ -353,6 +353,20 @@ fn begin(
     Ok(Begun::Queued(add(tables, host, new, CallState::Queued, now)?, holder))
 }
 
+/// Adds a call that has ended already.
+pub(super) fn keep(
+    tables: &mut dyn Tables,
+    new: &NewCall,
+    entries: &[Entry],
+    outcome: &Outcome,
+    now: u64,
+) -> Result<CallId, StoreError> {
+    let id = add(tables, None, new, CallState::Active, now)?;
+    put_entries(tables, id, 0, entries)?;
+    tables.end_call(id, outcome, now)?;
+    Ok(id)
+}
+
 fn add(
     tables: &mut dyn Tables,
     host: Option<HostId>,

@@ -151,8 +151,7 @@ impl Carrier {
                 self.send(Job { call: *id, from: From::Beginning, recording: Some(Box::new(recording)) });
             }
             Begun::Queued(id, holder) => {
-                let until = Instant::now() + self.0.performer.timings().turn_limit;
-                lock(&self.0.mine).queued.insert(*id, until);
+                lock(&self.0.mine).queued.insert(*id, self.end_of_queue(record.created_ms));
                 self.0.performer.announce(*id, chat, EventKind::WaitingForTurn { holder: holder.clone() });
             }
             Begun::Same(_) | Begun::KeyTaken(_) | Begun::Busy(_) => {}
@@ -284,8 +283,7 @@ impl Carrier {
         let mut running = JoinSet::new();
         let mut news = tokio::time::interval(timings.news);
         news.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut rounds =
-            Rounds { renew: Instant::now(), clean_up: Instant::now() + CLEAN_UP, generation: None };
+        let mut rounds = Rounds { renew: Instant::now(), clean_up: Instant::now(), generation: None };
         loop {
             let leaving = self.0.leaving.is_cancelled();
             if leaving && running.is_empty() {
@@ -326,7 +324,12 @@ impl Carrier {
         }
         let first = rounds.generation.is_none();
         if now >= rounds.renew {
-            let user = self.0.performer.user().await.ok();
+            // Asking may take longer than the lease lasts: it is done beside this, and told at the next round.
+            let user = self.0.performer.known_user();
+            if user.is_none() {
+                let performer = self.0.performer.clone();
+                tokio::spawn(async move { performer.user().await });
+            }
             lease.renew(user.as_deref()).await?;
             rounds.renew = now + self.0.performer.timings().lease / 3;
             if lease.take_over().await? > 0 || first {
@@ -365,7 +368,7 @@ impl Carrier {
             }
             match row.state {
                 CallState::Queued => {
-                    mine.queued.insert(row.id, Instant::now() + self.0.performer.timings().turn_limit);
+                    mine.queued.insert(row.id, self.end_of_queue(row.created_ms));
                 }
                 CallState::Active | CallState::Ended => {
                     mine.run(row.id);
@@ -386,6 +389,13 @@ impl Carrier {
             }
         }
         Ok(())
+    }
+
+    /// Until when a call that was begun then waits for its turn, whichever hosts carried it.
+    fn end_of_queue(&self, created_ms: u64) -> Instant {
+        let waited = self.0.performer.clock().now_ms().saturating_sub(created_ms);
+        let limit = self.0.performer.timings().turn_limit;
+        Instant::now() + limit.saturating_sub(Duration::from_millis(waited))
     }
 
     fn is_first_in_line(&self, row: &CallRow) -> Result<bool, StoreError> {

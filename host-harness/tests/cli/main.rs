@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod program;
+mod secrets;
 
 use program::{Program, World};
 use rustix::process::Signal;

@@ -107,6 +107,15 @@ impl Mine {
         self.resting.remove(&call);
     }
 
+    /// Notes that a call runs from now on, unless it does already or sleeps: whoever gets `true` has to send its job.
+    fn claim(&mut self, call: CallId) -> bool {
+        let free = !self.running.contains_key(&call) && !self.parked.contains(&call);
+        if free {
+            self.run(call);
+        }
+        free
+    }
+
     /// Notes that a call runs from now on.
     fn run(&mut self, call: CallId) -> CancellationToken {
         let token = self.running.remove(&call).unwrap_or_default();
@@ -145,13 +154,20 @@ impl Carrier {
         match &begun {
             Begun::Active(id) => {
                 self.0.performer.announce(*id, chat, EventKind::Started { tool });
-                lock(&self.0.mine).run(*id);
-                let call = record.clone();
-                let recording = Recording { call, entries: Vec::new(), open: None, outcome: None };
-                self.send(Job { call: *id, from: From::Beginning, recording: Some(Box::new(recording)) });
+                // Since it is in the store it may have been adopted.
+                if lock(&self.0.mine).claim(*id) {
+                    let call = record.clone();
+                    let recording = Recording { call, entries: Vec::new(), open: None, outcome: None };
+                    self.send(Job { call: *id, from: From::Beginning, recording: Some(Box::new(recording)) });
+                }
             }
             Begun::Queued(id, holder) => {
-                lock(&self.0.mine).queued.insert(*id, self.end_of_queue(record.created_ms));
+                let until = self.end_of_queue(record.created_ms);
+                let mut mine = lock(&self.0.mine);
+                if !mine.knows(*id) {
+                    mine.queued.insert(*id, until);
+                }
+                drop(mine);
                 self.0.performer.announce(*id, chat, EventKind::WaitingForTurn { holder: holder.clone() });
             }
             Begun::Same(_) | Begun::KeyTaken(_) | Begun::Busy(_) => {}
@@ -349,21 +365,20 @@ impl Carrier {
             }
             self.hear_news(lease).await?;
         }
-        self.time_out(now).await;
-        Ok(())
+        self.time_out(lease, now).await
     }
 
     /// Takes in calls of this host that it does not know yet: they were another host's.
     fn adopt(&self, lease: &Lease) -> Result<(), StoreError> {
         for (row, open) in lease.waiting()? {
-            if !lock(&self.0.mine).knows(row.id) {
+            if !lock(&self.0.mine).knows(row.id) && self.is_carried(lease, row.id)? {
                 let context = self.0.performer.context(&row, CancellationToken::new());
                 self.park(open, &context, row.id, row.interrupted);
             }
         }
         for row in lease.calls()? {
             let mut mine = lock(&self.0.mine);
-            if mine.knows(row.id) {
+            if mine.knows(row.id) || !self.is_carried(lease, row.id)? {
                 continue;
             }
             match row.state {
@@ -377,6 +392,12 @@ impl Carrier {
             }
         }
         Ok(())
+    }
+
+    /// Whether a call is this host's now and has not ended. A call that has ended is forgotten after that was written.
+    fn is_carried(&self, lease: &Lease, call: CallId) -> Result<bool, StoreError> {
+        let row = self.0.performer.store().call(call)?;
+        Ok(row.is_some_and(|row| row.owner == Some(lease.host()) && row.state != CallState::Ended))
     }
 
     /// Looks at what other hosts may have written: interrupts, and turns that have become free.
@@ -404,7 +425,7 @@ impl Carrier {
         Ok(lane.first().is_some_and(|first| first.id == row.id))
     }
 
-    async fn time_out(&self, now: Instant) {
+    async fn time_out(&self, lease: &Lease, now: Instant) -> Result<(), StoreError> {
         let (late, rested) = {
             let mine = lock(&self.0.mine);
             let due = |map: &BTreeMap<CallId, Instant>| {
@@ -413,6 +434,10 @@ impl Carrier {
             (due(&mine.queued), due(&mine.resting))
         };
         for call in rested {
+            if !self.is_carried(lease, call)? {
+                lock(&self.0.mine).forget(call);
+                continue;
+            }
             lock(&self.0.mine).run(call);
             self.send(Job { call, from: From::Crash, recording: None });
         }
@@ -421,6 +446,7 @@ impl Carrier {
                 self.end_queued(call, Failure::Busy { holder }).await;
             }
         }
+        Ok(())
     }
 
     /// The call that is first in line where this one waits.
@@ -433,8 +459,11 @@ impl Carrier {
 
     async fn end_queued(&self, call: CallId, failure: Failure) {
         let Some(lease) = self.current() else { return };
-        match lease.end(call, 0, Vec::new(), Outcome::Failed(failure.clone())).await {
-            Ok(next) => self.ended(call, Ok(Outcome::Failed(failure)), next),
+        let outcome = Outcome::Failed(failure);
+        match lease.give_up(call, outcome.clone()).await {
+            Ok(true) => self.ended(call, Ok(outcome), None),
+            // It has got its turn meanwhile.
+            Ok(false) => {}
             Err(error) => self.heard(&error),
         }
     }
@@ -446,16 +475,23 @@ impl Carrier {
         match self.try_run(&lease, job, token.clone()).await {
             Ok(Came::ToWait(open, context)) => self.park(open, &context, call, token.is_cancelled()),
             Ok(Came::ToEnd(outcome, next)) => self.ended(call, Ok(outcome), next),
-            Err(DriveError::Store(StoreError::LeaseLost)) => self.heard(&StoreError::LeaseLost),
+            // The lease may last after all: it is looked at more strictly before something is sent.
+            Err(DriveError::Store(StoreError::LeaseLost)) => {
+                self.rest(call);
+                self.heard(&StoreError::LeaseLost);
+            }
             Err(error) => {
                 tracing::warn!(call, %error, "a call rests");
-                let mut mine = lock(&self.0.mine);
-                mine.forget(call);
-                mine.resting.insert(call, Instant::now() + REST);
-                drop(mine);
+                self.rest(call);
                 self.tell(call, &Err(error));
             }
         }
+    }
+
+    fn rest(&self, call: CallId) {
+        let mut mine = lock(&self.0.mine);
+        mine.forget(call);
+        mine.resting.insert(call, Instant::now() + REST);
     }
 
     async fn try_run(
@@ -566,8 +602,11 @@ impl Carrier {
 
     /// A call has its turn.
     fn start(&self, call: CallId, chat: String, tool: String) {
+        // It may have been seen twice: by the call before it, and in the store.
+        if !lock(&self.0.mine).claim(call) {
+            return;
+        }
         self.0.performer.announce(call, &chat, EventKind::Started { tool });
-        lock(&self.0.mine).run(call);
         self.send(Job { call, from: From::Beginning, recording: None });
     }
 

@@ -262,6 +262,18 @@ impl Lease {
         .await
     }
 
+    /// Ends a call that waits for its turn. Answers whether it did: one that has its turn goes on.
+    pub async fn give_up(&self, call: CallId, outcome: Outcome) -> Result<bool, StoreError> {
+        self.owned(call, move |tables, row, now| {
+            let waits = row.state == CallState::Queued;
+            if waits {
+                tables.end_call(call, &outcome, now)?;
+            }
+            Ok(waits)
+        })
+        .await
+    }
+
     /// Says why a call cannot go on here.
     pub async fn note(&self, call: CallId, note: String) -> Result<(), StoreError> {
         self.owned(call, move |tables, row, now| put(tables, row, now, |row| row.note = Some(note))).await

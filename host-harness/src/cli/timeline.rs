@@ -205,7 +205,12 @@ fn outcome_line(outcome: &Outcome) -> String {
         Outcome::Done { result: Output::CallTool(Ok(result)) } => format!("ended: {}", result.json),
         Outcome::Done { result: Output::CallTool(Err(error)) } => format!("the plugin refused it: {error:?}"),
         Outcome::Done { result: Output::ClassifyFailure(verdict) } => {
-            format!("the verdict: {} ({})\n{}", action_word(verdict.action), cause_word(verdict), verdict.message)
+            format!(
+                "the verdict: {} ({})\n{}",
+                action_word(verdict.action),
+                cause_word(verdict),
+                verdict.message
+            )
         }
         Outcome::Done { result } => format!("ended: {result:?}"),
     }

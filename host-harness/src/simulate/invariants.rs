@@ -252,6 +252,8 @@ fn last_seen(entries: &[Entry]) -> LastSeen<'_> {
 fn expect(last: LastSeen<'_>, transition: &Transition, plane: &Plane, now: At) -> Check {
     let build = match last {
         LastSeen::Newest(build) => build,
+        // What is gone is not running either.
+        LastSeen::Deleted if *transition == Transition::Stop => return Ok(()),
         LastSeen::Deleted => return Err("at the last read the workspace was deleted".to_owned()),
         LastSeen::Nothing => return Err("nothing was read".to_owned()),
     };

@@ -18,6 +18,7 @@ mod local;
 mod output;
 mod plugins;
 mod recordings;
+mod simulate;
 mod timeline;
 mod workspaces;
 
@@ -91,6 +92,10 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Prune { older_than } => recordings::prune(&place, output, older_than).await,
         Command::Host { stay } => hosts::run(&place, stay).await,
         Command::Tools => plugins::tools(&place, output),
+        // It has runtimes of its own.
+        Command::Simulate(args) => {
+            tokio::task::spawn_blocking(move || simulate::simulate(&place, output, &args)).await?
+        }
         Command::Plugin(PluginCommand::Check { file }) => plugins::check(output, &file),
         Command::Agent { folder } => local::agent(folder).await,
     }

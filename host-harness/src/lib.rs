@@ -20,6 +20,10 @@
     feature = "local",
     doc = "- [`local`]: a control plane on this machine, with real agent processes."
 )]
+#![cfg_attr(
+    feature = "simulate",
+    doc = "- [`simulate`]: plugin, engine and driver in worlds made of chance."
+)]
 #![cfg_attr(feature = "cli", doc = "- [`cli`]: the command line.")]
 
 pub mod bindings;
@@ -35,6 +39,8 @@ pub mod journal;
 pub mod local;
 pub mod policy;
 pub mod replay;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 pub mod store;
 
 /// The plugin of this repository, a component. Feature `plugin`.

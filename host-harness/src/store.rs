@@ -17,7 +17,9 @@ pub use tables::{CallRow, CallState, HostId, Listing};
 
 use crate::journal::Entry;
 use crate::journal::record::{CallId, Outcome, Recording};
-use tables::{Backend, Tables};
+pub(crate) use tables::{Backend, Tables};
+#[cfg(feature = "simulate")]
+pub(crate) use tables::{Committed, HostRow, Work};
 
 /// For how long ended calls are kept: long enough to look into what happened last week.
 pub const KEEP_ENDED: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -144,6 +146,18 @@ impl Store {
     #[cfg(feature = "store")]
     pub fn open(path: &std::path::Path) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(sqlite::Sqlite::open(path)?)))
+    }
+
+    /// The store in this home.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn at(home: Arc<dyn Backend>) -> Self {
+        Self(home)
+    }
+
+    /// Where it is.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.0
     }
 
     /// The chat of that name, if it is known.

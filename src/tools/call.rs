@@ -33,6 +33,14 @@ pub enum Issued {
     Other(Option<Build>),
 }
 
+/// A build of this call's that succeeded, and what the read after it showed.
+pub struct Finished {
+    /// A sentence for the model if the chat or the workspace changed hands in the meantime.
+    pub notice: Option<String>,
+    /// Why what the build did is not so any more, if it is not.
+    pub overtaken: Option<Outcome>,
+}
+
 impl<'a> Call<'a> {
     pub fn new(host: &'a dyn Host, policy: &'a Policy) -> Self {
         let rounds = policy.conflict_rounds;
@@ -139,9 +147,7 @@ impl<'a> Call<'a> {
     }
 
     /// Waits for a build that this call issued, until it has succeeded.
-    ///
-    /// Answers a sentence for the model if the chat or the workspace changed hands in the meantime.
-    pub fn finish(&mut self, own: &Build, limit_ms: u32) -> Result<Option<String>, Outcome> {
+    pub fn finish(&mut self, own: &Build, limit_ms: u32) -> Result<Finished, Outcome> {
         if let Err(outcome) = self.publish(own) {
             return Err(outcome.adding(&format!("The {} goes on by itself.", build::name(own))));
         }
@@ -152,7 +158,7 @@ impl<'a> Call<'a> {
         let fresh = self.host.latest_build(false);
         let known = last_known(own, &wait, &fresh);
         if build::succeeded(known) {
-            return Ok(change_of_hands(&fresh));
+            return Ok(Finished { notice: change_of_hands(&fresh), overtaken: overtaken(own, &fresh) });
         }
         if build::in_progress(known) {
             return Err(match &wait {
@@ -239,6 +245,20 @@ fn change_of_hands(fresh: &Result<Binding, ReadError>) -> Option<String> {
         }
         Ok(Binding::Deleted) => Some("The workspace was deleted in the meantime.".into()),
         Ok(Binding::Bound(_)) | Err(_) => None,
+    }
+}
+
+/// A newer build, or the end of the workspace, takes back what a start or a stop did.
+fn overtaken(own: &Build, fresh: &Result<Binding, ReadError>) -> Option<Outcome> {
+    match fresh {
+        Ok(Binding::Bound(snapshot)) if snapshot.latest.id != own.id => {
+            Some(Outcome::overtaken(own, &snapshot.latest))
+        }
+        Ok(Binding::Deleted) if own.transition == Transition::Start => {
+            let text = format!("The {} succeeded, but the workspace was deleted after it.", build::name(own));
+            Some(Outcome::failed(text).with("build_id", own.id.as_str()))
+        }
+        _ => None,
     }
 }
 

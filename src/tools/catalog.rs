@@ -62,7 +62,8 @@ const PARAMETERS: &str = r#""parameters":{"type":"object","additionalProperties"
 const STOP_KEYS: &str = concat!(
     r#""build_id":{"type":"string"},"canceled":{"type":"boolean"},"detail":{"type":"string"},"error":{"type":"string"},"#,
     r#""expired":{"type":"boolean"},"interrupted":{"type":"boolean"},"message":{"type":"string"},"#,
-    r#""no_build":{"type":"boolean"},"reason":{"type":"string"},"rebound":{"type":"boolean"},"#,
+    r#""newest_build_id":{"type":"string"},"no_build":{"type":"boolean"},"reason":{"type":"string"},"#,
+    r#""rebound":{"type":"boolean"},"#,
     r#""stopped":{"type":"boolean"},"template_id":{"type":"string"},"#,
     r#""validations":{"type":"array","items":{"type":"object"}},"workspace_name":{"type":"string"}"#,
 );

@@ -88,6 +88,19 @@ impl Outcome {
         outcome.with("validations", validations)
     }
 
+    /// A build succeeded, but a newer one has come: what it did is not known to be so any more.
+    pub fn overtaken(own: &Build, newest: &Build) -> Self {
+        let (own_name, newest_name) = (build::name(own), build::name(newest));
+        Self::failed(sentence(&format!("{own_name} succeeded, but {newest_name} has come after it.")))
+            .with("build_id", own.id.as_str())
+            .with("newest_build_id", newest.id.as_str())
+    }
+
+    /// Whether it says so.
+    pub fn says(&self, key: &str) -> bool {
+        self.keys.get(key) == Some(&Value::Bool(true))
+    }
+
     /// Sets a key.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {

@@ -4,10 +4,10 @@
 
 use crate::agent_select::{NoSelection, select};
 use crate::build;
-use crate::contract::{Agent, AgentState, AgentWait, Agents, Build, Lifecycle, WaitEnd};
+use crate::contract::{Agent, AgentState, AgentWait, Build, Lifecycle, WaitEnd};
 use crate::recovery::external_guidance;
 use crate::tools::call::Call;
-use crate::tools::outcome::{Outcome, sentence};
+use crate::tools::outcome::Outcome;
 
 /// Adds what there is to say of the agent of the build `started` to a result.
 pub fn of_agent(call: &Call, started: &Build, outcome: Outcome) -> Outcome {
@@ -16,7 +16,7 @@ pub fn of_agent(call: &Call, started: &Build, outcome: Outcome) -> Outcome {
         Err(error) => return unreadable(outcome, &build::read_failure(&error)),
     };
     if agents.build.id != started.id {
-        return replaced(started, &agents);
+        return Outcome::overtaken(started, &agents.build);
     }
     let agent = match select(&agents.agents) {
         Ok(agent) => agent,
@@ -63,17 +63,9 @@ fn of_wait(outcome: Outcome, wait: AgentWait) -> Outcome {
 fn gone(call: &Call, started: &Build, outcome: Outcome) -> Outcome {
     match call.host.agent_status() {
         Err(error) => unreadable(outcome, &build::read_failure(&error)),
-        Ok(agents) if agents.build.id != started.id => replaced(started, &agents),
+        Ok(agents) if agents.build.id != started.id => Outcome::overtaken(started, &agents.build),
         Ok(_) => outcome.with("agent_status", "no_agent"),
     }
-}
-
-/// The workspace was started, but it is not known to be now: that is no success.
-fn replaced(started: &Build, agents: &Agents) -> Outcome {
-    let newest = build::name(&agents.build);
-    Outcome::failed(sentence(&format!("{} succeeded, but {newest} has come after it.", build::name(started))))
-        .with("build_id", started.id.as_str())
-        .with("newest_build_id", agents.build.id.as_str())
 }
 
 fn unreadable(outcome: Outcome, why: &str) -> Outcome {

@@ -44,16 +44,22 @@ fn restart(call: &mut Call, arguments: &Arguments) -> Result<Outcome, Outcome> {
         Stop::NotNeeded { snapshot, since } => {
             let started =
                 bring_up(call, snapshot, &arguments.parameters, Some(&since)).map_err(not_restarted)?;
-            Ok(report(call, &name, started).with("restarted", true))
+            Ok(restarted(report(call, &name, started)))
         }
         Stop::Done(id) => {
             call.check_start = false;
             let snapshot = call.read().map_err(|outcome| down(outcome, &id))?;
             let started = bring_up(call, snapshot, &arguments.parameters, Some(&id));
             let started = started.map_err(|outcome| down(outcome, &id))?;
-            Ok(report(call, &name, started).with("restarted", true).with("stop_build_id", id))
+            Ok(restarted(report(call, &name, started)).with("stop_build_id", id))
         }
     }
+}
+
+/// The end of a restart whose start succeeded. If another build has come after it, nobody knows that the workspace is up.
+fn restarted(outcome: Outcome) -> Outcome {
+    let is_up = outcome.says("started");
+    outcome.with("restarted", is_up)
 }
 
 /// How the first half ended.

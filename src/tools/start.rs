@@ -4,7 +4,7 @@ use crate::build;
 use crate::contract::{Build, Parameter, Policy, Snapshot, Transition};
 use crate::host::Host;
 use crate::tools::arguments::Arguments;
-use crate::tools::call::{Call, Issued};
+use crate::tools::call::{Call, Finished, Issued};
 use crate::tools::outcome::{Outcome, sentence};
 use crate::tools::readiness;
 
@@ -18,6 +18,8 @@ pub struct Started {
     pub updated: bool,
     /// What else the model should know.
     pub notice: Option<String>,
+    /// Why it is not started any more, if it is not.
+    pub overtaken: Option<Outcome>,
 }
 
 /// Starts the workspace and waits until its agent can be used. A workspace that is started already stays as it is.
@@ -55,16 +57,17 @@ pub fn bring_up(
         let seen_ending = appeared || call.awaited.as_ref() == Some(&latest.id);
         if build::is_started(latest) {
             let build = snapshot.latest;
-            return Ok(Started { build, was_there: !seen_ending, updated: false, notice: None });
+            let was_there = !seen_ending;
+            return Ok(Started { build, was_there, updated: false, notice: None, overtaken: None });
         }
         if seen_ending && latest.transition == Transition::Start {
             return Err(Outcome::failed_start(latest));
         }
         match call.issue(Transition::Start, &latest.id, parameters, snapshot.template.as_deref())? {
             Issued::Accepted(own) => {
-                let notice = call.finish(&own, call.policy.build_limit_ms)?;
+                let Finished { notice, overtaken } = call.finish(&own, call.policy.build_limit_ms)?;
                 let updated = is_update(&snapshot.latest, &own);
-                return Ok(Started { build: own, was_there: false, updated, notice });
+                return Ok(Started { build: own, was_there: false, updated, notice, overtaken });
             }
             Issued::Other(Some(other)) if since.is_some() && other.transition != Transition::Start => {
                 return Err(superseded(&other));
@@ -76,6 +79,9 @@ pub fn bring_up(
 
 /// The result for a workspace that is started, with what there is to say of its agent.
 pub fn report(call: &Call, workspace_name: &str, started: Started) -> Outcome {
+    if let Some(overtaken) = started.overtaken {
+        return overtaken;
+    }
     let mut outcome = Outcome::new().with("started", true).with("workspace_name", workspace_name);
     outcome = match started.was_there {
         true => outcome.with("no_build", true),

@@ -4,7 +4,7 @@ use crate::build;
 use crate::contract::{Policy, Snapshot, Transition};
 use crate::host::Host;
 use crate::tools::arguments::Arguments;
-use crate::tools::call::{Call, Issued};
+use crate::tools::call::{Call, Finished, Issued};
 use crate::tools::condition::{self, Condition};
 use crate::tools::outcome::Outcome;
 
@@ -38,8 +38,8 @@ fn stop(call: &mut Call, mut snapshot: Snapshot) -> Result<Outcome, Outcome> {
         let rests_on = snapshot.latest.id.clone();
         match call.issue(Transition::Stop, &rests_on, &[], snapshot.template.as_deref())? {
             Issued::Accepted(own) => {
-                let notice = call.finish(&own, call.policy.build_limit_ms)?;
-                return Ok(with_notice(stopped(&snapshot).with("build_id", own.id), notice));
+                let finished = call.finish(&own, call.policy.build_limit_ms)?;
+                return Ok(finished_stop(&snapshot, own.id, finished));
             }
             Issued::Other(other) => snapshot = call.give_way(other)?,
         }
@@ -53,8 +53,8 @@ fn stop_if_unreachable(call: &mut Call, snapshot: &Snapshot) -> Result<Outcome, 
     };
     match call.issue(Transition::Stop, &rests_on, &[], snapshot.template.as_deref())? {
         Issued::Accepted(own) => {
-            let notice = call.finish(&own, call.policy.build_limit_ms)?;
-            Ok(with_notice(stopped(snapshot).with("build_id", own.id), notice))
+            let finished = call.finish(&own, call.policy.build_limit_ms)?;
+            Ok(finished_stop(snapshot, own.id, finished))
         }
         Issued::Other(_) => Ok(not_stopped(snapshot, OVERTAKEN)),
     }
@@ -64,8 +64,13 @@ fn stopped(snapshot: &Snapshot) -> Outcome {
     Outcome::new().with("stopped", true).with("workspace_name", snapshot.workspace_name.as_str())
 }
 
-fn with_notice(outcome: Outcome, notice: Option<String>) -> Outcome {
-    match notice {
+/// The result of a stop of this call's.
+fn finished_stop(snapshot: &Snapshot, build: String, finished: Finished) -> Outcome {
+    if let Some(overtaken) = finished.overtaken {
+        return overtaken;
+    }
+    let outcome = stopped(snapshot).with("build_id", build);
+    match finished.notice {
         Some(notice) => outcome.adding(&notice),
         None => outcome,
     }

@@ -442,3 +442,10 @@ async fn a_verdict_is_kept_and_can_be_run_again() {
     );
     assert_eq!(replay(&plugin(), &recording).unwrap().requests, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_command_can_be_run_by_a_task_of_its_own() {
+    let host = Plane::running().host();
+    let ran = tokio::spawn(async move { echo(&host).await });
+    assert_eq!(ran.await.unwrap().unwrap().output, "hi\n");
+}

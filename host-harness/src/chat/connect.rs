@@ -110,8 +110,8 @@ impl Chat {
         if call.interrupt().is_cancelled() {
             return Err(ExecuteError::Interrupted);
         }
-        self.count(workspace, &dialed, earlier, &verdict, away_now).await?;
-        let Dialed { agent, last_error, .. } = dialed;
+        let Dialed { agent, build, last_error, .. } = dialed;
+        self.count(workspace, build, earlier, &verdict, away_now).await?;
         let failure = Unreachable { verdict, call: kept, tried, agent, last_error, begun: None };
         let mut state = self.state.kept();
         state.failed += 1;
@@ -124,7 +124,7 @@ impl Chat {
     async fn count(
         &self,
         workspace: &str,
-        dialed: &Dialed,
+        build: Option<String>,
         earlier: Failures,
         verdict: &Verdict,
         away_now: bool,
@@ -134,7 +134,7 @@ impl Chat {
         let mut failures = earlier;
         failures.timeouts += u32::from(verdict.counts_as_timeout);
         failures.away = if verdict.cause == Cause::ControlPlaneAway { failures.away + 1 } else { 0 };
-        failures.build = dialed.build.clone().or(failures.build);
+        failures.build = build.or(failures.build);
         failures.last_ms = Some(now);
         if away_now {
             failures.last_away_ms = Some(now);

@@ -148,6 +148,17 @@ pub enum Command {
     /// List the plugin's tools.
     Tools,
 
+    /// Look for mistakes in worlds made of chance.
+    ///
+    /// Runs the plugin, the engine and the driver against a simulated control plane, clock, network and store: hosts die
+    /// and come back, answers are lost, people stop and cancel things. First everything goes wrong that can, then comes a
+    /// calm in which every call must end. After every event the rules are checked that the README lists. The same seed
+    /// prints the same bytes on standard output; rates and times go to standard error.
+    ///
+    /// If a rule is broken, prints the seed, the fewest events that break it, what happens in them, and the command to
+    /// repeat it; exits 1.
+    Simulate(SimulateArgs),
+
     /// Look at plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -275,6 +286,20 @@ pub struct CallsArgs {
     /// At most so many.
     #[arg(long, default_value_t = 50)]
     pub limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// All chance comes from it. Without it a fresh one is taken, and printed.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Calls of tools in all. They are split into worlds of forty, each with a seed of its own.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub calls: u64,
+    /// Worlds that run at the same time, each in one thread. As many as there are processors if it is not given; the
+    /// result does not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

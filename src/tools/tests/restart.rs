@@ -248,3 +248,16 @@ fn a_stop_still_in_the_queue_at_its_limit_may_still_run() {
     script[4] = latest(stop(2, Pending));
     run("restart_workspace", script).fails().has("stop_build_id", "b2").says("error", "may still run");
 }
+
+#[test]
+fn a_newer_build_found_after_the_start_is_no_restart() {
+    let mut starts = starts();
+    starts.truncate(3);
+    let overtaken = [latest(stop(4, Running))];
+    let run = after_stop([latest(stop(2, Succeeded))].into_iter().chain(starts).chain(overtaken));
+    run.fails()
+        .has("restarted", false)
+        .has("newest_build_id", "b4")
+        .has("stop_build_id", "b2")
+        .lacks("started");
+}

@@ -303,3 +303,15 @@ fn a_newer_build_found_while_the_agent_is_awaited_is_no_success() {
             .lacks("started");
     }
 }
+
+#[test]
+fn a_workspace_that_is_deleted_after_the_start_is_not_started() {
+    let script = [
+        latest(stop(1, Succeeded)),
+        issued(start(2, Pending)),
+        published(),
+        reached(start(2, Succeeded)),
+        binding(Binding::Deleted),
+    ];
+    run("start_workspace", script).fails().has("build_id", "b2").says("error", "deleted").lacks("started");
+}

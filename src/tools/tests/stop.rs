@@ -311,3 +311,10 @@ fn conflicts_are_given_way_to_three_times_and_then_named() {
     script.push(refused(TransitionError::Conflict(Some(start(7, Running)))));
     run("stop_workspace", script).fails().has("build_id", "b7").says("error", "start build 7");
 }
+
+#[test]
+fn a_newer_build_found_after_the_stop_is_no_success() {
+    let [issued, published, reached, _] = stops();
+    let script = [latest(start(1, Succeeded)), issued, published, reached, latest(start(3, Running))];
+    run("stop_workspace", script).fails().has("build_id", "b2").has("newest_build_id", "b3").lacks("stopped");
+}

@@ -1,0 +1,103 @@
+//! The hosts of a world: each is a driver with a chat host, which may be killed and begun anew.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::gate::Gate;
+use super::network::Network;
+use super::stage::{SimulatedClock, Stage};
+use super::store::Disk;
+use crate::chat::ChatHost;
+use crate::driver::Driver;
+use crate::engine::Plugin;
+use crate::policy::Timings;
+use crate::store::Store;
+
+/// All hosts.
+pub struct Hosts {
+    stage: Arc<Stage>,
+    plugin: Plugin,
+    store: Store,
+    /// By number, from 1. `None`: it is down.
+    running: Mutex<Vec<Option<Host>>>,
+}
+
+/// One life of a host. Cheap to clone.
+#[derive(Clone)]
+pub struct Host {
+    /// What it passes to reach anything.
+    pub gate: Arc<Gate>,
+    /// Runs calls.
+    pub driver: Driver,
+    /// Runs commands.
+    pub chats: ChatHost,
+}
+
+/// The times that hosts keep to. Real ones, but for those that cost the simulator most: how often a host looks around.
+pub fn timings() -> Timings {
+    Timings {
+        poll: Duration::from_secs(5),
+        lease: Duration::from_secs(60),
+        news: Duration::from_secs(5),
+        ..Timings::default()
+    }
+}
+
+impl Hosts {
+    /// Begins all hosts.
+    pub fn begin(stage: Arc<Stage>, plugin: Plugin, store: Store) -> Arc<Self> {
+        let running = Mutex::new(vec![None; stage.plan.hosts as usize + 1]);
+        let hosts = Arc::new(Self { stage, plugin, store, running });
+        for host in 1..=hosts.stage.plan.hosts {
+            hosts.live(host, 0);
+        }
+        hosts
+    }
+
+    /// The host of this number, or the next one that is up.
+    pub fn near(&self, number: u64) -> Option<Host> {
+        let running = self.lock();
+        let hosts = running.len() as u64 - 1;
+        (0..hosts).find_map(|other| running[((number - 1 + other) % hosts + 1) as usize].clone())
+    }
+
+    /// The host of this number, if it is up.
+    pub fn get(&self, number: u64) -> Option<Host> {
+        self.lock().get(number as usize)?.clone()
+    }
+
+    /// Begins a life of a host, and sees to its end.
+    fn live(self: &Arc<Self>, number: u64, life: u64) {
+        let gate = Arc::new(Gate::new(self.stage.clone(), number, life));
+        let network = Network::new(self.stage.clone(), gate.clone(), self.store.clone());
+        let store = Store::at(Arc::new(Disk::new(self.stage.clone(), gate.clone(), &self.store)));
+        let clock = Arc::new(SimulatedClock(self.stage.clone()));
+        let driver = Driver::with_clock(self.plugin.clone(), Arc::new(network), store, timings(), clock);
+        let chats = ChatHost::new(driver.clone());
+        let host = Host { gate: gate.clone(), driver: driver.clone(), chats };
+        self.lock()[number as usize] = Some(host);
+        self.stage
+            .watch()
+            .note(self.stage.now(), "host", &[number, life], || format!("host {number} begins"));
+        let hosts = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = gate.death() => {}
+                // It carries on what it finds; if it cannot enter the store yet, it tries again by itself.
+                _ = driver.stand_by() => gate.death().await,
+            }
+            driver.halt();
+            drop(driver);
+            hosts.lock()[number as usize] = None;
+            let now = hosts.stage.now();
+            hosts.stage.watch().note(now, "death", &[number, life], || format!("host {number} is dead"));
+            hosts.stage.reach(hosts.stage.until(gate.back())).await;
+            hosts.live(number, life + 1);
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Host>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

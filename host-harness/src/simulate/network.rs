@@ -1,0 +1,325 @@
+//! The control plane as one host reaches it: over a network that is slow, loses things and lies about none of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::time::sleep;
+
+use super::dice::Dice;
+use super::gate::Gate;
+use super::plan::{At, Deed, Moment};
+use super::plane::{ME, Plane};
+use super::stage::Stage;
+use crate::bindings::{Parameter, Quota, Transition};
+use crate::control_plane::{
+    ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
+    Workspace,
+};
+use crate::store::Store;
+
+/// After how long a client gives up on an answer.
+const CLIENT_LIMIT: u64 = 20_000;
+/// For how long a request may be under way and still have its effect: less than what hosts wait for.
+const IN_FLIGHT: u64 = 50_000;
+
+/// A host's connection to the control plane.
+pub struct Network {
+    stage: Arc<Stage>,
+    gate: Arc<Gate>,
+    /// The store, to look who asks.
+    store: Store,
+}
+
+/// What becomes of a request for a build.
+#[derive(Clone, Copy)]
+enum Fate {
+    Answered,
+    /// Refused by a server in trouble, without effect.
+    Refused,
+    /// Somebody else's build comes first.
+    Overtaken,
+    /// It had its effect, but the answer is lost.
+    Unanswered,
+    /// It never arrives.
+    Lost,
+    /// It arrives after the client has given up.
+    Late(u64),
+}
+
+impl Network {
+    /// The connection of one life of a host.
+    pub fn new(stage: Arc<Stage>, gate: Arc<Gate>, store: Store) -> Self {
+        Self { stage, gate, store }
+    }
+
+    fn dice(&self, concern: &str) -> Dice {
+        Dice::new(self.stage.plan.seed, concern, &[self.gate.host, self.gate.life, self.gate.count()])
+    }
+
+    /// A read: it takes a while, and may fail.
+    async fn read<T>(
+        &self,
+        look: impl FnOnce(&mut Plane, At) -> Result<T, ApiError> + Send,
+    ) -> Result<T, ApiError> {
+        self.gate.pass().await;
+        let mut dice = self.dice("read");
+        if dice.percent(50) {
+            sleep(Duration::from_millis(dice.between(1, 40))).await;
+        }
+        if self.stage.plan.luck.reads && !self.stage.is_calm() {
+            match dice.between(0, 199) {
+                0..=2 => return Err(unavailable()),
+                3 => {
+                    sleep(Duration::from_millis(CLIENT_LIMIT)).await;
+                    self.gate.pass().await;
+                    return Err(unavailable());
+                }
+                4 => {
+                    return Err(ApiError::RateLimited {
+                        retry_after: Some(Duration::from_secs(dice.between(1, 30))),
+                    });
+                }
+                5..=8 => sleep(Duration::from_millis(dice.between(500, CLIENT_LIMIT))).await,
+                _ => {}
+            }
+        }
+        self.gate.pass().await;
+        if self.is_away() {
+            return Err(unavailable());
+        }
+        let answer = look(&mut self.stage.plane(), self.stage.now());
+        if dice.percent(20) {
+            // The answer is under way.
+            sleep(Duration::from_millis(dice.between(1, 40))).await;
+            self.gate.pass().await;
+        }
+        answer
+    }
+
+    fn is_away(&self) -> bool {
+        self.gate.is_cut_off() || self.stage.plane().is_away(self.stage.now())
+    }
+
+    fn fate(&self, dice: &mut Dice) -> Fate {
+        if !self.stage.plan.luck.posts || self.stage.is_calm() {
+            return Fate::Answered;
+        }
+        match dice.between(0, 99) {
+            0..=3 => Fate::Refused,
+            4..=8 => Fate::Overtaken,
+            9..=13 => Fate::Unanswered,
+            14..=17 => Fate::Lost,
+            18..=20 => Fate::Late(dice.between(1_000, IN_FLIGHT)),
+            _ => Fate::Answered,
+        }
+    }
+
+    /// The request arrives.
+    fn arrive(
+        &self,
+        workspace: &str,
+        transition: Transition,
+        intent: Option<u64>,
+    ) -> Result<BuildRead, ApiError> {
+        arrive(&self.stage, workspace, transition, intent)
+    }
+}
+
+fn arrive(
+    stage: &Stage,
+    workspace: &str,
+    transition: Transition,
+    intent: Option<u64>,
+) -> Result<BuildRead, ApiError> {
+    let now = stage.now();
+    let made = stage.plane().make(workspace, transition, intent, now);
+    if let Ok(read) = &made {
+        stage.watch().made(now, intent, read);
+        stage.changed(workspace).notify_waiters();
+    }
+    made
+}
+
+#[async_trait]
+impl ControlPlane for Network {
+    fn deployment(&self) -> String {
+        "simulated".to_owned()
+    }
+
+    async fn user(&self) -> Result<User, ApiError> {
+        self.read(|_, _| Ok(User { id: ME.to_owned(), name: ME.to_owned() })).await
+    }
+
+    async fn workspace(&self, workspace: &str) -> Result<Workspace, ApiError> {
+        let (stage, gate) = (&self.stage, &self.gate);
+        self.read(|plane, now| {
+            let read = plane.workspace(workspace, now)?;
+            stage.watch().read(gate, &read);
+            Ok(read)
+        })
+        .await
+    }
+
+    async fn workspace_by_name(&self, name: &str) -> Result<Workspace, ApiError> {
+        self.workspace(name).await
+    }
+
+    async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {
+        self.read(|plane, now| plane.build(build, now)).await
+    }
+
+    async fn builds(&self, workspace: &str, limit: u32) -> Result<Vec<BuildRead>, ApiError> {
+        self.read(|plane, now| plane.builds(workspace, limit as usize, now)).await
+    }
+
+    async fn create_build(&self, workspace: &str, build: &NewBuild) -> Result<BuildRead, ApiError> {
+        if self.gate.come_to(Moment::BeforePost) {
+            return std::future::pending().await;
+        }
+        let transition = build.transition.clone();
+        // From here on it is out of the host's hands.
+        let intent = super::watch::sent(&self.stage, &self.gate, &self.store, workspace, &transition);
+        let mut dice = self.dice("post");
+        let fate = if self.is_away() { Fate::Lost } else { self.fate(&mut dice) };
+        let killed = self.gate.come_to(Moment::AfterPost);
+        let answer = match fate {
+            Fate::Answered => {
+                sleep(Duration::from_millis(dice.between(1, 60))).await;
+                self.arrive(workspace, transition, intent)
+            }
+            Fate::Refused => Err(unavailable()),
+            Fate::Overtaken => {
+                let now = self.stage.now();
+                self.stage.plane().person(workspace, dice.pick([Deed::Stop, Deed::Start]), now);
+                self.arrive(workspace, transition, intent)
+            }
+            Fate::Unanswered => {
+                let _ = self.arrive(workspace, transition, intent);
+                sleep(Duration::from_millis(dice.between(0, CLIENT_LIMIT))).await;
+                Err(ApiError::UnknownOutcome("no answer".to_owned()))
+            }
+            Fate::Lost => {
+                sleep(Duration::from_millis(dice.between(0, CLIENT_LIMIT))).await;
+                Err(ApiError::UnknownOutcome("no answer".to_owned()))
+            }
+            Fate::Late(after) => {
+                let (stage, workspace) = (self.stage.clone(), workspace.to_owned());
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(after)).await;
+                    // Nobody is there any more to hear the answer.
+                    let _ = arrive(&stage, &workspace, transition, intent);
+                });
+                sleep(Duration::from_millis(after.min(CLIENT_LIMIT))).await;
+                Err(ApiError::UnknownOutcome("no answer".to_owned()))
+            }
+        };
+        if killed {
+            return std::future::pending().await;
+        }
+        self.gate.pass().await;
+        answer
+    }
+
+    async fn template_parameters(&self, _version: &str) -> Result<Vec<TemplateParameter>, ApiError> {
+        self.read(|_, _| Ok(Vec::new())).await
+    }
+
+    async fn build_parameters(&self, _build: &str) -> Result<Vec<Parameter>, ApiError> {
+        self.read(|_, _| Ok(Vec::new())).await
+    }
+
+    async fn quota(&self, _workspace: &Workspace) -> Result<Option<Quota>, ApiError> {
+        self.read(|_, _| Ok(None)).await
+    }
+
+    async fn build_logs(&self, _build: &str, _after: u64) -> Result<Vec<LogLine>, ApiError> {
+        self.read(|_, _| Ok(Vec::new())).await
+    }
+
+    async fn open_terminal(&self, agent: &str, wanted: &NewTerminal) -> Result<Box<dyn Terminal>, ApiError> {
+        let agent = agent.to_owned();
+        let answers = self.read(move |plane, now| plane.terminal(&agent, now)).await?;
+        let shown = answers.then(|| shown(&wanted.command)).flatten();
+        Ok(Box::new(Screen { shown, gate: self.gate.clone() }))
+    }
+
+    fn changes(&self, workspace: &str) -> Option<BoxStream<'static, ()>> {
+        let (stage, gate, workspace) = (self.stage.clone(), self.gate.clone(), workspace.to_owned());
+        let dice = self.dice("changes");
+        let first = true;
+        Some(stream::unfold((stage, gate, workspace, dice, first), announcement).boxed())
+    }
+}
+
+type Announcing = (Arc<Stage>, Arc<Gate>, String, Dice, bool);
+
+/// The next announcement of a change: slow, or lost, or the stream ends.
+async fn announcement((stage, gate, workspace, mut dice, first): Announcing) -> Option<((), Announcing)> {
+    loop {
+        let luck = stage.plan.luck.changes && !stage.is_calm();
+        if first {
+            gate.pass().await;
+            return Some(((), (stage, gate, workspace, dice, false)));
+        }
+        let foreseen = stage.plane().next_change(&workspace, stage.now());
+        tokio::select! {
+            biased;
+            () = stage.changed(&workspace).notified() => {}
+            () = reach(&stage, foreseen) => {}
+        }
+        gate.pass().await;
+        if gate.is_cut_off() || stage.plane().is_away(stage.now()) || (luck && dice.percent(3)) {
+            return None;
+        }
+        if luck && dice.percent(25) {
+            continue;
+        }
+        if luck && dice.percent(25) {
+            sleep(Duration::from_millis(dice.between(100, 20_000))).await;
+        }
+        return Some(((), (stage, gate, workspace, dice, false)));
+    }
+}
+
+async fn reach(stage: &Stage, at: Option<At>) {
+    match at {
+        Some(at) => stage.reach(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a terminal shows of a wrapped command that succeeds at once.
+fn shown(command: &str) -> Option<String> {
+    let (_, rest) = command.split_once("begin-")?;
+    let mark = rest.split(|letter: char| !letter.is_ascii_alphanumeric()).next()?;
+    Some(format!("begin-{mark}\r\ndone\r\n\r\nend-{mark}:0\r\n"))
+}
+
+/// A terminal: it shows what the command puts out, or stays silent for ever.
+struct Screen {
+    shown: Option<String>,
+    gate: Arc<Gate>,
+}
+
+#[async_trait]
+impl Terminal for Screen {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
+        self.gate.pass().await;
+        match self.shown.take() {
+            Some(text) => Ok(Some(text.into_bytes())),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn send(&mut self, _input: &str) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    async fn close(&mut self) {}
+}
+
+fn unavailable() -> ApiError {
+    ApiError::Unavailable("no answer".to_owned())
+}

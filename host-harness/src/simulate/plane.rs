@@ -1,0 +1,381 @@
+//! The control plane's truth: workspaces, their builds as jobs, and agents. No I/O, no timers: what is the case is worked
+//! out from the time.
+
+use super::agent::{Life, Span};
+use super::dice::Dice;
+use super::plan::{At, Deed, Plan};
+use crate::bindings::{AgentState, Build, JobStatus, Provisioner, Transition};
+use crate::control_plane::{ApiError, BuildRead, Workspace, is_active, refusal};
+
+/// The control plane's time when a world begins, Unix milliseconds.
+pub const BEGIN: u64 = 1_800_000_000_000;
+/// The user whom the hosts act for.
+pub const ME: &str = "me";
+const SOMEBODY: &str = "somebody";
+
+/// All that the control plane knows.
+pub struct Plane {
+    seed: u64,
+    lucky_builds: bool,
+    lucky_agents: bool,
+    spaces: Vec<Space>,
+    /// When it is away, for everybody. The past and the planned future.
+    pub outages: Vec<Span>,
+    /// When no provisioner takes builds.
+    no_provisioner: Vec<Span>,
+}
+
+struct Space {
+    builds: Vec<Job>,
+}
+
+/// A build with its job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its id.
+    pub id: String,
+    /// Its number.
+    pub number: u32,
+    /// What it does.
+    pub transition: Transition,
+    /// The intent of ours that it was made for; somebody else's has none.
+    pub made_for: Option<IntentId>,
+    /// When it was asked for.
+    pub created: At,
+    begins: At,
+    ends: At,
+    end: End,
+    cancel_requested: Option<At>,
+    agent: Option<Life>,
+}
+
+/// Names one intent of one call.
+pub type IntentId = u64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Succeeds,
+    Fails,
+    /// Cancelled before it did anything.
+    Canceled,
+    /// Cancelled, with all its work done.
+    CanceledInVain,
+    /// It came to an error because it was cancelled.
+    FailsByCancel,
+}
+
+/// Where a workspace is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its newest build is a start that succeeded.
+    Up,
+    /// Its newest build is a stop that succeeded.
+    Down,
+    /// Anything else.
+    Between,
+}
+
+impl Plane {
+    /// The world's workspaces as they are at its beginning: most are up.
+    pub fn new(plan: &Plan, outages: Vec<Span>, no_provisioner: Vec<Span>) -> Self {
+        let spaces = (1..=plan.workspaces).map(|workspace| {
+            let up = !Dice::new(plan.seed, "beginning", &[workspace]).percent(20);
+            let id = format!("w{workspace}-b1");
+            let job = Job {
+                id,
+                number: 1,
+                transition: if up { Transition::Start } else { Transition::Stop },
+                made_for: None,
+                created: 0,
+                begins: 0,
+                ends: 0,
+                end: End::Succeeds,
+                cancel_requested: None,
+                agent: up.then(|| Life::old(format!("w{workspace}-a1"))),
+            };
+            Space { builds: vec![job] }
+        });
+        Self {
+            seed: plan.seed,
+            lucky_builds: !plan.luck.builds,
+            lucky_agents: !plan.luck.agents,
+            spaces: spaces.collect(),
+            outages,
+            no_provisioner,
+        }
+    }
+
+    /// Whether it is away.
+    pub fn is_away(&self, now: At) -> bool {
+        self.outages.iter().any(|(from, to)| *from <= now && now < *to)
+    }
+
+    /// A workspace by id, as read.
+    pub fn workspace(&self, id: &str, now: At) -> Result<Workspace, ApiError> {
+        let space = self.space(id)?;
+        let latest = space.latest();
+        if latest.transition == Transition::Delete && latest.status(now) == JobStatus::Succeeded {
+            return Err(ApiError::Gone);
+        }
+        let agent = latest.agent.as_ref().filter(|_| latest.has_agents(now));
+        Ok(Workspace {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            owner: "owner".to_owned(),
+            organization: "organization".to_owned(),
+            template: Some("template".to_owned()),
+            active_version: Some("v1".to_owned()),
+            requires_active_version: false,
+            classic_parameters: false,
+            dormant: false,
+            latest: self.read(latest, now),
+            agents: agent.map(|agent| agent.seen(now, &self.outages, BEGIN)).into_iter().collect(),
+            observed: Some(BEGIN + now),
+        })
+    }
+
+    /// A build by id, as read.
+    pub fn build(&self, id: &str, now: At) -> Result<BuildRead, ApiError> {
+        let mut read = self.read(self.job(id).ok_or(ApiError::NotFound)?, now);
+        read.build.provisioner = Provisioner::Unknown;
+        Ok(read)
+    }
+
+    /// The newest builds of a workspace, newest first.
+    pub fn builds(&self, id: &str, limit: usize, now: At) -> Result<Vec<BuildRead>, ApiError> {
+        self.workspace(id, now)?;
+        Ok(self.space(id)?.builds.iter().rev().take(limit).map(|job| self.read(job, now)).collect())
+    }
+
+    /// A build by id, in truth.
+    pub fn job(&self, id: &str) -> Option<&Job> {
+        let (workspace, _) = id.split_once('-')?;
+        self.space(workspace).ok()?.builds.iter().find(|job| job.id == id)
+    }
+
+    /// All builds of a workspace, oldest first.
+    pub fn jobs(&self, workspace: &str) -> &[Job] {
+        self.space(workspace).map_or(&[], |space| &space.builds)
+    }
+
+    /// The build that was made for an intent, if one was.
+    pub fn made_for(&self, workspace: &str, intent: IntentId) -> Option<&Job> {
+        self.jobs(workspace).iter().find(|job| job.made_for == Some(intent))
+    }
+
+    /// Where the workspace is, in truth.
+    pub fn standing(&self, workspace: &str, now: At) -> Standing {
+        let Ok(space) = self.space(workspace) else { return Standing::Between };
+        let latest = space.latest();
+        match (&latest.transition, latest.status(now)) {
+            (Transition::Start, JobStatus::Succeeded) => Standing::Up,
+            (Transition::Stop, JobStatus::Succeeded) => Standing::Down,
+            _ => Standing::Between,
+        }
+    }
+
+    /// The agent of the newest build, in truth.
+    pub fn agent(&self, workspace: &str, now: At) -> Option<&Life> {
+        let latest = self.space(workspace).ok()?.latest();
+        latest.agent.as_ref().filter(|_| latest.has_agents(now))
+    }
+
+    /// Whether a terminal on this agent works. One of an agent that was lost only just now opens and stays silent.
+    pub fn terminal(&self, agent: &str, now: At) -> Result<bool, ApiError> {
+        let (workspace, _) = agent.split_once('-').ok_or(ApiError::NotFound)?;
+        let read = self.workspace(workspace, now)?;
+        let known = read.agents.iter().find(|known| known.id == agent).ok_or(ApiError::NotFound)?;
+        if known.state != AgentState::Connected {
+            return Err(ApiError::Unavailable("the agent is not connected".to_owned()));
+        }
+        Ok(self.agent(workspace, now).is_some_and(|life| life.answers(now, &self.outages)))
+    }
+
+    /// Makes a build, unless one is in progress.
+    pub fn make(
+        &mut self,
+        workspace: &str,
+        transition: Transition,
+        made_for: Option<IntentId>,
+        now: At,
+    ) -> Result<BuildRead, ApiError> {
+        self.workspace(workspace, now)?;
+        let index = index(workspace).ok_or(ApiError::NotFound)?;
+        if is_active(&self.spaces[index].latest().status(now)) {
+            return Err(ApiError::Conflict(refusal("another build is in progress")));
+        }
+        let number = self.spaces[index].builds.len() as u64 + 1;
+        let job = self.job_of(workspace, index as u64, number, transition, made_for, now);
+        let read = self.read(&job, now);
+        self.spaces[index].builds.push(job);
+        Ok(read)
+    }
+
+    fn job_of(
+        &self,
+        workspace: &str,
+        index: u64,
+        number: u64,
+        transition: Transition,
+        made_for: Option<IntentId>,
+        now: At,
+    ) -> Job {
+        let mut dice = Dice::new(self.seed, "build", &[index, number]);
+        let queued = if !self.lucky_builds && dice.percent(20) { dice.between(100, 30_000) } else { 0 };
+        let mut begins = now + queued;
+        while let Some((_, to)) =
+            self.no_provisioner.iter().find(|(from, to)| *from <= begins && begins < *to)
+        {
+            begins = *to;
+        }
+        let takes = if dice.percent(5) { dice.between(60_000, 300_000) } else { dice.between(1_000, 40_000) };
+        let fails = !self.lucky_builds && dice.percent(10);
+        let ends = begins + takes;
+        let agent = (transition == Transition::Start).then(|| {
+            let mut dice = Dice::new(self.seed, "agent", &[index, number]);
+            Life::new(format!("{workspace}-a{number}"), ends, self.lucky_agents, &mut dice)
+        });
+        Job {
+            id: format!("{workspace}-b{number}"),
+            number: number as u32,
+            transition,
+            made_for,
+            created: now,
+            begins,
+            ends,
+            end: if fails { End::Fails } else { End::Succeeds },
+            cancel_requested: None,
+            agent,
+        }
+    }
+
+    /// Somebody does something to a workspace, if it can be done.
+    pub fn person(&mut self, workspace: &str, does: Deed, now: At) {
+        let transition = match does {
+            Deed::Stop => Transition::Stop,
+            Deed::Start => Transition::Start,
+            Deed::Delete => Transition::Delete,
+            Deed::Cancel => return self.cancel(workspace, now),
+        };
+        // Refused if a build is in progress or the workspace is gone: that is how it goes.
+        let _ = self.make(workspace, transition, None, now);
+    }
+
+    fn cancel(&mut self, workspace: &str, now: At) {
+        let (seed, lucky) = (self.seed, self.lucky_builds);
+        let Some(index) = index(workspace) else { return };
+        let Some(job) = self.spaces.get_mut(index).and_then(|space| space.builds.last_mut()) else { return };
+        if !is_active(&job.status(now)) || job.cancel_requested.is_some() {
+            return;
+        }
+        let mut dice = Dice::new(seed, "cancel", &[index as u64, job.number.into()]);
+        job.cancel_requested = Some(now);
+        if now < job.begins {
+            (job.ends, job.end) = (now, End::Canceled);
+            return;
+        }
+        let end =
+            dice.pick([End::Canceled, End::Canceled, End::CanceledInVain, End::FailsByCancel, End::Succeeds]);
+        job.end = if lucky { End::Canceled } else { end };
+        job.ends = now + dice.between(100, 10_000);
+        if let Some(agent) = &mut job.agent {
+            let mut dice = Dice::new(seed, "agent", &[index as u64, job.number.into()]);
+            *agent =
+                Life::new(format!("{workspace}-a{}", job.number), job.ends, self.lucky_agents, &mut dice);
+        }
+    }
+
+    /// The agent of a workspace's newest build, to have something happen to it.
+    pub fn agent_mut(&mut self, workspace: &str, now: At) -> Option<&mut Life> {
+        let latest = self.spaces.get_mut(index(workspace)?)?.builds.last_mut()?;
+        if latest.has_agents(now) { latest.agent.as_mut() } else { None }
+    }
+
+    /// When something of a workspace changes next, as far as can be foreseen.
+    pub fn next_change(&self, workspace: &str, now: At) -> Option<At> {
+        let latest = self.space(workspace).ok()?.latest();
+        let agent = latest.agent.as_ref().and_then(|agent| agent.next_change(now));
+        [Some(latest.begins), Some(latest.ends), agent].into_iter().flatten().filter(|at| *at > now).min()
+    }
+
+    fn space(&self, workspace: &str) -> Result<&Space, ApiError> {
+        index(workspace).and_then(|index| self.spaces.get(index)).ok_or(ApiError::NotFound)
+    }
+
+    fn read(&self, job: &Job, now: At) -> BuildRead {
+        let status = job.status(now);
+        let waits = status == JobStatus::Pending;
+        let missing = waits && self.no_provisioner.iter().any(|(from, to)| *from <= now && now < *to);
+        let build = Build {
+            id: job.id.clone(),
+            number: job.number,
+            transition: job.transition.clone(),
+            cancel_requested: job.cancel_requested.is_some_and(|at| at <= now),
+            ours: false,
+            queue_position: waits.then_some(1),
+            provisioner: match (waits, missing) {
+                (false, _) => Provisioner::Unknown,
+                (true, true) => Provisioner::Missing,
+                (true, false) => Provisioner::Available,
+            },
+            error: matches!(status, JobStatus::Failed).then(|| "the job failed".to_owned()),
+            status,
+            error_code: None,
+            quota: None,
+            template_version: Some("v1".to_owned()),
+        };
+        let initiator = if job.made_for.is_some() { ME } else { SOMEBODY };
+        BuildRead {
+            build,
+            created: Some(BEGIN + job.created),
+            initiator: Some(initiator.to_owned()),
+            reason: Some("initiator".to_owned()),
+        }
+    }
+}
+
+impl Space {
+    fn latest(&self) -> &Job {
+        // A workspace begins with a build, and none is ever removed.
+        &self.builds[self.builds.len() - 1]
+    }
+}
+
+impl Job {
+    /// Where its job stands.
+    pub fn status(&self, now: At) -> JobStatus {
+        if now >= self.ends {
+            return match self.end {
+                End::Succeeds => JobStatus::Succeeded,
+                End::Fails | End::FailsByCancel => JobStatus::Failed,
+                End::Canceled | End::CanceledInVain => JobStatus::Canceled,
+            };
+        }
+        if self.cancel_requested.is_some() {
+            JobStatus::Canceling
+        } else if now < self.begins {
+            JobStatus::Pending
+        } else {
+            JobStatus::Running
+        }
+    }
+
+    /// The agent that it makes, whether or not it comes to that.
+    pub fn agent(&self) -> Option<&Life> {
+        self.agent.as_ref()
+    }
+
+    /// Whether somebody asked to cancel it, and when.
+    pub fn cancel_requested(&self) -> Option<At> {
+        self.cancel_requested
+    }
+
+    fn has_agents(&self, now: At) -> bool {
+        now >= self.ends && matches!(self.end, End::Succeeds | End::CanceledInVain)
+    }
+}
+
+/// The place of a workspace's id in the list.
+fn index(workspace: &str) -> Option<usize> {
+    workspace.strip_prefix('w')?.parse::<usize>().ok()?.checked_sub(1)
+}

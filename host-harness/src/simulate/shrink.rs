@@ -1,0 +1,52 @@
+//! Cuts a world that breaks a rule down to what is needed for that.
+
+use super::invariants::Invariant;
+use super::plan::{Luck, Plan};
+use super::world;
+use crate::engine::Plugin;
+
+/// Worlds that are tried at most: a shorter list is a help, not worth an hour.
+const TRIES: u32 = 300;
+
+/// A smaller world that breaks the same rule: fewer events, less bad luck.
+pub fn shrink(plan: &Plan, broken: Invariant, plugin: &Plugin) -> Plan {
+    let mut tries = TRIES;
+    let mut breaks = |plan: &Plan| {
+        tries = tries.saturating_sub(1);
+        tries > 0
+            && world::run(plan, plugin, false)
+                .is_ok_and(|seen| seen.violations.iter().any(|violation| violation.invariant == broken))
+    };
+    let mut best = plan.clone();
+    let switches: [fn(&mut Luck); 6] = [
+        |luck| luck.reads = false,
+        |luck| luck.posts = false,
+        |luck| luck.builds = false,
+        |luck| luck.agents = false,
+        |luck| luck.changes = false,
+        |luck| luck.store = false,
+    ];
+    for off in switches {
+        let mut smaller = best.clone();
+        off(&mut smaller.luck);
+        if breaks(&smaller) {
+            best = smaller;
+        }
+    }
+    // Halves first, then ever smaller pieces, down to single events.
+    let mut piece = best.events.len().div_ceil(2);
+    while piece > 0 {
+        let mut from = 0;
+        while from < best.events.len() {
+            let mut smaller = best.clone();
+            smaller.events.drain(from..(from + piece).min(best.events.len()));
+            if breaks(&smaller) {
+                best = smaller;
+            } else {
+                from += piece;
+            }
+        }
+        piece /= 2;
+    }
+    best
+}

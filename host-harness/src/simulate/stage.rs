@@ -1,0 +1,103 @@
+//! What all parts of a world share: the time, the control plane's truth, and who watches.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::agent::Span;
+use super::plan::{At, Event, Plan};
+use super::plane::Plane;
+use super::watch::Watch;
+use crate::clock::Clock;
+
+/// The hosts' time when a world begins, Unix milliseconds: far from the control plane's, with which it must never be
+/// mixed up.
+pub const HOST_BEGIN: u64 = 1_700_000_000_000;
+
+/// A world while it runs.
+pub struct Stage {
+    /// What was planned.
+    pub plan: Plan,
+    begun: Instant,
+    plane: Mutex<Plane>,
+    watch: Mutex<Watch>,
+    /// By workspace: something was done to it that could not be foreseen.
+    changed: Vec<Notify>,
+}
+
+impl Stage {
+    /// A world that begins now. `tell`: what happens is written down in words.
+    pub fn new(plan: Plan, tell: bool) -> Arc<Self> {
+        let spans = |of: fn(&Event) -> Option<u64>| -> Vec<Span> {
+            let planned = plan.events.iter();
+            planned
+                .filter_map(|planned| of(&planned.event).map(|lasts| span(&plan, planned.at, lasts)))
+                .collect()
+        };
+        let away = spans(|event| if let Event::Away { lasts } = event { Some(*lasts) } else { None });
+        let idle =
+            spans(|event| if let Event::NoProvisioner { lasts } = event { Some(*lasts) } else { None });
+        let plane = Mutex::new(Plane::new(&plan, away, idle));
+        let (begun, watch) = (Instant::now(), Mutex::new(Watch::new(tell)));
+        let changed = (0..=plan.workspaces).map(|_| Notify::new()).collect();
+        Arc::new(Self { plan, begun, plane, watch, changed })
+    }
+
+    /// Milliseconds since the world began.
+    pub fn now(&self) -> At {
+        self.begun.elapsed().as_millis() as u64
+    }
+
+    /// Whether the faults are over.
+    pub fn is_calm(&self) -> bool {
+        self.now() >= self.plan.calm
+    }
+
+    /// When a fault that begins now and lasts so long ends: with the calm at the latest.
+    pub fn until(&self, lasts: u64) -> At {
+        (self.now() + lasts).min(self.plan.calm)
+    }
+
+    /// Sleeps until a time.
+    pub async fn reach(&self, at: At) {
+        tokio::time::sleep_until(self.begun + Duration::from_millis(at)).await;
+    }
+
+    /// The control plane's truth.
+    pub fn plane(&self) -> MutexGuard<'_, Plane> {
+        self.plane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is done to a workspace, for who wants to know.
+    pub fn changed(&self, workspace: &str) -> &Notify {
+        let number = workspace.strip_prefix('w').and_then(|number| number.parse::<usize>().ok());
+        // The first one is nobody's.
+        self.changed.get(number.unwrap_or_default()).unwrap_or(&self.changed[0])
+    }
+
+    /// The watch. Nobody takes it while it is held: a world has one thread, and no lock is held while something is
+    /// awaited.
+    pub fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A planned span of trouble. None reaches into the calm.
+fn span(plan: &Plan, from: At, lasts: u64) -> Span {
+    (from, (from + lasts).min(plan.calm))
+}
+
+/// The hosts' clocks, which are one: they share a machine, as their store does.
+pub struct SimulatedClock(pub Arc<Stage>);
+
+impl Clock for SimulatedClock {
+    fn now_ms(&self) -> u64 {
+        HOST_BEGIN + self.0.now()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.0.now()
+    }
+}

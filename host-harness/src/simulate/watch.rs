@@ -1,0 +1,339 @@
+//! Sees everything that happens in a world, and checks the invariants at each of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::gate::Gate;
+use super::invariants::{self, Check, Invariant, Violation};
+use super::plan::At;
+use super::plane::IntentId;
+use super::stage::{HOST_BEGIN, Stage};
+use crate::bindings::{Action, Transition, TransitionError, Verdict};
+use crate::control_plane::{BuildRead, Workspace, is_active};
+use crate::journal::record::{CallId, Failure, Intent, Open, Outcome};
+use crate::journal::{Answer, Entry};
+use crate::store::{CallRow, HostId, HostRow, Store, StoreError, Tables};
+
+/// Violations that are kept of one world: the first ones tell.
+const KEPT: usize = 20;
+
+/// What was seen of a world.
+pub struct Watch {
+    /// Whether what happens is written down in words.
+    tell: bool,
+    /// What happened, in words.
+    pub lines: Vec<String>,
+    /// A hash of all that happened.
+    pub digest: Digest,
+    /// How often what happened.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// What must not happen, and did.
+    pub violations: Vec<Violation>,
+    /// What each host last read of each workspace.
+    reads: BTreeMap<(u64, String), Read>,
+    /// Requests for builds that were written down and have no answer yet.
+    open: BTreeMap<CallId, Opened>,
+    /// Intents that count as never carried out.
+    given_up: BTreeSet<IntentId>,
+    intents: IntentId,
+}
+
+struct Read {
+    build: String,
+    number: u32,
+    at_rest: bool,
+}
+
+struct Opened {
+    id: IntentId,
+    workspace: String,
+    to: Transition,
+    rests_on: String,
+    sent: u32,
+}
+
+/// The hash FNV-1a over what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest(pub u64);
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Digest {
+    /// Takes something in.
+    pub fn add(&mut self, bytes: impl IntoIterator<Item = u8>) {
+        let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        self.0 = bytes.into_iter().fold(self.0, mix);
+    }
+}
+
+impl Watch {
+    /// Nothing was seen yet.
+    pub fn new(tell: bool) -> Self {
+        Self {
+            tell,
+            lines: Vec::new(),
+            digest: Digest::default(),
+            counts: BTreeMap::new(),
+            violations: Vec::new(),
+            reads: BTreeMap::new(),
+            open: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            intents: 0,
+        }
+    }
+
+    /// Notes that something happened.
+    pub fn note(&mut self, now: At, kind: &'static str, what: &[u64], text: impl FnOnce() -> String) {
+        *self.counts.entry(kind).or_default() += 1;
+        self.digest.add(now.to_le_bytes().into_iter().chain(kind.bytes()));
+        self.digest.add(what.iter().flat_map(|part| part.to_le_bytes()));
+        if self.tell {
+            self.lines.push(format!("{:>10.3} s  {}", now as f64 / 1000.0, text()));
+        }
+    }
+
+    /// Notes what a check found wrong.
+    pub fn check(&mut self, now: At, invariant: Invariant, check: Check) {
+        let Err(what) = check else { return };
+        if self.tell {
+            self.lines.push(format!("{:>10.3} s  VIOLATION of {invariant}: {what}", now as f64 / 1000.0));
+        }
+        if self.violations.len() < KEPT {
+            self.violations.push(Violation { invariant, at: now, what });
+        }
+    }
+
+    /// A host read a workspace.
+    pub fn read(&mut self, gate: &Gate, workspace: &Workspace) {
+        let latest = &workspace.latest.build;
+        let read =
+            Read { build: latest.id.clone(), number: latest.number, at_rest: !is_active(&latest.status) };
+        self.reads.insert((gate.host, workspace.id.clone()), read);
+    }
+
+    /// The control plane made a build.
+    pub fn made(&mut self, now: At, intent: Option<IntentId>, read: &BuildRead) {
+        let build = &read.build;
+        self.note(now, "build", &[build.number.into()], || {
+            let whose = intent.map_or("somebody".to_owned(), |intent| format!("intent {intent}"));
+            format!("{}: a {:?} is made for {whose}", build.id, build.transition)
+        });
+        if let Some(intent) = intent.filter(|intent| self.given_up.contains(intent)) {
+            let what = format!("{} is made for intent {intent}, which was given up", build.id);
+            self.check(now, Invariant::OneEffectPerIntent, Err(what));
+        }
+    }
+
+    /// A call was begun.
+    pub fn begun(&mut self, stage: &Stage, gate: &Gate, id: CallId, row: &CallRow) {
+        self.note(stage.now(), "call", &[id, gate.host], || {
+            let workspace = row.pinned.workspace.as_deref().unwrap_or("no workspace");
+            let (chat, tool, arguments, state) = (&row.chat, &row.tool, &row.arguments, row.state);
+            format!("call {id}: {chat} at host {}: {tool} {arguments} of {workspace}, {state:?}", gate.host)
+        });
+    }
+
+    /// A host writes to a call.
+    pub fn wrote(
+        &mut self,
+        stage: &Stage,
+        gate: &Gate,
+        tables: &dyn Tables,
+        row: &CallRow,
+    ) -> Result<(), StoreError> {
+        let now = stage.now();
+        let check = match row.owner {
+            Some(owner) if gate.is(owner) => {
+                invariants::is_current(tables.host(owner)?.as_ref(), HOST_BEGIN + now)
+            }
+            other => Err(format!("call {} is host {other:?}'s", row.id)),
+        };
+        let check = check.map_err(|why| format!("host {} writes to call {}: {why}", gate.host, row.id));
+        self.check(now, Invariant::FencedHostsAreSilent, check);
+        Ok(())
+    }
+
+    /// The calls at a workspace after one of them has changed.
+    pub fn turns(&mut self, stage: &Stage, workspace: &str, lane: &[CallRow]) {
+        let check = invariants::turns_do_not_overlap(lane).map_err(|why| format!("{workspace}: {why}"));
+        self.check(stage.now(), Invariant::TurnsDoNotOverlap, check);
+    }
+
+    /// A host takes calls over.
+    pub fn took(
+        &mut self,
+        stage: &Stage,
+        gate: &Gate,
+        from: Option<HostId>,
+        to: HostId,
+        current: Option<&HostRow>,
+    ) {
+        let now = stage.now();
+        let check = if gate.is(to) {
+            invariants::is_current(current, HOST_BEGIN + now)
+        } else {
+            Err("it is not it".to_owned())
+        };
+        let check = check.map_err(|why| format!("host {} takes calls over: {why}", gate.host));
+        self.check(now, Invariant::FencedHostsAreSilent, check);
+        if let Some(from) = from {
+            self.note(now, "take-over", &[gate.host, from], || {
+                format!("host {} takes over from {from}", gate.host)
+            });
+        }
+    }
+
+    /// An interrupt was noted.
+    pub fn interrupted(&mut self, stage: &Stage, call: CallId) {
+        self.note(stage.now(), "interrupt", &[call], || format!("call {call} is interrupted"));
+    }
+
+    /// A request is written down before it is carried out.
+    pub fn opened(&mut self, stage: &Stage, gate: &Gate, row: &CallRow, entries: &[Entry], open: &Open) {
+        let (now, call) = (stage.now(), row.id);
+        self.forgotten(stage, call);
+        let Intent::Build(intent) = &open.intent else {
+            self.note(now, "wait", &[call], || format!("call {call} waits: {:?}", open.request));
+            return;
+        };
+        let check = if row.interrupted { Err(format!("call {call} was interrupted before")) } else { Ok(()) };
+        self.check(now, Invariant::NothingAfterInterrupt, check);
+        let known = self.reads.get(&(gate.host, intent.workspace.clone())).map_or(0, |read| read.number);
+        let plane = stage.plane();
+        if intent.transition == Transition::Stop && invariants::is_conditional(row) {
+            let check = invariants::two_signals(entries, &plane);
+            self.check(now, Invariant::TwoSignals, check.map_err(|why| format!("call {call}: {why}")));
+        }
+        if intent.transition == Transition::Start {
+            let rests_on = &intent.rests_on;
+            let check = invariants::nobody_is_overruled(entries, rests_on, known, &intent.workspace, &plane);
+            self.check(now, Invariant::NobodyIsOverruled, check.map_err(|why| format!("call {call}: {why}")));
+        }
+        drop(plane);
+        self.intents += 1;
+        let id = self.intents;
+        self.note(now, "intent", &[call, id], || {
+            format!(
+                "call {call} is going to ask for a {:?} on {} (intent {id})",
+                intent.transition, intent.rests_on
+            )
+        });
+        let (workspace, to, rests_on) =
+            (intent.workspace.clone(), intent.transition.clone(), intent.rests_on.clone());
+        self.open.insert(call, Opened { id, workspace, to, rests_on, sent: 0 });
+    }
+
+    /// A request has its answer.
+    pub fn answered(&mut self, stage: &Stage, call: CallId, entry: &Entry) {
+        let opened = self.open.remove(&call);
+        if let Answer::IssueTransition(Err(TransitionError::Unavailable(_))) = &entry.answer {
+            // No build was made, and none will be: that is what this answer says.
+            self.given_up.extend(opened.map(|opened| opened.id));
+        }
+        self.note(stage.now(), "answer", &[call], || {
+            format!("call {call}: {} is answered {:?}", entry.request.function(), entry.answer)
+        });
+    }
+
+    /// Open requests of a call are forgotten without an answer.
+    pub fn forgotten(&mut self, stage: &Stage, call: CallId) {
+        let Some(opened) = self.open.remove(&call) else { return };
+        let plane = stage.plane();
+        let made = plane.made_for(&opened.workspace, opened.id);
+        let check = match made {
+            Some(job) => {
+                Err(format!("call {call} forgets intent {}, for which {} was made", opened.id, job.id))
+            }
+            None => Ok(()),
+        };
+        drop(plane);
+        self.given_up.insert(opened.id);
+        self.check(stage.now(), Invariant::OneEffectPerIntent, check);
+    }
+
+    /// A call ends.
+    pub fn ended(
+        &mut self,
+        stage: &Stage,
+        row: &CallRow,
+        entries: &[Entry],
+        open: Option<&Open>,
+        outcome: &Outcome,
+    ) {
+        let (now, call) = (stage.now(), row.id);
+        let unresolved = matches!(outcome, Outcome::Failed(Failure::Unresolved | Failure::Unrecorded { .. }));
+        if unresolved || open.is_none() {
+            self.open.remove(&call);
+        } else {
+            self.forgotten(stage, call);
+        }
+        let told = |why: String| format!("call {call}: {why}");
+        let plane = stage.plane();
+        let truth = invariants::results_are_true(row, entries, outcome, &plane, now).map_err(told);
+        let workspace = row.pinned.workspace.as_deref().unwrap_or_default();
+        let down = invariants::down_is_told(row, entries, outcome, workspace, &plane, now).map_err(told);
+        drop(plane);
+        self.check(now, Invariant::ResultsAreTrue, truth);
+        self.check(now, Invariant::DownIsTold, down);
+        let text = serde_json::to_string(outcome).unwrap_or_default();
+        self.digest.add(text.bytes());
+        self.note(now, "end", &[call], || format!("call {call} ends: {text}"));
+    }
+
+    /// A chat was advised what to do.
+    pub fn advised(&mut self, stage: &Stage, workspace: &str, verdict: &Verdict) {
+        let now = stage.now();
+        self.note(now, "verdict", &[verdict.action as u64], || {
+            format!("verdict on {workspace}: {:?} ({:?})", verdict.action, verdict.cause)
+        });
+        if verdict.action == Action::Restart {
+            let check = invariants::restart_advised(&stage.plane(), workspace, now);
+            self.check(now, Invariant::TwoSignals, check.map_err(|why| format!("{workspace}: {why}")));
+        }
+    }
+}
+
+/// A host sends a request for a build. Answers the intent that it is sent for.
+pub fn sent(stage: &Stage, gate: &Gate, store: &Store, workspace: &str, to: &Transition) -> Option<IntentId> {
+    let now = stage.now();
+    let mut watch = stage.watch();
+    let open = watch.open.iter_mut().find(|(_, open)| open.workspace == workspace && open.to == *to);
+    let Some((call, open)) = open else {
+        let what = format!("host {} asks for a {to:?} of {workspace} that no call wrote down", gate.host);
+        watch.check(now, Invariant::IntentFirst, Err(what));
+        return None;
+    };
+    open.sent += 1;
+    let (call, id, times, rests_on) = (*call, open.id, open.sent, open.rests_on.clone());
+    watch.note(now, "request", &[call, id], || {
+        format!("call {call}: host {} asks for intent {id}", gate.host)
+    });
+    let once =
+        if times == 1 { Ok(()) } else { Err(format!("call {call}: intent {id} is sent {times} times")) };
+    watch.check(now, Invariant::OneEffectPerIntent, once);
+    let based = match watch.reads.get(&(gate.host, workspace.to_owned())) {
+        Some(read) if read.build == rests_on && read.at_rest => Ok(()),
+        Some(read) => Err(format!("call {call} rests on {rests_on}, but {} was read last", read.build)),
+        None => Err(format!("call {call}: the workspace was not read")),
+    };
+    watch.check(now, Invariant::RestsOnWhatIs, based);
+    let owner = store.call(call).ok().flatten().and_then(|row| row.owner);
+    let mut current = None;
+    let _ = store.backend().read(&mut |tables| {
+        current = match owner {
+            Some(owner) => tables.host(owner)?,
+            None => None,
+        };
+        Ok(())
+    });
+    let fenced = match owner {
+        Some(owner) if gate.is(owner) => invariants::is_current(current.as_ref(), HOST_BEGIN + now),
+        _ => Err("the call is not its own".to_owned()),
+    };
+    let fenced = fenced.map_err(|why| format!("host {} sends for call {call}: {why}", gate.host));
+    watch.check(now, Invariant::FencedHostsAreSilent, fenced);
+    Some(id)
+}

@@ -12,7 +12,7 @@ use workspace_recovery::local::{AgentSignal, BuildSpec, VersionSpec};
 use workspace_recovery::store::Store;
 
 use crate::child::{CHAT, Fault, ORDERS, Orders, Report};
-use crate::support::{Plane, SOON, seconds, until};
+use crate::support::{Plane, SOON, seconds};
 
 /// How long the builds of the tests take: long enough to be waited for.
 const BUILD_MS: u64 = 150;

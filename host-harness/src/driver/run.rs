@@ -154,7 +154,7 @@ impl Run {
         let keep =
             entries.iter().rposition(|entry| rests(entry.request.effect_class())).map_or(0, |last| last + 1);
         let kept = entries[..keep].to_vec();
-        self.lease.rewind(self.id, keep).await?;
+        self.lease.rewind(self.id, keep, has_sent(&kept)).await?;
         self.journal = Journal::recorded(kept);
         self.stored = keep;
         Ok(())

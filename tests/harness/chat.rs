@@ -449,3 +449,14 @@ async fn a_command_can_be_run_by_a_task_of_its_own() {
     let ran = tokio::spawn(async move { echo(&host).await });
     assert_eq!(ran.await.unwrap().unwrap().output, "hi\n");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_control_plane_that_hangs_ends_a_dial_after_twice_its_time_though_there_is_nobody_to_dial() {
+    let host = Plane::running().host();
+    host.plane.world().reads_hang = true;
+    let begun = Instant::now();
+    let unreachable = unreachable(&host).await;
+    assert_eq!((unreachable.tried, unreachable.verdict.cause), (seconds(60), Cause::ControlPlaneAway));
+    // The dial's two windows, and the reads for the verdict.
+    assert!(begun.elapsed() < seconds(130), "{:?}", begun.elapsed());
+}

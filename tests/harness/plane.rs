@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use workspace_recovery::bindings::{
     Agent, AgentState, Build, JobStatus, Lifecycle, Parameter, Provisioner, Quota, Refusal, Transition,
 };
@@ -24,6 +24,8 @@ use workspace_recovery::store::{ChatRecord, Store};
 
 use crate::support::engine;
 
+/// After how long a client gives up on an answer.
+const CLIENT_LIMIT: Duration = Duration::from_secs(20);
 /// The workspace that there is.
 pub const WORKSPACE: &str = "w1";
 /// The user whom the client acts for.
@@ -47,6 +49,8 @@ pub struct World {
     pub terminals: Vec<(String, Answers)>,
     /// What every read answers, if it is not the truth.
     pub reads_fail: Option<ApiError>,
+    /// Reads of a workspace get no answer, until the client gives up on them.
+    pub reads_hang: bool,
     /// What reads answer before `reads_fail` is looked at, in order.
     pub next_reads: Vec<ApiError>,
     /// What the next request for a build meets.
@@ -133,6 +137,7 @@ impl Plane {
             agents: vec![agent("a1")],
             terminals: vec![("a1".into(), Answers::Runs)],
             reads_fail: None,
+            reads_hang: false,
             next_reads: Vec::new(),
             next_post: Post::Made,
             new_builds: (Duration::from_secs(5), JobStatus::Succeeded),
@@ -343,6 +348,10 @@ impl ControlPlane for Plane {
     }
 
     async fn workspace(&self, workspace: &str) -> Result<Workspace, ApiError> {
+        if self.world().reads_hang {
+            sleep(CLIENT_LIMIT).await;
+            return Err(unavailable());
+        }
         let mut world = self.world();
         world.reads += 1;
         world.read()?;

@@ -74,8 +74,9 @@ pub(super) async fn dial(target: Target<'_>) -> Dialed {
                 dial.probe = None;
                 dial.probed(read)
             }
-            () = sleep_until(next_due) => None,
+            // Before what is due: with nothing due, that is the hard end too.
             () = sleep_until(hard_end) => Some(DialEnd::TimedOut),
+            () = sleep_until(next_due) => None,
         };
         if let Some(end) = end {
             break end;
@@ -166,7 +167,7 @@ impl<'a> Dial<'a> {
             self.probe = Some(Box::pin(async move {
                 timeout(limit, performer.plane().workspace(workspace))
                     .await
-                    .unwrap_or_else(|_| Err(ApiError::Unavailable("no answer to a read".to_owned())))
+                    .unwrap_or_else(|_| Err(performer.plane().given_up()))
             }));
         }
     }

@@ -51,6 +51,13 @@ impl Watched {
         self.lock().last_failure.is_some_and(|at| at.elapsed() <= span)
     }
 
+    /// Notes that somebody gave up on a read before its answer came, and answers what that is.
+    pub fn given_up(&self) -> ApiError {
+        let error = ApiError::Unavailable("no answer to a read".to_owned());
+        let _ = self.note(Err::<(), _>(error.clone()));
+        error
+    }
+
     fn note<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
         let now = Instant::now();
         let mut health = self.lock();

@@ -74,8 +74,9 @@ pub(super) async fn dial(target: Target<'_>) -> Dialed {
                 dial.probe = None;
                 dial.probed(read)
             }
-            () = sleep_until(next_due) => None,
+            // Before what is due next: that may be nothing but this end.
             () = sleep_until(hard_end) => Some(DialEnd::TimedOut),
+            () = sleep_until(next_due) => None,
         };
         if let Some(end) = end {
             break end;

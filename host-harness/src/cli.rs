@@ -48,7 +48,9 @@ impl From<Exit> for ExitCode {
 /// Runs the program: parses its arguments, does what they say, and answers the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr();
+    // In worlds that are made of trouble, warnings say nothing.
+    let quiet = matches!(cli.command, Command::Simulate(_));
+    log_to_stderr(if quiet { "off" } else { "workspace_recovery=warn" });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -101,8 +103,8 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
-fn log_to_stderr() {
+fn log_to_stderr(usually: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("workspace_recovery=warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usually));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -48,9 +48,7 @@ impl From<Exit> for ExitCode {
 /// Runs the program: parses its arguments, does what they say, and answers the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // In worlds that are made of trouble, warnings say nothing.
-    let quiet = matches!(cli.command, Command::Simulate(_));
-    log_to_stderr(if quiet { "off" } else { "workspace_recovery=warn" });
+    log_to_stderr(&cli.command);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -103,8 +101,13 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
-fn log_to_stderr(usually: &str) {
+/// What RUST_LOG says; else warnings, but not those of a world that is made to go wrong.
+fn log_to_stderr(command: &Command) {
+    let usual = match command {
+        Command::Simulate(_) => "workspace_recovery=error",
+        _ => "workspace_recovery=warn",
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usually));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -42,9 +42,8 @@ use step::State;
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Where compiled plugins are kept, so that a later start need not compile them: milliseconds instead of half a
-    /// second. The folder
-    /// is made if need be, and made private: what is in it is machine code. Without one, and where it cannot be used,
-    /// each start compiles. `None` by default.
+    /// second. The folder is made if need be, and made private: what is in it is machine code. Without one, and where
+    /// it cannot be used, each start compiles. `None` by default.
     pub cache_dir: Option<PathBuf>,
     /// The most steps that run at once; more wait for their turn. A step never waits while it runs, so there is no use
     /// in more than a few per core. Twice the number of cores by default, at least 8.

@@ -7,6 +7,7 @@ mod bindings;
 mod cache;
 mod chat;
 mod checks;
+mod crashes;
 mod driver;
 mod features;
 mod journal;

@@ -158,13 +158,16 @@ impl Plane {
 
     /// A chat host for it, with chat `ana` bound to the workspace.
     pub fn host(&self) -> Host {
-        let store = Store::in_memory();
-        let clock = Arc::new(TokioClock { begun: self.world().begun });
-        let plane = Arc::new(self.clone());
-        let driver = Driver::with_clock(plugin(), plane, store.clone(), Timings::default(), clock);
-        let host = Host { plane: self.clone(), store, chats: ChatHost::new(driver.clone()), driver };
+        let host = self.host_with(Arc::new(self.clone()), Store::in_memory());
         host.change_chat("ana", |chat| chat.bind(Some(WORKSPACE)));
         host
+    }
+
+    /// A chat host on this store that sees the control plane through `seen`.
+    pub fn host_with(&self, seen: Arc<dyn ControlPlane>, store: Store) -> Host {
+        let clock = Arc::new(TokioClock { begun: self.world().begun });
+        let driver = Driver::with_clock(plugin(), seen, store.clone(), Timings::default(), clock);
+        Host { plane: self.clone(), store, chats: ChatHost::new(driver.clone()), driver }
     }
 }
 

@@ -148,6 +148,11 @@ impl Performer {
         Ok(Pinned { deployment: self.plane.deployment(), user: self.user().await.ok(), workspace })
     }
 
+    /// The id of the user whose credentials are used, if it has been asked for.
+    pub(super) fn known_user(&self) -> Option<String> {
+        self.user.get().cloned()
+    }
+
     /// The id of the user whose credentials are used. It is asked for until it is known, and never changes.
     pub(super) async fn user(&self) -> Result<String, ApiError> {
         let read = || async { self.plane.user().await.map(|user| user.id) };

@@ -14,7 +14,7 @@ use super::{DriveError, EventKind};
 use crate::bindings::{AgentWait, BuildWait, WaitEnd};
 use crate::engine::{Plugin, Step, StepError};
 use crate::journal::record::{CallId, CallRecord, Failure, Intent, Open, Outcome, Recording};
-use crate::journal::{Answer, Asked, EffectClass, Journal, Request};
+use crate::journal::{Answer, Asked, EffectClass, Entry, Journal, Request};
 use crate::store::{Go, Lease, StoreError};
 
 /// A call that is being carried on.
@@ -57,7 +57,7 @@ impl Run {
         recording: &Recording,
         interrupt: CancellationToken,
     ) -> Self {
-        let sent = recording.entries.iter().any(|entry| entry.request.effect_class() == EffectClass::Effect);
+        let sent = has_sent(&recording.entries);
         let record = recording.call.clone();
         let call = performer.resume(id, &record, sent, interrupt);
         let journal = Journal::recorded(recording.entries.clone());
@@ -126,6 +126,12 @@ impl Run {
             // Nothing was sent, so there is nothing to stand by: decide again.
             Ok(Found::Never) => {
                 self.rewind().await?;
+                self.call = self.performer.resume(
+                    self.id,
+                    &self.record,
+                    has_sent(self.journal.entries()),
+                    self.call.interrupt().clone(),
+                );
                 return Ok(None);
             }
             Err(DriveError::Failed(failure)) => {
@@ -148,7 +154,7 @@ impl Run {
         let keep =
             entries.iter().rposition(|entry| rests(entry.request.effect_class())).map_or(0, |last| last + 1);
         let kept = entries[..keep].to_vec();
-        self.lease.rewind(self.id, keep).await?;
+        self.lease.rewind(self.id, keep, has_sent(&kept)).await?;
         self.journal = Journal::recorded(kept);
         self.stored = keep;
         Ok(())
@@ -280,12 +286,17 @@ impl Run {
     }
 }
 
+/// Whether a request for a build was written down. One that was refused before that was never sent.
+fn has_sent(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| matches!(entry.asked.intent, Some(Intent::Build(_))))
+}
+
 /// Writes an intent, with the entries that it rests on.
 struct Intends {
     lease: Arc<Lease>,
     call: CallId,
     from: usize,
-    entries: Vec<crate::journal::Entry>,
+    entries: Vec<Entry>,
     asked_ms: u64,
     /// What was written, once it was.
     intent: Arc<std::sync::Mutex<Option<Intent>>>,

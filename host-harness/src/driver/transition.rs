@@ -1,5 +1,7 @@
 //! `issue-transition`: the one request that changes the world, and the gate before it.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::bindings::{Build, Parameter, Transition, TransitionError};
@@ -16,6 +18,8 @@ use crate::store::Go;
 /// Builds looked through for a lost one. More than this many newer builds within a request's time in flight do not occur:
 /// each must end before the next begins.
 const BUILDS_SEEN: u32 = 50;
+/// The control plane tells its time in whole seconds, so that it may have been later by so much.
+const TRUNCATED: Duration = Duration::from_secs(1);
 /// The reason that a control plane records for a build whose request gave none.
 const UNGIVEN_REASON: &str = "initiator";
 
@@ -232,7 +236,7 @@ impl Performer {
     /// Whether this build is the one asked for: made by this user, for this purpose, within the time that the request can
     /// have been in flight. Times are the control plane's own.
     fn is_lost(&self, intent: &BuildIntent, read: &BuildRead) -> bool {
-        let in_flight = u64::from(millis(self.timings().in_flight));
+        let in_flight = u64::from(millis(self.timings().in_flight + TRUNCATED));
         let in_time = match (intent.observed, read.created) {
             (Some(before), Some(created)) => created <= before.saturating_add(in_flight),
             // Without a clock to trust, the build's place in the order has to do.

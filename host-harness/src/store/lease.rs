@@ -235,9 +235,14 @@ impl Lease {
         .await
     }
 
-    /// Forgets the entries from `keep` on: nothing rests on them.
-    pub async fn rewind(&self, call: CallId, keep: usize) -> Result<(), StoreError> {
-        self.owned(call, move |tables, _, _| tables.truncate(call, keep)).await
+    /// Forgets the entries from `keep` on: nothing rests on them. `sent` says whether what is left may have sent
+    /// something.
+    pub async fn rewind(&self, call: CallId, keep: usize, sent: bool) -> Result<(), StoreError> {
+        self.owned(call, move |tables, row, now| {
+            tables.truncate(call, keep)?;
+            put(tables, row, now, |row| row.sent = sent)
+        })
+        .await
     }
 
     /// Ends a call, and gives the turn to the next one in line if that is this host's too.
@@ -258,6 +263,18 @@ impl Lease {
             }
             put(tables, &next, now, |row| row.state = CallState::Active)?;
             Ok(Some(next.id))
+        })
+        .await
+    }
+
+    /// Ends a call that waits for its turn. Answers whether it did: one that has its turn goes on.
+    pub async fn give_up(&self, call: CallId, outcome: Outcome) -> Result<bool, StoreError> {
+        self.owned(call, move |tables, row, now| {
+            let waits = row.state == CallState::Queued;
+            if waits {
+                tables.end_call(call, &outcome, now)?;
+            }
+            Ok(waits)
         })
         .await
     }

@@ -254,7 +254,7 @@ async fn a_host_whose_lease_has_run_out_writes_nothing_even_if_nobody_has_taken_
         assert_eq!(world.one.open(id, 0, Vec::new(), intent()).await.map(drop), lost);
         assert_eq!(world.one.answer(id, 0, read()).await, lost);
         assert_eq!(world.one.publish(id, "b2".into()).await.map(drop), lost);
-        assert_eq!(world.one.rewind(id, 0).await, lost);
+        assert_eq!(world.one.rewind(id, 0, false).await, lost);
         assert_eq!(world.one.end(id, 0, Vec::new(), done()).await.map(drop), lost);
         assert_eq!(world.one.begin(stop("ana", None)).await.map(drop), lost);
         assert_eq!(world.store.recording(id).unwrap().unwrap().open, None);
@@ -343,7 +343,8 @@ async fn what_nothing_rests_on_is_forgotten_with_an_open_request_behind_it() {
     for world in World::all().await {
         let id = world.active().await;
         world.one.open(id, 0, vec![read()], intent()).await.unwrap();
-        world.one.rewind(id, 0).await.unwrap();
+        world.one.rewind(id, 0, false).await.unwrap();
+        assert!(!world.store.call(id).unwrap().unwrap().sent);
         let recording = world.store.recording(id).unwrap().unwrap();
         assert_eq!((recording.entries.len(), recording.open), (0, None));
     }

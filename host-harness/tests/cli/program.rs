@@ -40,6 +40,10 @@ impl World {
         Program::in_folder(self.folder.path(), arguments)
     }
 
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub fn run(&self, arguments: &[&str]) -> Ended {
         self.begin(arguments).end()
     }
@@ -75,12 +79,25 @@ impl Program {
 
     /// With this data folder, and this one for temporary files.
     pub fn with_temporary_folder(data: &Path, temporary: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(PROGRAM)
+        Self::spawn(data, temporary, arguments, None)
+    }
+
+    /// With this data folder, and everything logged that can be.
+    pub fn logging_everything(data: &Path, arguments: &[&str]) -> Self {
+        Self::spawn(data, &std::env::temp_dir(), arguments, Some("trace"))
+    }
+
+    fn spawn(data: &Path, temporary: &Path, arguments: &[&str], log: Option<&str>) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.env_remove("RUST_LOG");
+        if let Some(log) = log {
+            command.env("RUST_LOG", log);
+        }
+        let mut child = command
             .args(arguments)
             .env("WORKSPACE_RECOVERY_DATA", data)
             .env("XDG_CACHE_HOME", data)
             .env("TMPDIR", temporary)
-            .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

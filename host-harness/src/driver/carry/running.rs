@@ -1,0 +1,180 @@
+//! What becomes of one call: it runs, sleeps, rests or ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Carrier, Ended, Job, REST, lock};
+use crate::driver::call::Call;
+use crate::driver::parking::{Done, Wait, WaitFor};
+use crate::driver::run::{Came, From, Run};
+use crate::driver::{DriveError, EventKind};
+use crate::engine::Plugin;
+use crate::journal::Request;
+use crate::journal::record::{CallId, CallRecord, Intent, Open};
+use crate::store::{Lease, StoreError};
+
+impl Carrier {
+    /// Lets a call run to its next wait or its end.
+    pub(super) async fn run(self, lease: Arc<Lease>, job: Job) {
+        let call = job.call;
+        let token = lock(&self.0.mine).run(call);
+        match self.try_run(&lease, job, token.clone()).await {
+            Ok(Came::ToWait(open, context)) => self.park(open, &context, call, token.is_cancelled()),
+            Ok(Came::ToEnd(outcome, next)) => self.ended(call, Ok(outcome), next),
+            // The lease may last after all: it is looked at more strictly before something is sent.
+            Err(DriveError::Store(StoreError::LeaseLost)) => {
+                self.rest(call);
+                self.heard(&StoreError::LeaseLost);
+            }
+            Err(error) => {
+                tracing::warn!(call, %error, "a call rests");
+                self.rest(call);
+                self.tell(call, &Err(error));
+            }
+        }
+    }
+
+    pub(super) fn rest(&self, call: CallId) {
+        let mut mine = lock(&self.0.mine);
+        mine.forget(call);
+        mine.resting.insert(call, Instant::now() + REST);
+    }
+
+    async fn try_run(
+        &self,
+        lease: &Arc<Lease>,
+        job: Job,
+        token: CancellationToken,
+    ) -> Result<Came, DriveError> {
+        let performer = self.0.performer.clone();
+        let recording = match job.recording {
+            Some(recording) => *recording,
+            None => match performer.store().recording(job.call)? {
+                Some(recording) => recording,
+                None => return Err(DriveError::UnknownCall { call: job.call }),
+            },
+        };
+        let plugin = match self.plugin_of(&recording.call).await? {
+            Ok(plugin) => plugin,
+            Err(why) => {
+                lease.note(job.call, why.clone()).await?;
+                return Err(DriveError::Stranded { why });
+            }
+        };
+        let run = Run::new(performer, lease.clone(), plugin, job.call, &recording, token);
+        run.carry_on(recording.open, job.from).await
+    }
+
+    /// The plugin that a call began on: this host's own, or the one that is kept with the call.
+    async fn plugin_of(&self, record: &CallRecord) -> Result<Result<Plugin, String>, StoreError> {
+        let hash = &record.component;
+        if *hash == self.0.plugin.report().sha256 {
+            return Ok(Ok(self.0.plugin.clone()));
+        }
+        if let Some(known) = lock(&self.0.others).get(hash) {
+            return Ok(Ok(known.clone()));
+        }
+        let Some(bytes) = self.0.performer.store().component(hash)? else {
+            return Ok(Err(format!("the component that it began on ({hash}) is not in the store any more")));
+        };
+        let engine = self.0.plugin.engine().clone();
+        // Compiling takes a while.
+        let loaded = tokio::task::spawn_blocking(move || engine.load(&bytes)).await;
+        Ok(match loaded {
+            Ok(Ok(plugin)) => {
+                lock(&self.0.others).insert(hash.clone(), plugin.clone());
+                Ok(plugin)
+            }
+            Ok(Err(error)) => {
+                Err(format!("the component that it began on cannot be used by this host: {error}"))
+            }
+            Err(error) => Err(format!("the component that it began on could not be loaded: {error}")),
+        })
+    }
+
+    /// Lays a call to sleep until its wait ends.
+    pub(super) fn park(&self, open: Open, context: &Call, call: CallId, interrupted: bool) {
+        let mut mine = lock(&self.0.mine);
+        mine.forget(call);
+        mine.parked.insert(call);
+        drop(mine);
+        let parking = self.0.performer.parking();
+        parking.park(self.wait(open, context, call), Done::Wake(self.0.woken.clone()));
+        if interrupted || context.interrupt().is_cancelled() {
+            parking.interrupt(call);
+        }
+    }
+
+    /// A wait as it was written down, on this process's clock.
+    fn wait(&self, open: Open, context: &Call, call: CallId) -> Wait {
+        let (now, now_ms) = (Instant::now(), self.0.performer.clock().now_ms());
+        let at = |ms: u64| now + Duration::from_millis(ms.saturating_sub(now_ms));
+        let waited = Duration::from_millis(now_ms.saturating_sub(open.asked_ms));
+        let (deadline, last_deadline) = match open.intent {
+            Intent::Wait { deadline_ms, last_ms } => (at(deadline_ms), at(last_ms)),
+            Intent::Build(_) => (now, now),
+        };
+        let what = match open.request {
+            Request::WaitForAgent { build, agent, scripts_limit_ms, .. } => WaitFor::Agent {
+                build: build.into(),
+                agent: agent.into(),
+                connect_deadline: deadline,
+                scripts_limit: Duration::from_millis(scripts_limit_ms.into()),
+                last_deadline,
+            },
+            Request::WaitForBuild { build, .. } => WaitFor::Build { build: build.into(), deadline },
+            other => unreachable!("{} is no wait", other.function()),
+        };
+        let workspace = context.workspace().map(Into::into);
+        Wait {
+            call,
+            chat: context.chat().into(),
+            workspace,
+            what,
+            begun: now.checked_sub(waited).unwrap_or(now),
+        }
+    }
+
+    /// A call has ended, and another one may have its turn.
+    pub(super) fn ended(&self, call: CallId, outcome: Ended, next: Option<CallId>) {
+        lock(&self.0.mine).forget(call);
+        self.tell(call, &outcome);
+        if let Some(next) = next
+            && let Ok(Some(row)) = self.0.performer.store().call(next)
+        {
+            self.start(next, row.chat, row.tool);
+        }
+    }
+
+    /// A call has its turn.
+    pub(super) fn start(&self, call: CallId, chat: String, tool: String) {
+        // It may have been seen twice: by the call before it, and in the store.
+        if !lock(&self.0.mine).claim(call) {
+            return;
+        }
+        self.0.performer.announce(call, &chat, EventKind::Started { tool });
+        self.send(Job { call, from: From::Beginning, recording: None });
+    }
+
+    pub(super) fn tell(&self, call: CallId, outcome: &Ended) {
+        for attending in lock(&self.0.attending).remove(&call).unwrap_or_default() {
+            // Whoever does not wait any more does not want to know.
+            let _ = attending.send(outcome.clone());
+        }
+    }
+
+    pub(super) fn send(&self, job: Job) {
+        // The other end lives as long as this does, or everything has been stopped.
+        let _ = self.0.jobs.send(job);
+    }
+
+    /// Sees to it that a lost lease is noticed.
+    pub(super) fn heard(&self, error: &StoreError) {
+        if *error == StoreError::LeaseLost {
+            self.0.lost.notify_one();
+        }
+    }
+}

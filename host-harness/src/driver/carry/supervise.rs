@@ -1,0 +1,237 @@
+//! One task per host: it enters the store, lets calls run, and looks after the lease until that is lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::mine::Mine;
+use super::{Carrier, Holding, Job, Queues, REST, lock};
+use crate::control_plane::{ControlPlane, millis};
+use crate::driver::parking::Woken;
+use crate::driver::run::From;
+use crate::journal::record::{CallId, Failure, Holder, Outcome};
+use crate::store::{CallRow, CallState, KEEP_ENDED, Lease, StoreError};
+
+/// Calls that run at the same time; more wait for one of them to end or to sleep. Running takes a journal in memory.
+const RUNNING: usize = 256;
+/// How often old calls are removed.
+const CLEAN_UP: Duration = Duration::from_secs(60 * 60);
+
+/// When what is due.
+struct Rounds {
+    renew: Instant,
+    clean_up: Instant,
+    generation: Option<u64>,
+}
+
+impl Carrier {
+    /// Enters the store, carries calls for as long as the lease lasts, and begins anew.
+    pub(super) async fn supervise(self, mut queues: Queues) {
+        loop {
+            match self.enter().await {
+                Ok(lease) => {
+                    self.0.holding.send_replace(Holding::Lease(lease.clone()));
+                    let Some(error) = self.carry(&lease, &mut queues).await else { return };
+                    tracing::warn!(host = lease.host(), %error, "this host begins anew");
+                    self.0.holding.send_replace(Holding::Entering);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "this host cannot enter the store");
+                    self.0.holding.send_replace(Holding::Failed(error));
+                    tokio::time::sleep(REST).await;
+                }
+            }
+            self.0.performer.parking().clear();
+            *lock(&self.0.mine) = Mine::default();
+            while queues.0.try_recv().is_ok() || queues.1.try_recv().is_ok() {}
+        }
+    }
+
+    async fn enter(&self) -> Result<Arc<Lease>, StoreError> {
+        let performer = &self.0.performer;
+        let (user, deployment) = (performer.user().await.ok(), performer.plane().deployment());
+        let clock = performer.shared_clock();
+        let lease = performer.timings().lease;
+        Ok(Arc::new(performer.store().enter(&deployment, user.as_deref(), clock, lease).await?))
+    }
+
+    /// Runs calls and looks after the lease until it is lost; calls that run then are dropped where they are. Or until this
+    /// host leaves: `None`, when no call runs any more.
+    async fn carry(&self, lease: &Arc<Lease>, (jobs, woken): &mut Queues) -> Option<StoreError> {
+        let timings = self.0.performer.timings();
+        let mut running = JoinSet::new();
+        let mut news = tokio::time::interval(timings.news);
+        news.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rounds = Rounds { renew: Instant::now(), clean_up: Instant::now(), generation: None };
+        loop {
+            let leaving = self.0.leaving.is_cancelled();
+            if leaving && running.is_empty() {
+                return None;
+            }
+            let room = running.len() < RUNNING && !leaving;
+            let job = tokio::select! {
+                biased;
+                () = self.0.leaving.cancelled(), if !leaving => continue,
+                () = self.0.lost.notified() => match lease.renew(None).await {
+                    Err(StoreError::LeaseLost) => return Some(StoreError::LeaseLost),
+                    // It was about an earlier lease, or a single call.
+                    _ => continue,
+                },
+                _ = running.join_next(), if !running.is_empty() => continue,
+                Some(job) = jobs.recv(), if room => job,
+                Some(Woken { call, answer, observed }) = woken.recv(), if room => {
+                    Job { call, from: From::Wait(answer, observed), recording: None }
+                }
+                _ = news.tick() => {
+                    match self.look_around(lease, &mut rounds).await {
+                        Err(StoreError::LeaseLost) => return Some(StoreError::LeaseLost),
+                        Err(error) => tracing::warn!(%error, "the store cannot be read"),
+                        Ok(()) => {}
+                    }
+                    continue;
+                }
+            };
+            running.spawn(self.clone().run(lease.clone(), job));
+        }
+    }
+
+    /// What is due now: renewing the lease, other hosts' calls, news from other hosts, time-outs.
+    async fn look_around(&self, lease: &Arc<Lease>, rounds: &mut Rounds) -> Result<(), StoreError> {
+        let now = Instant::now();
+        if !lease.is_current() {
+            return Err(StoreError::LeaseLost);
+        }
+        let first = rounds.generation.is_none();
+        if now >= rounds.renew {
+            // Asking may take longer than the lease lasts: it is done beside this, and told at the next round.
+            let user = self.0.performer.known_user();
+            if user.is_none() {
+                let performer = self.0.performer.clone();
+                tokio::spawn(async move { performer.user().await });
+            }
+            lease.renew(user.as_deref()).await?;
+            rounds.renew = now + self.0.performer.timings().lease / 3;
+            if lease.take_over().await? > 0 || first {
+                self.adopt(lease)?;
+            }
+        }
+        if now >= rounds.clean_up {
+            rounds.clean_up = now + CLEAN_UP;
+            let now_ms = self.0.performer.clock().now_ms();
+            self.0.performer.store().prune(now_ms.saturating_sub(millis(KEEP_ENDED).into())).await?;
+            self.0.performer.store().abandon_old(now_ms).await?;
+        }
+        let generation = self.0.performer.store().generation()?;
+        if rounds.generation.replace(generation) != Some(generation) {
+            if self.0.performer.store().has_unowned()? && lease.take_over().await? > 0 {
+                self.adopt(lease)?;
+            }
+            self.hear_news(lease).await?;
+        }
+        self.time_out(lease, now).await
+    }
+
+    /// Takes in calls of this host that it does not know yet: they were another host's.
+    fn adopt(&self, lease: &Lease) -> Result<(), StoreError> {
+        for (row, open) in lease.waiting()? {
+            if !lock(&self.0.mine).knows(row.id) && self.is_carried(lease, row.id)? {
+                let context = self.0.performer.context(&row, CancellationToken::new());
+                self.park(open, &context, row.id, row.interrupted);
+            }
+        }
+        for row in lease.calls()? {
+            let mut mine = lock(&self.0.mine);
+            if mine.knows(row.id) || !self.is_carried(lease, row.id)? {
+                continue;
+            }
+            match row.state {
+                CallState::Queued => {
+                    mine.queued.insert(row.id, self.end_of_queue(row.created_ms));
+                }
+                CallState::Active | CallState::Ended => {
+                    mine.run(row.id);
+                    self.send(Job { call: row.id, from: From::Crash, recording: None });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a call is this host's now and has not ended. A call that has ended is forgotten after that was written.
+    fn is_carried(&self, lease: &Lease, call: CallId) -> Result<bool, StoreError> {
+        let row = self.0.performer.store().call(call)?;
+        Ok(row.is_some_and(|row| row.owner == Some(lease.host()) && row.state != CallState::Ended))
+    }
+
+    /// Looks at what other hosts may have written: interrupts, and turns that have become free.
+    async fn hear_news(&self, lease: &Lease) -> Result<(), StoreError> {
+        for row in lease.with_news()? {
+            if row.interrupted {
+                self.interrupt(row.id).await;
+            } else if self.is_first_in_line(&row)? && lease.take_turn(row.id).await? {
+                self.start(row.id, row.chat, row.tool);
+            }
+        }
+        Ok(())
+    }
+
+    /// Until when a call that was begun then waits for its turn, whichever hosts carried it.
+    pub(super) fn end_of_queue(&self, created_ms: u64) -> Instant {
+        let waited = self.0.performer.clock().now_ms().saturating_sub(created_ms);
+        let limit = self.0.performer.timings().turn_limit;
+        Instant::now() + limit.saturating_sub(Duration::from_millis(waited))
+    }
+
+    fn is_first_in_line(&self, row: &CallRow) -> Result<bool, StoreError> {
+        let Some(workspace) = &row.pinned.workspace else { return Ok(true) };
+        let lane = self.0.performer.store().lane(&row.pinned.deployment, workspace)?;
+        Ok(lane.first().is_some_and(|first| first.id == row.id))
+    }
+
+    async fn time_out(&self, lease: &Lease, now: Instant) -> Result<(), StoreError> {
+        let (late, rested) = {
+            let mine = lock(&self.0.mine);
+            let due = |map: &BTreeMap<CallId, Instant>| {
+                map.iter().filter(|(_, at)| **at <= now).map(|(call, _)| *call).collect::<Vec<_>>()
+            };
+            (due(&mine.queued), due(&mine.resting))
+        };
+        for call in rested {
+            if !self.is_carried(lease, call)? {
+                lock(&self.0.mine).forget(call);
+                continue;
+            }
+            lock(&self.0.mine).run(call);
+            self.send(Job { call, from: From::Crash, recording: None });
+        }
+        for call in late {
+            if let Some(holder) = self.holder(call) {
+                self.end_queued(call, Failure::Busy { holder }).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The call that is first in line where this one waits.
+    fn holder(&self, call: CallId) -> Option<Holder> {
+        let store = self.0.performer.store();
+        let row = store.call(call).ok()??;
+        let first = store.lane(&row.pinned.deployment, &row.pinned.workspace?).ok()?.into_iter().next()?;
+        Some(Holder { call: first.id, chat: first.chat, tool: first.tool })
+    }
+
+    pub(super) async fn end_queued(&self, call: CallId, failure: Failure) {
+        let Some(lease) = self.current() else { return };
+        let outcome = Outcome::Failed(failure);
+        match lease.give_up(call, outcome.clone()).await {
+            Ok(true) => self.ended(call, Ok(outcome), None),
+            // It has got its turn meanwhile.
+            Ok(false) => {}
+            Err(error) => self.heard(&error),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The token stays where it belongs.
+
+use std::path::{Path, PathBuf};
+
+use crate::program::{Program, World};
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => found.extend(files(&entry.path())),
+            kind if kind.is_file() => found.push(entry.path()),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn holds(bytes: &[u8], token: &str) -> bool {
+    bytes.windows(token.len()).any(|window| window == token.as_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_is_in_no_log_no_store_and_no_exported_call() {
+    let world = World::with_a_workspace().await;
+    let token = world.plane.token().to_owned();
+    let called = Program::logging_everything(world.folder(), &["call", "talk", "restart_workspace"]).end();
+    let last: Vec<_> = called.stderr.lines().rev().take(8).collect();
+    assert_eq!(called.code, 0, "{} {last:#?}", called.stdout);
+    assert!(called.stderr.contains("workspace/latest-build") || called.stderr.contains("LatestBuild"));
+    let shown = ["show", "export"].map(|command| world.run(&[command, "1"]));
+    let listed = world.run(&["--json", "calls", "--all"]);
+    let refused = Program::logging_everything(world.folder(), &["exec", "nobody", "--", "true"]).end();
+    for ended in shown.iter().chain([&called, &listed, &refused]) {
+        assert!(!holds(ended.stdout.as_bytes(), &token) && !holds(ended.stderr.as_bytes(), &token));
+    }
+    // The control plane's own files are the place for it.
+    let own = ["server.json", "control.db", "control.db-wal"];
+    let kept = files(world.folder()).into_iter().filter(|file| {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        !own.contains(&name)
+    });
+    let mut stores = 0;
+    for file in kept {
+        let bytes = std::fs::read(&file).unwrap_or_default();
+        stores += usize::from(file.to_string_lossy().contains("chats.db") && !bytes.is_empty());
+        assert!(!holds(&bytes, &token), "{}", file.display());
+    }
+    assert!(stores > 0, "the store was looked into");
+    world.end().await;
+}

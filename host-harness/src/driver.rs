@@ -245,6 +245,11 @@ impl Driver {
         self.carrier.unended()
     }
 
+    /// How many of them sleep until something happens at the control plane.
+    pub fn parked(&self) -> usize {
+        self.performer.parking().len()
+    }
+
     /// Stops this host's calls where they are, as a crash would. They are carried on when its lease has run out.
     pub fn halt(&self) {
         self.carrier.halt();

@@ -139,7 +139,6 @@ impl Parking {
     }
 
     /// How many calls wait.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.shared.lock().len()
     }

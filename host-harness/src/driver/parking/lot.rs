@@ -69,7 +69,6 @@ enum Phase {
 }
 
 impl Lot {
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.calls.len()
     }

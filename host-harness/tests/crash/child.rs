@@ -10,6 +10,7 @@ use futures_util::stream::BoxStream;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Parameter, Quota};
 use workspace_recovery::clock::{Clock, SystemClock};
@@ -110,15 +111,19 @@ fn host() {
             .with_max_level(tracing::Level::WARN)
             .with_writer(std::io::stderr)
             .init();
-        run(serde_json::from_str(&orders).unwrap());
+        let orders: Orders = serde_json::from_str(&orders).unwrap();
+        // In one thread, nothing more is written while that waits to be suspended.
+        let suspended = orders.fault.is_some_and(|fault| fault.blow == Blow::Stop);
+        let mut runtime = if suspended { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+        runtime.enable_all().build().unwrap().block_on(run(orders));
     }
 }
 
-#[tokio::main]
 async fn run(orders: Orders) {
     let client = RestClient::new(&orders.url, &orders.token).unwrap();
     let seen = Arc::new(Seen::default());
-    let plane = Arc::new(Struck { client, fault: orders.fault, seen: seen.clone() });
+    let plane =
+        Arc::new(Struck { client, fault: orders.fault, store: orders.store.clone(), seen: seen.clone() });
     let engine = EngineOptions { cache_dir: Some(orders.cache.clone()), ..EngineOptions::default() };
     let plugin = Engine::new(engine).unwrap().load(workspace_recovery::PLUGIN).unwrap();
     let store = Store::open(&orders.store).unwrap();
@@ -172,6 +177,7 @@ impl Clock for Seen {
 struct Struck {
     client: RestClient,
     fault: Option<Fault>,
+    store: PathBuf,
     seen: Arc<Seen>,
 }
 
@@ -183,7 +189,12 @@ impl Struck {
             tracing::debug!("request {}: {name}", requests.len() - 1);
             requests.len() - 1
         };
-        self.strike(number, Side::Before);
+        // Suspended between its last look at the lease and this request, a host sends it when it wakes up: that window
+        // no host can close, since the control plane knows no fencing.
+        let window = name == "create_build" && self.fault.is_some_and(|fault| fault.blow == Blow::Stop);
+        if !window {
+            self.strike(number, Side::Before);
+        }
         if name == "create_build"
             && let Some(looked) = *self.seen.looked.lock().unwrap()
         {
@@ -200,7 +211,25 @@ impl Struck {
             && (at, side) == (number, here)
         {
             let signal = if blow == Blow::Kill { Signal::KILL } else { Signal::STOP };
+            if blow == Blow::Stop {
+                self.wait_until_nothing_is_written();
+            }
             kill_process(getpid(), signal).unwrap();
+            // A stop reaches this thread by way of another one, which has to be scheduled first.
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+}
+
+impl Struck {
+    /// A process that is suspended in the middle of a transaction keeps the file's lock, and with it all others.
+    fn wait_until_nothing_is_written(&self) {
+        let connection = rusqlite::Connection::open(&self.store).unwrap();
+        connection.busy_timeout(Duration::from_secs(10)).unwrap();
+        // What is still queued gets its turn in between.
+        for _ in 0..3 {
+            connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").unwrap();
+            std::thread::sleep(Duration::from_millis(30));
         }
     }
 }

@@ -9,4 +9,5 @@ mod killed;
 #[allow(dead_code, reason = "shared with the tests of the control plane, each of which uses its part")]
 #[path = "../local/support.rs"]
 mod support;
+mod suspended;
 mod world;

@@ -12,7 +12,7 @@ use workspace_recovery::local::{AgentSignal, BuildSpec, VersionSpec};
 use workspace_recovery::store::Store;
 
 use crate::child::{CHAT, Fault, ORDERS, Orders, Report};
-use crate::support::{Plane, SOON, seconds};
+use crate::support::{Plane, SOON, seconds, until};
 
 /// How long the builds of the tests take: long enough to be waited for.
 const BUILD_MS: u64 = 150;
@@ -129,6 +129,10 @@ impl World {
 }
 
 impl Case<'_> {
+    pub fn store(&self) -> Store {
+        Store::open(&self.folder.path().join("store.db")).unwrap()
+    }
+
     /// A host process for the call: it begins it, or carries it on if it was begun.
     pub fn spawn(&self, name: &str, fault: Option<Fault>) -> (tokio::process::Child, PathBuf) {
         let report = self.folder.path().join(name);
@@ -205,6 +209,19 @@ pub async fn ended(child: tokio::process::Child, report: PathBuf) -> Ended {
 
 pub fn pid(child: &tokio::process::Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap()
+}
+
+/// Waits until a process is suspended. `false`: it has ended without having been.
+pub async fn suspended(pid: Pid) -> bool {
+    until("the host is suspended", SOON * 4, async || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+        match stat.rsplit(')').next()?.trim_start().chars().next()? {
+            'T' => Some(true),
+            'Z' => Some(false),
+            _ => None,
+        }
+    })
+    .await
 }
 
 fn takes(ms: u64) -> BuildSpec {

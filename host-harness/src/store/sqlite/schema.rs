@@ -88,6 +88,12 @@ pub(super) fn newest() -> i64 {
 /// Brings a file to the newest format, in one transaction. A file of a newer program is left as it is.
 pub(super) fn migrate(connection: &mut Connection, path: &str) -> Result<(), StoreError> {
     let failed = |error: rusqlite::Error| of_sqlite(path, &error);
+    // As a rule there is nothing to do, and nobody who writes at the moment has to be waited for.
+    let present: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if present == newest() {
+        return Ok(());
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     let found: i64 =
         transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;

@@ -168,7 +168,8 @@ async fn a_foreign_build_found_instead_of_a_lost_one_supersedes_the_decision() {
         |read| read.initiator = Some("somebody else".into()),
         |read| read.reason = Some("autostop".into()),
         |read| read.build.template_version = Some("v9".into()),
-        |read| read.created = read.created.map(|at| at + 60_001),
+        // A minute, and the second that the time of a read may be cut by.
+        |read| read.created = read.created.map(|at| at + 61_001),
     ];
     for change in foreign {
         let plane = Plane::running();
@@ -187,6 +188,23 @@ async fn a_foreign_build_found_instead_of_a_lost_one_supersedes_the_decision() {
         assert!(matches!(&issued, Err(TransitionError::Superseded(build)) if build.id == "f2"), "{issued:?}");
         assert!(!host.store.is_own_build("f2").unwrap());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_build_is_recognised_though_the_control_plane_tells_its_time_in_whole_seconds() {
+    let plane = Plane::running();
+    let host = plane.host();
+    let call = begin(&host);
+    plane.world().next_post = Post::Lost;
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        plane.foreign_build("f2", Transition::Stop, JobStatus::Running);
+        let mut world = plane.world();
+        world.builds[1].read.initiator = Some(crate::plane::ME.into());
+        world.builds[1].read.created = Some(crate::plane::BEGIN + 60_999);
+    };
+    let (issued, ()) = tokio::join!(issue(&host, &call, Transition::Stop, "b1"), later);
+    assert!(matches!(&issued, Ok(build) if build.id == "f2" && build.ours), "{issued:?}");
 }
 
 #[tokio::test(start_paused = true)]

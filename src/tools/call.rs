@@ -39,6 +39,8 @@ pub struct Finished {
     pub notice: Option<String>,
     /// Why what the build did is not so any more, if it is not.
     pub overtaken: Option<Outcome>,
+    /// The build did not succeed, but somebody else's start has come after it, which may.
+    pub another: Option<Snapshot>,
 }
 
 impl<'a> Call<'a> {
@@ -158,7 +160,8 @@ impl<'a> Call<'a> {
         let fresh = self.host.latest_build(false);
         let known = last_known(own, &wait, &fresh);
         if build::succeeded(known) {
-            return Ok(Finished { notice: change_of_hands(&fresh), overtaken: overtaken(own, &fresh) });
+            let (notice, overtaken) = (change_of_hands(&fresh), overtaken(own, &fresh));
+            return Ok(Finished { notice, overtaken, another: None });
         }
         if build::in_progress(known) {
             return Err(match &wait {
@@ -169,6 +172,13 @@ impl<'a> Call<'a> {
                 wait => not_ended(known, wait.as_ref().err()),
             });
         }
+        let failed = known.clone();
+        if let Some(another) = another_start(own, fresh) {
+            // As one that is awaited: if it is not up either, it is not started again.
+            self.awaited = Some(another.latest.id.clone());
+            return Ok(Finished { notice: None, overtaken: None, another: Some(another) });
+        }
+        let known = &failed;
         Err(match own.transition {
             Transition::Start => Outcome::failed_start(known),
             _ => Outcome::failed_build(known),
@@ -257,6 +267,17 @@ fn overtaken(own: &Build, fresh: &Result<Binding, ReadError>) -> Option<Outcome>
         Ok(Binding::Deleted) if own.transition == Transition::Start => {
             let text = format!("The {} succeeded, but the workspace was deleted after it.", build::name(own));
             Some(Outcome::failed(text).with("build_id", own.id.as_str()))
+        }
+        _ => None,
+    }
+}
+
+/// Somebody else's start that came after one of ours.
+fn another_start(own: &Build, fresh: Result<Binding, ReadError>) -> Option<Snapshot> {
+    let starts = |build: &Build| build.transition == Transition::Start;
+    match fresh {
+        Ok(Binding::Bound(snapshot)) if snapshot.latest.id != own.id => {
+            (starts(own) && starts(&snapshot.latest)).then_some(snapshot)
         }
         _ => None,
     }

@@ -65,7 +65,12 @@ pub fn bring_up(
         }
         match call.issue(Transition::Start, &latest.id, parameters, snapshot.template.as_deref())? {
             Issued::Accepted(own) => {
-                let Finished { notice, overtaken } = call.finish(&own, call.policy.build_limit_ms)?;
+                let finished = call.finish(&own, call.policy.build_limit_ms)?;
+                let Finished { notice, overtaken, another } = finished;
+                if let Some(another) = another {
+                    snapshot = another;
+                    continue;
+                }
                 let updated = is_update(&snapshot.latest, &own);
                 return Ok(Started { build: own, was_there: false, updated, notice, overtaken });
             }

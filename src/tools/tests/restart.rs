@@ -261,3 +261,12 @@ fn a_newer_build_found_after_the_start_is_no_restart() {
         .has("stop_build_id", "b2")
         .lacks("started");
 }
+
+#[test]
+fn somebody_elses_start_after_a_canceled_one_of_ours_is_the_restart() {
+    let mut script =
+        vec![latest(stop(2, Succeeded)), issued(start(3, Pending)), published(), reached(start(3, Canceled))];
+    script.push(latest(start(4, Succeeded)));
+    script.extend(ready(start(4, Succeeded)));
+    after_stop(script).has("restarted", true).has("started", true).has("build_id", "b4").lacks("error");
+}

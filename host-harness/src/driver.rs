@@ -29,7 +29,7 @@ mod transition;
 pub use call::{Call, NotRecorded, Performed, Performer, Record};
 pub use events::{Event, EventKind};
 
-use carry::Carrier;
+use carry::{Carrier, Left};
 
 /// Runs calls. Cheap to clone; clones are one host.
 #[derive(Clone)]
@@ -124,7 +124,8 @@ impl Driver {
         policy: Policy,
         interrupt: &CancellationToken,
     ) -> Result<Result<ToolResult, CallError>, DriveError> {
-        let id = self.begin(chat, name, arguments, policy, None).await?;
+        let record = self.tool_call(chat, name, arguments, policy, None).await?;
+        let id = self.carrier.begin(record, Left::Interrupts).await?;
         let mut unattended = Unattended(Some((self.clone(), id)));
         let outcome = self.follow(id, interrupt).await;
         unattended.0 = None;
@@ -144,7 +145,7 @@ impl Driver {
         key: Option<&str>,
     ) -> Result<CallId, DriveError> {
         let record = self.tool_call(chat, name, arguments, policy, key).await?;
-        self.carrier.begin(record).await
+        self.carrier.begin(record, Left::GoesOn).await
     }
 
     /// As [`begin`](Self::begin), but leaves the call to a host that stands by: this one does nothing more for it.
@@ -337,17 +338,7 @@ impl Drop for Unattended {
     fn drop(&mut self) {
         let Some((driver, call)) = self.0.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            let marked = driver.performer.store.abandon(call).await;
-            let row = driver.performer.store.call(call);
-            match (marked, row) {
-                (Ok(_), Ok(Some(row))) if row.interrupted => driver.carrier.interrupt(call).await,
-                (Err(error), _) | (_, Err(error)) => {
-                    tracing::warn!(call, %error, "a call that nobody waits for goes on");
-                }
-                _ => {}
-            }
-        });
+        runtime.spawn(async move { driver.carrier.abandon(call).await });
     }
 }
 

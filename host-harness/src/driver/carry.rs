@@ -78,6 +78,15 @@ struct Job {
     recording: Option<Box<Recording>>,
 }
 
+/// What it means for a call that its asker goes away before it has begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing: it goes on by itself.
+    GoesOn,
+    /// Nobody wants it.
+    Interrupts,
+}
+
 impl Carrier {
     pub(super) fn new(performer: Performer, plugin: Plugin) -> Self {
         let ((jobs, next_job), (woken, next_woken)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
@@ -98,7 +107,34 @@ impl Carrier {
     }
 
     /// Begins a call, or finds the one that it is the same as. It goes on whether or not anybody waits for it.
-    pub(super) async fn begin(&self, record: CallRecord) -> Result<CallId, DriveError> {
+    ///
+    /// Dropping the future does not stop half-way: what the store has, this host has to know.
+    pub(super) async fn begin(&self, record: CallRecord, left: Left) -> Result<CallId, DriveError> {
+        let (carrier, (tell, told)) = (self.clone(), oneshot::channel());
+        tokio::spawn(async move {
+            let begun = carrier.begin_here(record).await;
+            if let Err(Ok(call)) = tell.send(begun)
+                && left == Left::Interrupts
+            {
+                carrier.abandon(call).await;
+            }
+        });
+        told.await.unwrap_or(Err(DriveError::Halted))
+    }
+
+    /// Interrupts a call that nobody waits for any more, if it has sent nothing.
+    pub(super) async fn abandon(&self, call: CallId) {
+        let store = self.0.performer.store();
+        match (store.abandon(call).await, store.call(call)) {
+            (Ok(_), Ok(Some(row))) if row.interrupted => self.interrupt(call).await,
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(call, %error, "a call that nobody waits for goes on");
+            }
+            _ => {}
+        }
+    }
+
+    async fn begin_here(&self, record: CallRecord) -> Result<CallId, DriveError> {
         let lease = self.lease().await?;
         let component = self.0.plugin.component().clone();
         let begun = lease.begin(NewCall { record: record.clone(), component }).await;

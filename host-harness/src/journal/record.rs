@@ -147,6 +147,12 @@ pub enum Failure {
         "a build was asked for and no answer came; whether it was made could not be found out: look at the workspace"
     )]
     Unresolved,
+    /// Its host is gone, and nobody knows for whom it acted, so that no other may carry it on.
+    #[error(
+        "its host is gone, and the control plane could not be read when the call began, so that no other host may \
+         carry it on: nothing was changed, call the tool again"
+    )]
+    Unidentified,
     /// No host was there that could carry it on.
     #[error("abandoned: for {hours} hours no host was there that could carry it on; look at the workspace")]
     Abandoned {

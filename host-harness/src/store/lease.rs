@@ -132,7 +132,7 @@ impl Lease {
     }
 
     /// Takes over the calls of hosts whose lease has run out and of those that have left, if they act for the same user of
-    /// the same control plane.
+    /// the same control plane. Ends those of which nobody knows for whom they act.
     /// Answers how many calls they were.
     pub async fn take_over(&self) -> Result<usize, StoreError> {
         self.fenced(move |tables, me, now| {
@@ -145,7 +145,9 @@ impl Lease {
                     tables.remove_host(other.id)?;
                 }
             }
-            Ok(taken + tables.give_calls(None, &me)?)
+            taken += tables.give_calls(None, &me)?;
+            end_unidentified(tables, &me, now)?;
+            Ok(taken)
         })
         .await
     }
@@ -443,6 +445,17 @@ fn put_entries(
         tables.put_entry(call, index, entry)?;
     }
     Ok(from + entries.len())
+}
+
+/// Ends the calls without a host that nobody may carry on, because it is not known for whom they act. They have sent
+/// nothing: a request for a build says for whom. Left alone they would hold up their workspaces for a day.
+fn end_unidentified(tables: &mut dyn Tables, host: &HostRow, now: u64) -> Result<(), StoreError> {
+    for row in tables.owned_by(None)? {
+        if row.pinned.deployment == host.deployment && row.pinned.user.is_none() {
+            tables.end_call(row.id, &Outcome::Failed(Failure::Unidentified), now)?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends calls that no host could carry on for so long.

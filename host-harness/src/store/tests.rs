@@ -287,6 +287,23 @@ async fn calls_of_a_host_that_is_gone_go_to_another_of_the_same_user_and_control
 }
 
 #[tokio::test]
+async fn a_call_of_which_nobody_knows_for_whom_it_acts_ends_with_its_host_and_holds_nobody_up() {
+    for world in World::all().await {
+        let mut unknown = stop("ana", None);
+        unknown.record.pinned.user = None;
+        let Begun::Active(first) = world.begin(&world.one, unknown).await else { panic!("not active") };
+        let Begun::Queued(second, _) = world.begin(&world.two, stop("bo", None)).await else {
+            panic!("not queued")
+        };
+        world.one.leave().await.unwrap();
+        assert_eq!(world.two.take_over().await, Ok(0));
+        let (outcome, _) = world.store.outcome(first).unwrap().unwrap();
+        assert_eq!(outcome, Outcome::Failed(Failure::Unidentified));
+        assert_eq!(world.two.take_turn(second).await, Ok(true));
+    }
+}
+
+#[tokio::test]
 async fn calls_at_one_workspace_take_turns_in_order_of_arrival_across_hosts_and_chats() {
     for world in World::all().await {
         let first = world.active().await;

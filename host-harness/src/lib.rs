@@ -39,6 +39,8 @@ pub mod journal;
 pub mod local;
 pub mod policy;
 pub mod replay;
+#[cfg(all(test, feature = "simulate"))]
+mod sabotage;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 pub mod store;

@@ -259,6 +259,14 @@ impl Run {
     }
 
     async fn end_here(&mut self, outcome: Outcome) -> Result<Came, DriveError> {
+        #[cfg(all(test, feature = "simulate"))]
+        let outcome = match outcome {
+            Outcome::Done { .. } if crate::sabotage::is(crate::sabotage::Sabotage::SaysNothing) => {
+                let result = crate::bindings::ToolResult { json: "{}".to_owned(), is_error: false };
+                Outcome::Done { result: crate::journal::Output::CallTool(Ok(result)) }
+            }
+            outcome => outcome,
+        };
         let entries = self.journal.entries()[self.stored..].to_vec();
         let next = self.lease.end(self.id, self.stored, entries, outcome.clone()).await?;
         self.performer.tell(&self.call, EventKind::Ended);
@@ -305,6 +313,10 @@ struct Intends {
 #[async_trait]
 impl Record for Intends {
     async fn intend(&self, request: &Request, intent: Intent) -> Result<Go, StoreError> {
+        #[cfg(all(test, feature = "simulate"))]
+        if crate::sabotage::is(crate::sabotage::Sabotage::WritesNoIntents) {
+            return Ok(Go::Ahead);
+        }
         let open = Open { request: request.clone(), intent: intent.clone(), asked_ms: self.asked_ms };
         let go = self.lease.open(self.call, self.from, self.entries.clone(), open).await?;
         if go == Go::Ahead {

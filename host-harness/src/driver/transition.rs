@@ -13,6 +13,8 @@ use crate::driver::call::{Call, Performer, Record};
 use crate::driver::reads::start_version;
 use crate::journal::Request;
 use crate::journal::record::{BuildIntent, Intent};
+#[cfg(all(test, feature = "simulate"))]
+use crate::sabotage::{self, Sabotage};
 use crate::store::Go;
 
 /// Builds looked through for a lost one. More than this many newer builds within a request's time in flight do not occur:
@@ -124,7 +126,15 @@ impl Performer {
         if !record.may_send() {
             return Err(crate::store::StoreError::LeaseLost.into());
         }
-        match self.plane.create_build(&intent.workspace, &wanted).await {
+        let answer = self.plane.create_build(&intent.workspace, &wanted).await;
+        #[cfg(all(test, feature = "simulate"))]
+        let answer = match answer {
+            Err(ApiError::UnknownOutcome(_)) if sabotage::is(Sabotage::SendsAgain) => {
+                self.plane.create_build(&intent.workspace, &wanted).await
+            }
+            answer => answer,
+        };
+        match answer {
             Ok(made) => Ok(Ok(Build { ours: true, ..made.build })),
             Err(ApiError::UnknownOutcome(why)) => {
                 tracing::warn!(
@@ -161,6 +171,10 @@ impl Performer {
         rests_on: &str,
     ) -> Result<Option<TransitionError>, DriveError> {
         let latest = &workspace.latest.build;
+        #[cfg(all(test, feature = "simulate"))]
+        if crate::sabotage::is(crate::sabotage::Sabotage::SkipsTheGate) {
+            return Ok(None);
+        }
         Ok(if latest.id != rests_on {
             Some(TransitionError::Superseded(self.marked(latest.clone())?))
         } else if is_active(&latest.status) {

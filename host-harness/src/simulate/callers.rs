@@ -54,7 +54,8 @@ impl Wanted {
         match self.caller {
             Caller::Interrupts { after } => {
                 sleep(Duration::from_millis(after)).await;
-                interrupt(&hosts, self.host, call).await;
+                // Whichever host is asked, the one that has the call gets to know.
+                interrupt(&hosts, self.host % stage.plan.hosts + 1, call).await;
             }
             Caller::Stays | Caller::StaysWithKey | Caller::Leaves { .. } => {}
         }

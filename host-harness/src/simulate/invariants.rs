@@ -291,7 +291,7 @@ pub fn down_is_told(
         return Ok(());
     }
     let Some(result) = result(outcome) else { return Ok(()) };
-    let told = result.get("started") == Some(&Value::Bool(false)) && result.get("error").is_some();
+    let told = result.get("started") != Some(&Value::Bool(true)) && result.get("error").is_some();
     if told {
         Ok(())
     } else {

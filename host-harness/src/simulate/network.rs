@@ -10,12 +10,12 @@ use tokio::time::sleep;
 use super::dice::Dice;
 use super::gate::Gate;
 use super::plan::{At, Deed, Moment};
-use super::plane::{ME, Plane};
+use super::plane::{Job, ME, Plane};
 use super::stage::Stage;
 use crate::bindings::{Parameter, Quota, Transition};
 use crate::control_plane::{
     ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
-    Workspace,
+    Workspace, is_active,
 };
 use crate::store::Store;
 
@@ -98,6 +98,18 @@ impl Network {
         answer
     }
 
+    /// Somebody may act on a workspace just when a host has read it and is about to decide.
+    fn interfere(&self, read: &Workspace) {
+        let at_rest = !is_active(&read.latest.build.status);
+        if !at_rest || !self.stage.plan.luck.people || self.stage.is_calm() {
+            return;
+        }
+        let mut dice = self.dice("interference");
+        if dice.percent(3) {
+            act(&self.stage, &read.id, dice.pick([Deed::Stop, Deed::Stop, Deed::Start]));
+        }
+    }
+
     fn is_away(&self) -> bool {
         self.gate.is_cut_off() || self.stage.plane().is_away(self.stage.now())
     }
@@ -128,7 +140,7 @@ impl Network {
 }
 
 fn arrive(
-    stage: &Stage,
+    stage: &Arc<Stage>,
     workspace: &str,
     transition: Transition,
     intent: Option<u64>,
@@ -138,8 +150,38 @@ fn arrive(
     if let Ok(read) = &made {
         stage.watch().made(now, intent, read);
         stage.changed(workspace).notify_waiters();
+        if intent.is_some() {
+            react(stage, workspace, read);
+        }
     }
     made
+}
+
+/// Somebody does something to a workspace that was not planned.
+fn act(stage: &Stage, workspace: &str, does: Deed) {
+    let now = stage.now();
+    stage.plane().person(workspace, does, now);
+    stage
+        .watch()
+        .note(now, "reaction", &[], || format!("somebody who watches asks for {does:?} of {workspace}"));
+    stage.changed(workspace).notify_waiters();
+}
+
+/// People watch: somebody may cancel what was begun, or do something else as soon as it has ended.
+fn react(stage: &Arc<Stage>, workspace: &str, read: &BuildRead) {
+    let mut dice = Dice::new(stage.plan.seed, "people", &[stage.now(), read.build.number.into()]);
+    if !stage.plan.luck.people || stage.is_calm() || !dice.percent(15) {
+        return;
+    }
+    let (stage, workspace, build) = (stage.clone(), workspace.to_owned(), read.build.id.clone());
+    tokio::spawn(async move {
+        let does = dice.pick([Deed::Cancel, Deed::Cancel, Deed::Stop, Deed::Stop, Deed::Start, Deed::Delete]);
+        let ends = stage.plane().job(&build).map_or(0, Job::ends);
+        let at =
+            if does == Deed::Cancel { dice.between(stage.now(), ends) } else { ends + dice.between(0, 300) };
+        stage.reach(at.min(stage.plan.calm)).await;
+        act(&stage, &workspace, does);
+    });
 }
 
 #[async_trait]
@@ -160,6 +202,7 @@ impl ControlPlane for Network {
             Ok(read)
         })
         .await
+        .inspect(|read| self.interfere(read))
     }
 
     async fn workspace_by_name(&self, name: &str) -> Result<Workspace, ApiError> {

@@ -46,6 +46,8 @@ pub struct Luck {
     pub changes: bool,
     /// The store is slow.
     pub store: bool,
+    /// People do something about builds of ours.
+    pub people: bool,
 }
 
 /// Something that happens at a time.
@@ -217,8 +219,15 @@ pub enum Moment {
 
 impl Luck {
     /// Of all kinds.
-    pub const ALL: Self =
-        Self { reads: true, posts: true, builds: true, agents: true, changes: true, store: true };
+    pub const ALL: Self = Self {
+        reads: true,
+        posts: true,
+        builds: true,
+        agents: true,
+        changes: true,
+        store: true,
+        people: true,
+    };
 }
 
 impl Plan {
@@ -340,7 +349,7 @@ impl fmt::Display for Planned {
 
 impl fmt::Display for Luck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { reads, posts, builds, agents, changes, store } = *self;
+        let Self { reads, posts, builds, agents, changes, store, people } = *self;
         let all = [
             (reads, "reads"),
             (posts, "requests"),
@@ -348,6 +357,7 @@ impl fmt::Display for Luck {
             (agents, "agents"),
             (changes, "announcements"),
             (store, "store"),
+            (people, "people"),
         ];
         let names: Vec<_> = all.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
         f.write_str(if names.is_empty() { "none" } else { "" })?;

@@ -365,6 +365,11 @@ impl Job {
         self.agent.as_ref()
     }
 
+    /// When it ends, unless somebody cancels it.
+    pub fn ends(&self) -> At {
+        self.ends
+    }
+
     /// Whether somebody asked to cancel it, and when.
     pub fn cancel_requested(&self) -> Option<At> {
         self.cancel_requested

@@ -18,13 +18,14 @@ pub fn shrink(plan: &Plan, broken: Invariant, plugin: &Plugin) -> Plan {
                 .is_ok_and(|seen| seen.violations.iter().any(|violation| violation.invariant == broken))
     };
     let mut best = plan.clone();
-    let switches: [fn(&mut Luck); 6] = [
+    let switches: [fn(&mut Luck); 7] = [
         |luck| luck.reads = false,
         |luck| luck.posts = false,
         |luck| luck.builds = false,
         |luck| luck.agents = false,
         |luck| luck.changes = false,
         |luck| luck.store = false,
+        |luck| luck.people = false,
     ];
     for off in switches {
         let mut smaller = best.clone();

@@ -1,5 +1,11 @@
 use super::*;
 use crate::engine::{Engine, EngineOptions};
+use crate::sabotage::{self, Sabotage};
+
+/// Worlds with seeds that nobody has seen, each time.
+const FRESH_WORLDS: u64 = 30;
+/// Within so many worlds a broken rule must be seen.
+const MOST_WORLDS: u64 = 60;
 
 /// The plugin, loaded once.
 fn plugin() -> Plugin {
@@ -20,11 +26,108 @@ fn the_same_seed_gives_the_same_world() {
     assert_eq!(first, again);
 }
 
+/// Runs worlds with these seeds, on two threads.
+fn break_no_rule(seeds: &[u64]) {
+    std::thread::scope(|scope| {
+        for half in seeds.chunks(seeds.len().div_ceil(2).max(1)) {
+            scope.spawn(move || {
+                for seed in half {
+                    let report = run(Settings { threads: 1, ..settings(*seed, 1) }, &plugin()).unwrap();
+                    assert!(report.failure.is_none(), "{}", report.failure.unwrap());
+                }
+            });
+        }
+    });
+}
+
 #[test]
-fn worlds_break_no_rule() {
-    let report = run(settings(1, 20), &plugin()).unwrap();
-    if let Some(failure) = &report.failure {
-        panic!("{failure}");
-    }
-    eprintln!("{report:?}");
+fn worlds_with_fresh_seeds_break_no_rule() {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let first = u64::try_from(now.as_millis()).unwrap();
+    eprintln!("seeds from {first} on");
+    break_no_rule(&(first..first + FRESH_WORLDS).collect::<Vec<_>>());
+}
+
+#[test]
+fn worlds_that_ever_broke_a_rule_break_none() {
+    let lines = include_str!("../../../tests/seeds.txt").lines();
+    let seeds = lines.filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    let seeds = seeds.map(|line| line.split_whitespace().next().unwrap().parse().unwrap());
+    break_no_rule(&seeds.collect::<Vec<u64>>());
+}
+
+/// Breaks the code in this way, and has worlds run until a check sees it.
+fn is_seen(sabotage: Sabotage, invariant: Invariant) {
+    sabotage::set(Some(sabotage));
+    let worlds = 1..=MOST_WORLDS;
+    let seen = worlds.into_iter().find(|seed| {
+        let seen = world::run(&Plan::draw(*seed, CALLS_PER_WORLD), &plugin(), false).unwrap();
+        seen.violations.iter().any(|violation| violation.invariant == invariant)
+    });
+    sabotage::set(None);
+    assert!(
+        seen.is_some(),
+        "{MOST_WORLDS} worlds run with {sabotage:?}, and {invariant} is not broken in any"
+    );
+    eprintln!("{sabotage:?} is seen in world {}", seen.unwrap());
+}
+
+#[test]
+fn stops_of_agents_that_are_gone_for_too_short_a_time_are_seen() {
+    is_seen(Sabotage::Impatient, Invariant::TwoSignals);
+}
+
+#[test]
+fn a_request_after_an_interrupt_is_seen() {
+    is_seen(Sabotage::IgnoresInterrupts, Invariant::NothingAfterInterrupt);
+}
+
+#[test]
+fn a_request_that_is_not_written_down_is_seen() {
+    is_seen(Sabotage::WritesNoIntents, Invariant::IntentFirst);
+}
+
+#[test]
+fn a_request_that_is_sent_twice_is_seen() {
+    is_seen(Sabotage::SendsAgain, Invariant::OneEffectPerIntent);
+}
+
+#[test]
+fn a_request_that_rests_on_an_old_build_is_seen() {
+    is_seen(Sabotage::SkipsTheGate, Invariant::RestsOnWhatIs);
+}
+
+#[test]
+fn a_result_that_is_not_true_is_seen() {
+    is_seen(Sabotage::TellsTooEarly, Invariant::ResultsAreTrue);
+}
+
+#[test]
+fn a_start_of_what_somebody_stopped_is_seen() {
+    is_seen(Sabotage::SkipsTheGate, Invariant::NobodyIsOverruled);
+}
+
+#[test]
+fn calls_that_have_their_turns_at_once_are_seen() {
+    is_seen(Sabotage::IgnoresTurns, Invariant::TurnsDoNotOverlap);
+}
+
+#[test]
+fn calls_that_nobody_carries_on_are_seen() {
+    is_seen(Sabotage::LeavesOrphans, Invariant::CallsEnd);
+}
+
+#[test]
+fn a_recording_that_lacks_an_entry_is_seen() {
+    is_seen(Sabotage::LosesTheLastEntry, Invariant::RecordingsReplay);
+}
+
+#[test]
+fn a_restart_that_does_not_say_that_the_workspace_is_down_is_seen() {
+    is_seen(Sabotage::SaysNothing, Invariant::DownIsTold);
+}
+
+#[test]
+fn a_host_that_writes_without_a_lease_is_seen() {
+    is_seen(Sabotage::IgnoresLeases, Invariant::FencedHostsAreSilent);
 }

@@ -10,7 +10,7 @@ use super::stage::{HOST_BEGIN, Stage};
 use crate::bindings::{Action, Transition, TransitionError, Verdict};
 use crate::control_plane::{BuildRead, Workspace, is_active};
 use crate::journal::record::{CallId, Failure, Intent, Open, Outcome};
-use crate::journal::{Answer, Entry};
+use crate::journal::{Answer, Entry, Request};
 use crate::store::{CallRow, HostId, HostRow, Store, StoreError, Tables};
 
 /// Violations that are kept of one world: the first ones tell.
@@ -221,8 +221,10 @@ impl Watch {
                 intent.transition, intent.rests_on
             )
         });
+        // Of the request: that is what the plugin decided on.
+        let Request::IssueTransition { rests_on, .. } = &open.request else { return };
         let (workspace, to, rests_on) =
-            (intent.workspace.clone(), intent.transition.clone(), intent.rests_on.clone());
+            (intent.workspace.clone(), intent.transition.clone(), rests_on.clone());
         self.open.insert(call, Opened { id, workspace, to, rests_on, sent: 0 });
     }
 

@@ -64,8 +64,10 @@ async fn live(plan: Plan, plugin: Plugin, tell: bool) -> Seen {
         if ended { Vec::new() } else { store.calls(Listing::Unended, usize::MAX).unwrap_or_default() };
     let mut watch = stage.watch();
     for row in unended {
-        let what =
-            format!("call {} of {} is {:?} still, host {:?} has it", row.id, row.chat, row.state, row.owner);
+        let what = format!(
+            "call {} is {:?} still, host {:?} has it; it is pinned to {:?}",
+            row.id, row.state, row.owner, row.pinned
+        );
         watch.check(stage.now(), Invariant::CallsEnd, Err(what));
     }
     Seen {

@@ -16,6 +16,8 @@ use crate::control_plane::millis;
 use crate::journal::record::{CallId, CallRecord, Failure, Holder, Intent, Open, Outcome};
 use crate::journal::{Answer, Entry};
 use crate::policy::MAX_WAITING_CALLS;
+#[cfg(all(test, feature = "simulate"))]
+use crate::sabotage::{self, Sabotage};
 
 /// A host that may write to its calls.
 pub struct Lease {
@@ -136,6 +138,10 @@ impl Lease {
     /// Answers how many calls they were.
     pub async fn take_over(&self) -> Result<usize, StoreError> {
         self.fenced(move |tables, me, now| {
+            #[cfg(all(test, feature = "simulate"))]
+            if sabotage::is(Sabotage::LeavesOrphans) {
+                return Ok(0);
+            }
             let mut taken = 0;
             for other in tables.hosts()? {
                 let same =
@@ -197,7 +203,10 @@ impl Lease {
         open: Open,
     ) -> Result<Go, StoreError> {
         self.owned(call, move |tables, row, now| {
-            if row.interrupted {
+            let interrupted = row.interrupted;
+            #[cfg(all(test, feature = "simulate"))]
+            let interrupted = interrupted && !sabotage::is(Sabotage::IgnoresInterrupts);
+            if interrupted {
                 return Ok(Go::Interrupted);
             }
             let mut changed = row.clone();
@@ -311,8 +320,11 @@ impl Lease {
         self.store
             .write(move |tables| {
                 let now = clock.now_ms();
+                let is_current = |host: &HostRow| host.lease_until_ms > now;
+                #[cfg(all(test, feature = "simulate"))]
+                let is_current = |host: &HostRow| is_current(host) || sabotage::is(Sabotage::IgnoresLeases);
                 match tables.host(id)? {
-                    Some(host) if host.lease_until_ms > now => work(tables, host, now),
+                    Some(host) if is_current(&host) => work(tables, host, now),
                     _ => Err(StoreError::LeaseLost),
                 }
             })
@@ -361,7 +373,10 @@ fn begin(
     {
         return Ok(Begun::Same(running.id));
     }
-    let Some(first) = lane.first() else {
+    let first = lane.first();
+    #[cfg(all(test, feature = "simulate"))]
+    let first = first.filter(|_| !sabotage::is(Sabotage::IgnoresTurns));
+    let Some(first) = first else {
         return Ok(Begun::Active(add(tables, host, new, CallState::Active, now)?));
     };
     let holder = Holder { call: first.id, chat: first.chat.clone(), tool: first.tool.clone() };
@@ -442,6 +457,10 @@ fn put_entries(
     entries: &[Entry],
 ) -> Result<usize, StoreError> {
     for (index, entry) in (from..).zip(entries) {
+        #[cfg(all(test, feature = "simulate"))]
+        if sabotage::is(Sabotage::LosesTheLastEntry) && index + 1 == from + entries.len() {
+            continue;
+        }
         tables.put_entry(call, index, entry)?;
     }
     Ok(from + entries.len())

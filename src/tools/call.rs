@@ -20,6 +20,8 @@ pub struct Call<'a> {
     pub awaited: Option<String>,
     /// How often this call may still wait for somebody else, or decide again.
     rounds: u32,
+    /// Whether a start that succeeded was the newest thing that was seen.
+    pub is_up: bool,
     /// The newest build that was read. None: nothing was read yet.
     seen: Option<String>,
     /// A build was issued, so that the call has an effect to tell of.
@@ -46,7 +48,16 @@ pub struct Finished {
 impl<'a> Call<'a> {
     pub fn new(host: &'a dyn Host, policy: &'a Policy) -> Self {
         let rounds = policy.conflict_rounds;
-        Self { host, policy, check_start: false, awaited: None, rounds, seen: None, issued: false }
+        Self {
+            host,
+            policy,
+            check_start: false,
+            awaited: None,
+            rounds,
+            is_up: false,
+            seen: None,
+            issued: false,
+        }
     }
 
     /// Reads the workspace. Whatever is not a workspace of this chat ends the call.
@@ -54,13 +65,17 @@ impl<'a> Call<'a> {
         match self.host.latest_build(self.check_start) {
             Ok(Binding::Bound(snapshot)) => {
                 self.seen = Some(snapshot.latest.id.clone());
+                self.is_up = build::is_started(&snapshot.latest);
                 Ok(snapshot)
             }
             Ok(Binding::Unbound) if self.seen.is_none() => {
                 Err(Outcome::refused(format!("This chat has no workspace.{}", self.creation())))
             }
             Ok(Binding::Unbound | Binding::Rebound) => Err(self.rebound()),
-            Ok(Binding::Deleted) => Err(self.deleted()),
+            Ok(Binding::Deleted) => {
+                self.is_up = false;
+                Err(self.deleted())
+            }
             Err(error) => {
                 let text = format!("The workspace could not be read: {}", build::read_failure(&error));
                 match &self.seen {
@@ -86,6 +101,9 @@ impl<'a> Call<'a> {
         self.publish(other)?;
         let wait = self.host.wait_for_build(&other.id, self.policy.build_limit_ms);
         self.awaited = Some(other.id.clone());
+        if let Ok(BuildWait { build: Some(build), .. }) = &wait {
+            self.is_up = build::is_started(build);
+        }
         let end = wait.as_ref().map(|wait| wait.end);
         if end == Ok(WaitEnd::Interrupted) {
             return Err(interrupted(other));
@@ -119,7 +137,8 @@ impl<'a> Call<'a> {
         let verb = build::transition_name(&to).to_owned();
         match self.host.issue_transition(to, rests_on, parameters) {
             Ok(build) => {
-                self.issued = true;
+                // One whose answer was lost may have succeeded before it was found.
+                (self.issued, self.is_up) = (true, build::is_started(&build));
                 self.seen = Some(build.id.clone());
                 Ok(Issued::Accepted(build))
             }
@@ -154,10 +173,18 @@ impl<'a> Call<'a> {
             return Err(outcome.adding(&format!("The {} goes on by itself.", build::name(own))));
         }
         let wait = self.host.wait_for_build(&own.id, limit_ms);
+        if let Ok(BuildWait { build: Some(build), .. }) = &wait {
+            self.is_up = build::is_started(build);
+        }
         if wait.as_ref().is_ok_and(|wait| wait.end == WaitEnd::Interrupted) {
             return Err(interrupted(own));
         }
         let fresh = self.host.latest_build(false);
+        match &fresh {
+            Ok(Binding::Bound(snapshot)) => self.is_up = build::is_started(&snapshot.latest),
+            Ok(Binding::Deleted) => self.is_up = false,
+            _ => {}
+        }
         let known = last_known(own, &wait, &fresh);
         if build::succeeded(known) {
             let (notice, overtaken) = (change_of_hands(&fresh), overtaken(own, &fresh));

@@ -48,9 +48,9 @@ fn restart(call: &mut Call, arguments: &Arguments) -> Result<Outcome, Outcome> {
         }
         Stop::Done(id) => {
             call.check_start = false;
-            let snapshot = call.read().map_err(|outcome| down(outcome, &id))?;
+            let snapshot = call.read().map_err(|outcome| down(call, outcome, &id))?;
             let started = bring_up(call, snapshot, &arguments.parameters, Some(&id));
-            let started = started.map_err(|outcome| down(outcome, &id))?;
+            let started = started.map_err(|outcome| down(call, outcome, &id))?;
             Ok(restarted(report(call, &name, started)).with("stop_build_id", id))
         }
     }
@@ -134,13 +134,18 @@ fn unfinished_stop(outcome: Outcome, stop_build: String) -> Outcome {
         .adding("No start was asked for: the workspace is down if the stop still succeeds.")
 }
 
-/// The call ended after its stop and before a start was done: the workspace is down.
-fn down(outcome: Outcome, stop_build: &str) -> Outcome {
+/// The call ended after its stop and before it had seen its start through: the workspace is down, unless a start was seen
+/// to have succeeded, somebody else's for instance.
+fn down(call: &Call, outcome: Outcome, stop_build: &str) -> Outcome {
+    let text = match call.is_up {
+        true => "The workspace was stopped by this call and has been started again.",
+        false => "The workspace was stopped by this call and is not up.",
+    };
     outcome
         .structured()
         .with("restarted", false)
-        .with("stopped", true)
-        .with("started", false)
+        .with("stopped", !call.is_up)
+        .with("started", call.is_up)
         .with("stop_build_id", stop_build)
-        .adding("The workspace was stopped by this call and is not up.")
+        .adding(text)
 }

@@ -270,3 +270,25 @@ fn somebody_elses_start_after_a_canceled_one_of_ours_is_the_restart() {
     script.extend(ready(start(4, Succeeded)));
     after_stop(script).has("restarted", true).has("started", true).has("build_id", "b4").lacks("error");
 }
+
+#[test]
+fn a_chat_that_left_while_somebody_elses_start_was_awaited_is_told_that_the_workspace_is_up() {
+    let run = after_stop([
+        latest(start(3, Running)),
+        published(),
+        reached(start(3, Succeeded)),
+        binding(Binding::Rebound),
+    ]);
+    run.fails().has("rebound", true).has("stopped", false).has("started", true).has("restarted", false);
+}
+
+#[test]
+fn an_interrupt_after_a_lost_start_was_found_to_have_succeeded_says_that_the_workspace_is_up() {
+    let run = after_stop([
+        latest(stop(2, Succeeded)),
+        issued(start(3, Succeeded)),
+        published(),
+        waited(WaitEnd::Interrupted, None),
+    ]);
+    run.fails().has("interrupted", true).has("stopped", false).has("started", true).has("restarted", false);
+}

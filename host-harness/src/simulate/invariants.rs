@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::plan::At;
 use super::plane::{BEGIN, Plane, Standing};
-use crate::bindings::{AgentState, Binding, Build, JobStatus, ToolResult, Transition};
+use crate::bindings::{Action, AgentState, Binding, Build, JobStatus, ToolResult, Transition};
 use crate::journal::record::Outcome;
 use crate::journal::{Answer, Entry, Output, Request};
 use crate::store::{CallRow, CallState, HostRow};
@@ -105,7 +105,7 @@ pub fn is_conditional(row: &CallRow) -> bool {
     row.arguments.contains("\"only_if_unreachable\":true")
 }
 
-/// [`Invariant::TwoSignals`] for a stop that a conditional call is going to ask for.
+/// [`Invariant::TwoSignals`] for a stop that a conditional call is going to ask for, or a restart that is advised.
 pub fn two_signals(entries: &[Entry], plane: &Plane) -> Check {
     let status = entries.iter().rev().find_map(|entry| match &entry.answer {
         Answer::AgentStatus(Ok(agents)) => Some(agents),
@@ -141,16 +141,12 @@ fn gone(plane: &Plane, build: &str, observed: u64) -> Check {
     }
 }
 
-/// [`Invariant::TwoSignals`] for a restart that is advised now.
-pub fn restart_advised(plane: &Plane, workspace: &str, now: At) -> Check {
-    let since = plane.agent(workspace, now).and_then(|life| life.gone_since(now));
-    match since {
-        Some(since) if now - since >= GONE => Ok(()),
-        Some(since) => {
-            Err(format!("a restart was advised for an agent that was gone for {} ms", now - since))
-        }
-        None => Err("a restart was advised for an agent that was alive".to_owned()),
-    }
+/// Whether a verdict has ended that names a restart, to which [`Invariant::TwoSignals`] applies too.
+pub fn advises_restart(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Done { result: Output::ClassifyFailure(verdict) } if verdict.action == Action::Restart
+    )
 }
 
 /// [`Invariant::NobodyIsOverruled`] for a start that is going to be asked for. `known` is the newest build that the host can

@@ -7,7 +7,7 @@ use super::invariants::{self, Check, Invariant, Violation};
 use super::plan::At;
 use super::plane::IntentId;
 use super::stage::{HOST_BEGIN, Stage};
-use crate::bindings::{Action, Transition, TransitionError, Verdict};
+use crate::bindings::{Transition, TransitionError, Verdict};
 use crate::control_plane::{BuildRead, Workspace, is_active};
 use crate::journal::record::{CallId, Failure, Intent, Open, Outcome};
 use crate::journal::{Answer, Entry, Request};
@@ -274,6 +274,10 @@ impl Watch {
         }
         let told = |why: String| format!("call {call}: {why}");
         let plane = stage.plane();
+        if invariants::advises_restart(outcome) {
+            let check = invariants::two_signals(entries, &plane);
+            self.check(now, Invariant::TwoSignals, check.map_err(|why| format!("verdict {call}: {why}")));
+        }
         let truth = invariants::results_are_true(row, entries, outcome, &plane, now).map_err(told);
         let workspace = row.pinned.workspace.as_deref().unwrap_or_default();
         let down = invariants::down_is_told(row, entries, outcome, workspace, &plane, now).map_err(told);
@@ -291,10 +295,6 @@ impl Watch {
         self.note(now, "verdict", &[verdict.action as u64], || {
             format!("verdict on {workspace}: {:?} ({:?})", verdict.action, verdict.cause)
         });
-        if verdict.action == Action::Restart {
-            let check = invariants::restart_advised(&stage.plane(), workspace, now);
-            self.check(now, Invariant::TwoSignals, check.map_err(|why| format!("{workspace}: {why}")));
-        }
     }
 }
 

@@ -4,21 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::bindings::Build;
 use crate::clock::Clock;
 use crate::control_plane::{ApiError, ControlPlane, Watched, Workspace};
+use crate::driver::events::Listeners;
 use crate::driver::parking::{Parking, Reader, WaitFor};
-use crate::driver::{DriveError, Event, EventKind, events};
+use crate::driver::{DriveError, EventKind};
 use crate::journal::record::{CallId, CallRecord, Intent, Pinned};
 use crate::journal::{Answer, Request};
 use crate::policy::Timings;
 use crate::store::{CallRow, Go, Store, StoreError};
 
-/// Events kept for a listener that lags behind: a few builds' worth of log lines.
-const EVENT_BUFFER: usize = 4096;
 /// Numbers of calls that are kept nowhere begin here; stores do not get so far.
 const UNKEPT: u64 = 1 << 63;
 /// The error code of a build that was refused because its owner has used up his budget.
@@ -30,7 +28,7 @@ pub struct Performer {
     pub(super) plane: Arc<Watched>,
     pub(super) store: Store,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) events: broadcast::Sender<Event>,
+    pub(super) events: Listeners,
     pub(super) parking: Arc<Parking>,
     timings: Arc<Timings>,
     unkept: Arc<AtomicU64>,
@@ -88,7 +86,7 @@ impl Performer {
     /// Carries out requests against `plane`, for the chats in `store`.
     pub fn new(plane: Arc<dyn ControlPlane>, store: Store, timings: Timings, clock: Arc<dyn Clock>) -> Self {
         let plane = Arc::new(Watched::new(plane, timings.read_silence));
-        let (events, _) = broadcast::channel(EVENT_BUFFER);
+        let events = Listeners::default();
         let timings = Arc::new(timings);
         let parking = Arc::new(Parking::new(Reader {
             plane: plane.clone(),
@@ -227,7 +225,7 @@ impl Performer {
 
     /// Tells listeners of a call by its number and chat.
     pub(super) fn announce(&self, number: u64, chat: &str, kind: EventKind) {
-        events::tell(&self.events, number, chat, kind);
+        self.events.tell(number, chat, kind);
     }
 
     /// Where calls sleep.

@@ -1,5 +1,6 @@
 //! What listeners hear of calls.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::broadcast;
@@ -70,10 +71,31 @@ pub enum EventKind {
     },
 }
 
-/// Tells listeners of a call by its number, if there are any.
-pub(super) fn tell(listeners: &broadcast::Sender<Event>, number: u64, chat: &str, kind: EventKind) {
-    let event = Event { call: super::call::kept(number), chat: chat.to_owned(), kind };
-    tracing::debug!(?event);
-    // An error means that nobody listens.
-    let _ = listeners.send(event);
+/// Events kept for a listener that lags behind: a few builds' worth of log lines.
+const BUFFER: usize = 4096;
+
+/// Who listens. The buffer is made for the first one: most hosts in tests and simulations have none. Cheap to clone.
+#[derive(Clone, Default)]
+pub(in crate::driver) struct Listeners(Arc<OnceLock<broadcast::Sender<Event>>>);
+
+impl Listeners {
+    /// What happens from now on.
+    pub(in crate::driver) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.0.get_or_init(|| broadcast::channel(BUFFER).0).subscribe()
+    }
+
+    /// Whether somebody listens.
+    pub(in crate::driver) fn are_there(&self) -> bool {
+        self.0.get().is_some_and(|sender| sender.receiver_count() > 0)
+    }
+
+    /// Tells them of a call by its number, if there are any.
+    pub(in crate::driver) fn tell(&self, number: u64, chat: &str, kind: EventKind) {
+        let event = Event { call: super::call::kept(number), chat: chat.to_owned(), kind };
+        tracing::debug!(?event);
+        if let Some(sender) = self.0.get() {
+            // An error means that nobody listens any more.
+            let _ = sender.send(event);
+        }
+    }
 }

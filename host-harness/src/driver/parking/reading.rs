@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout};
 
 use super::lot::Place;
 use crate::bindings::{Agent, Build};
 use crate::control_plane::{ApiError, ControlPlane, LogLine, Watched, Workspace};
+use crate::driver::EventKind;
 use crate::driver::call::{latest, marked};
-use crate::driver::{Event, EventKind, events};
+use crate::driver::events::Listeners;
 use crate::policy::Timings;
 use crate::store::{Store, StoreError};
 
@@ -18,7 +18,7 @@ use crate::store::{Store, StoreError};
 pub(in crate::driver) struct Reader {
     pub(in crate::driver) plane: Arc<Watched>,
     pub(in crate::driver) store: Store,
-    pub(in crate::driver) events: broadcast::Sender<Event>,
+    pub(in crate::driver) events: Listeners,
     pub(in crate::driver) timings: Arc<Timings>,
 }
 
@@ -52,7 +52,7 @@ struct Seen {
 
 impl Reader {
     pub(super) fn tell(&self, call: u64, chat: &str, kind: EventKind) {
-        events::tell(&self.events, call, chat, kind);
+        self.events.tell(call, chat, kind);
     }
 
     /// Reads the workspace once, and then each build that is not its newest one.
@@ -73,7 +73,7 @@ impl Reader {
         };
         for (build, after) in builds {
             let read = self.read_build(workspace.as_ref(), &build).await;
-            if read.is_ok() && self.events.receiver_count() > 0 {
+            if read.is_ok() && self.events.are_there() {
                 reading.logged = true;
                 reading.logs.insert(build.clone(), self.read_log(&build, after).await);
             }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::*;
 use crate::bindings::{BuildWait, WaitEnd};
 use crate::control_plane::{ApiError, Watched};
+use crate::driver::events::Listeners;
 use crate::driver::parking::poller::MAX_READS;
 use crate::policy::Timings;
 use crate::store::Store;
@@ -35,7 +36,7 @@ fn lot() -> Lot {
     let reader = Reader {
         plane: Arc::new(Watched::new(Arc::new(plane.clone()), timings.read_silence)),
         store: Store::in_memory(),
-        events: broadcast::channel(1).0,
+        events: Listeners::default(),
         timings: Arc::new(timings),
     };
     let (wake, woken) = mpsc::unbounded_channel();

@@ -13,12 +13,15 @@ use crate::store::{CallRow, CallState, HostRow};
 
 /// For how long an agent must have been gone, in milliseconds.
 const GONE: u64 = 90_000;
+/// For how long in truth, where the control plane was away and infers the time from the last sign of life that it has: a
+/// dial. It counts from then on although the agent may have lived on for a while.
+const GONE_INFERRED: u64 = 30_000;
 
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
     /// A conditional stop is asked for, and a restart advised, only if the agent was in truth unreachable for 90 s when
-    /// its status was last read, and was read as such.
+    /// its status was last read, and was read as such; 30 s where the control plane only infers the time.
     TwoSignals,
     /// No request for a build is written down after the call's interrupt.
     NothingAfterInterrupt,
@@ -124,18 +127,19 @@ pub fn two_signals(entries: &[Entry], plane: &Plane) -> Check {
                     observed.saturating_sub(since)
                 ));
             }
-            gone(plane, &status.build.id, observed)
+            let inferred = agent.disconnected == agent.last_connected;
+            gone(plane, &status.build.id, observed, if inferred { GONE_INFERRED } else { GONE })
         }
         _ => Err(format!("the agent was not read as disconnected: {:?}", status.agents)),
     }
 }
 
 /// Whether the agent of a build was in truth gone for long enough at a time of the control plane's.
-fn gone(plane: &Plane, build: &str, observed: u64) -> Check {
+fn gone(plane: &Plane, build: &str, observed: u64, least: u64) -> Check {
     let at = observed.saturating_sub(BEGIN);
     let since = plane.job(build).and_then(|job| job.agent()).and_then(|life| life.gone_since(at));
     match since {
-        Some(since) if at.saturating_sub(since) >= GONE => Ok(()),
+        Some(since) if at.saturating_sub(since) >= least => Ok(()),
         Some(since) => Err(format!("the agent was in truth gone for only {} ms", at.saturating_sub(since))),
         None => Err("the agent was in truth alive".to_owned()),
     }

@@ -184,3 +184,21 @@ fn interrupt_demo_at(line: &str, signal: Signal) {
     assert_eq!(program::processes_that_name(&temporary), Vec::<u32>::new());
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
 }
+
+#[test]
+fn the_same_seed_prints_the_same_bytes_and_the_speed_is_told_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulated = |threads: &str| {
+        let arguments = ["simulate", "--seed", "5", "--calls", "80", "--threads", threads];
+        Program::in_folder(folder.path(), &arguments).end()
+    };
+    let (first, again) = (simulated("1"), simulated("2"));
+    assert_eq!(first.code, 0, "{}{}", first.stdout, first.stderr);
+    assert_eq!(first.stdout, again.stdout);
+    assert!(
+        first.stdout.contains("no rule was broken") && first.stdout.contains("digest"),
+        "{}",
+        first.stdout
+    );
+    assert!(first.stderr.contains("calls per second"), "{}", first.stderr);
+}

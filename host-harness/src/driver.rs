@@ -198,12 +198,10 @@ impl Driver {
         let mut ended = self.carrier.attend(call);
         let mut told = false;
         loop {
-            let outcome = match self.performer.store.outcome(call)? {
-                Some((outcome, _)) => outcome,
-                None if self.performer.store.call(call)?.is_none() => {
-                    return Err(DriveError::UnknownCall { call });
-                }
-                None => tokio::select! {
+            let outcome = match self.performer.store.ended(call)? {
+                None => return Err(DriveError::UnknownCall { call }),
+                Some(Some(outcome)) => outcome,
+                Some(None) => tokio::select! {
                     biased;
                     outcome = &mut ended => match outcome {
                         Ok(outcome) => outcome?,

@@ -219,6 +219,17 @@ impl Store {
         self.read(|tables| tables.outcome(id))
     }
 
+    /// Whether a call has ended, and how. `None`: it is not known.
+    pub fn ended(&self, id: CallId) -> Result<Option<Option<Outcome>>, StoreError> {
+        self.read(|tables| {
+            let Some(row) = tables.call(id)? else { return Ok(None) };
+            if row.state != CallState::Ended {
+                return Ok(Some(None));
+            }
+            Ok(Some(tables.outcome(id)?.map(|(outcome, _)| outcome)))
+        })
+    }
+
     /// Everything that is kept of a call.
     pub fn recording(&self, id: CallId) -> Result<Option<Recording>, StoreError> {
         self.read(|tables| {

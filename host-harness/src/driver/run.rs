@@ -1,7 +1,9 @@
 //! One kept call, from where its journal ends to its next wait or its end.
 //!
 //! Reads are only kept in memory: they are written together with the effect or the wait that rests on them, and read
-//! again by whoever carries the call on after a crash. What was going to be done is written before it is done.
+//! again by whoever carries the call on after a crash. What was going to be done is written before it is done. What came
+//! of it is written with the binding or the wait that follows it, and before anything else is asked for: until then it
+//! can be found out by looking.
 
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use super::transition::Found;
 use super::{DriveError, EventKind};
 use crate::bindings::{AgentWait, BuildWait, WaitEnd};
 use crate::engine::{Plugin, Step, StepError};
-use crate::journal::record::{CallId, CallRecord, Failure, Intent, Open, Outcome, Recording};
+use crate::journal::record::{CallId, CallRecord, Failure, Intent, Open, Outcome};
 use crate::journal::{Answer, Asked, EffectClass, Entry, Journal, Request};
 use crate::store::{Go, Lease, StoreError};
 
@@ -54,14 +56,13 @@ impl Run {
         lease: Arc<Lease>,
         plugin: Plugin,
         id: CallId,
-        recording: &Recording,
+        record: CallRecord,
+        entries: Vec<Entry>,
         interrupt: CancellationToken,
     ) -> Self {
-        let sent = has_sent(&recording.entries);
-        let record = recording.call.clone();
-        let call = performer.resume(id, &record, sent, interrupt);
-        let journal = Journal::recorded(recording.entries.clone());
-        let stored = recording.entries.len();
+        let call = performer.resume(id, &record, has_sent(&entries), interrupt);
+        let stored = entries.len();
+        let journal = Journal::recorded(entries);
         Self { performer, lease, plugin, id, record, call, journal, stored }
     }
 
@@ -141,7 +142,7 @@ impl Run {
         };
         let asked = Asked { asked_ms: open.asked_ms, intent: Some(open.intent) };
         let performed = Performed { answer: Answer::IssueTransition(answer), observed: None };
-        if let Err(failure) = self.answered(open.request, performed, asked).await? {
+        if let Err(failure) = self.append(open.request, performed, asked) {
             return self.end_here(Outcome::Failed(failure)).await.map(Some);
         }
         Ok(None)
@@ -161,6 +162,7 @@ impl Run {
     }
 
     async fn read(&mut self, request: Request) -> Result<Result<(), Failure>, DriveError> {
+        self.write_answer().await?;
         let asked = self.asked(None);
         let performed = self.performer.perform(&self.call, &request, &super::NotRecorded).await?;
         Ok(self.append(request, performed, asked))
@@ -171,7 +173,11 @@ impl Run {
         let asked = self.asked(None);
         self.performer.tell(&self.call, EventKind::Requested(request.clone()));
         let bound = match self.call.workspace() {
-            Some(_) => self.lease.publish(self.id, build.clone()).await?,
+            Some(_) => {
+                let bound = self.lease.publish(self.id, self.stored, self.unstored(), build.clone()).await?;
+                self.stored = self.journal.entries().len();
+                bound
+            }
             None => false,
         };
         self.performer.tell_published(&self.call, build, bound);
@@ -181,13 +187,14 @@ impl Run {
     }
 
     async fn issue(&mut self, request: Request) -> Result<Result<(), Failure>, DriveError> {
+        self.write_answer().await?;
         let intent = Arc::new(std::sync::Mutex::new(None));
         let asked_ms = self.performer.clock().now_ms();
         let record = Intends {
             lease: self.lease.clone(),
             call: self.id,
             from: self.stored,
-            entries: self.journal.entries()[self.stored..].to_vec(),
+            entries: self.unstored(),
             asked_ms,
             intent: intent.clone(),
         };
@@ -203,24 +210,22 @@ impl Run {
             return Ok(self.append(request, performed, asked));
         }
         self.stored = self.journal.entries().len();
-        self.answered(request, performed, asked).await
+        Ok(self.append(request, performed, asked))
     }
 
-    /// Records the answer of a request that was written down, here and in the store.
-    async fn answered(
-        &mut self,
-        request: Request,
-        performed: Performed,
-        asked: Asked,
-    ) -> Result<Result<(), Failure>, DriveError> {
-        let index = self.journal.entries().len();
-        if let Err(failure) = self.append(request, performed, asked) {
-            return Ok(Err(failure));
+    /// Writes the answer of an effect, if the store does not have it yet.
+    async fn write_answer(&mut self) -> Result<(), StoreError> {
+        let entries = self.unstored();
+        if entries.iter().any(|entry| matches!(entry.asked.intent, Some(Intent::Build(_)))) {
+            self.lease.write(self.id, self.stored, entries).await?;
+            self.stored = self.journal.entries().len();
         }
-        let entry = self.journal.entries()[index].clone();
-        self.lease.answer(self.id, index, entry).await?;
-        self.stored = index + 1;
-        Ok(Ok(()))
+        Ok(())
+    }
+
+    /// The entries that the store does not have yet.
+    fn unstored(&self) -> Vec<Entry> {
+        self.journal.entries()[self.stored..].to_vec()
     }
 
     /// Writes a wait down. The call sleeps then, or was interrupted before.
@@ -237,7 +242,7 @@ impl Run {
         let deadline_ms = asked_ms + u64::from(first);
         let intent = Intent::Wait { deadline_ms, last_ms: deadline_ms + u64::from(second) };
         let open = Open { request: request.clone(), intent, asked_ms };
-        let entries = self.journal.entries()[self.stored..].to_vec();
+        let entries = self.unstored();
         match self.lease.open(self.id, self.stored, entries, open.clone()).await? {
             Go::Ahead => Ok(Ok(open)),
             Go::Interrupted | Go::Rebound => {
@@ -267,7 +272,7 @@ impl Run {
             }
             outcome => outcome,
         };
-        let entries = self.journal.entries()[self.stored..].to_vec();
+        let entries = self.unstored();
         let next = self.lease.end(self.id, self.stored, entries, outcome.clone()).await?;
         self.performer.tell(&self.call, EventKind::Ended);
         Ok(Came::ToEnd(outcome, next))

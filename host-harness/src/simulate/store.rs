@@ -142,6 +142,10 @@ impl Tables for Seen<'_> {
         self.turn(row)
     }
 
+    fn put_progress(&mut self, row: &CallRow) -> Result<(), StoreError> {
+        self.put_call(row)
+    }
+
     fn add_call(&mut self, record: &CallRecord, row: &CallRow) -> Result<CallId, StoreError> {
         let id = self.tables.add_call(record, row)?;
         if row.owner.is_some() {

@@ -218,29 +218,31 @@ impl Lease {
                 changed.sent = true;
                 changed.pinned.user = Some(intent.user.clone());
             }
-            let index = put_entries(tables, call, from, &entries)?;
+            let index = put_entries(tables, call, from, &entries, now)?;
             tables.put_open(call, index, &open)?;
             changed.touched_ms = now;
-            tables.put_call(&changed)?;
+            tables.put_progress(&changed)?;
             Ok(Go::Ahead)
         })
         .await
     }
 
-    /// Writes the answer of the open request at `index`. A build that was made is one of ours from then on.
-    pub async fn answer(&self, call: CallId, index: usize, entry: Entry) -> Result<(), StoreError> {
-        self.owned(call, move |tables, _, now| {
-            if let Answer::IssueTransition(Ok(Build { id, .. })) = &entry.answer {
-                tables.add_own_build(id, now)?;
-            }
-            tables.put_entry(call, index, &entry)
-        })
-        .await
+    /// Writes entries from `from` on. The first one may be the answer of the open request.
+    pub async fn write(&self, call: CallId, from: usize, entries: Vec<Entry>) -> Result<(), StoreError> {
+        self.owned(call, move |tables, _, now| put_entries(tables, call, from, &entries, now).map(drop)).await
     }
 
-    /// Points the call's chat at a build, and clears its agent, if it is still bound to the call's workspace.
-    pub async fn publish(&self, call: CallId, build: String) -> Result<bool, StoreError> {
-        self.owned(call, move |tables, row, _| {
+    /// Points the call's chat at a build, and clears its agent, if it is still bound to the call's workspace. Writes the
+    /// entries from `from` on with that.
+    pub async fn publish(
+        &self,
+        call: CallId,
+        from: usize,
+        entries: Vec<Entry>,
+        build: String,
+    ) -> Result<bool, StoreError> {
+        self.owned(call, move |tables, row, now| {
+            put_entries(tables, call, from, &entries, now)?;
             publish(tables, &row.chat, row.pinned.workspace.as_deref(), build)
         })
         .await
@@ -266,7 +268,7 @@ impl Lease {
     ) -> Result<Option<CallId>, StoreError> {
         let host = self.host;
         self.owned(call, move |tables, row, now| {
-            put_entries(tables, call, from, &entries)?;
+            put_entries(tables, call, from, &entries, now)?;
             tables.end_call(call, &outcome, now)?;
             let Some(next) = lane(tables, row)?.into_iter().next() else { return Ok(None) };
             if next.owner != Some(host) || next.state != CallState::Queued {
@@ -396,7 +398,7 @@ pub(super) fn keep(
     now: u64,
 ) -> Result<CallId, StoreError> {
     let id = add(tables, None, new, CallState::Active, now)?;
-    put_entries(tables, id, 0, entries)?;
+    put_entries(tables, id, 0, entries, now)?;
     tables.end_call(id, outcome, now)?;
     Ok(id)
 }
@@ -449,17 +451,22 @@ fn put(
     tables.put_call(&row)
 }
 
-/// Writes entries from an index on; answers the index after the last one.
+/// Writes entries from an index on; answers the index after the last one. A build that was made is one of ours from then
+/// on.
 fn put_entries(
     tables: &mut dyn Tables,
     call: CallId,
     from: usize,
     entries: &[Entry],
+    now: u64,
 ) -> Result<usize, StoreError> {
     for (index, entry) in (from..).zip(entries) {
         #[cfg(all(test, feature = "simulate"))]
         if sabotage::is(Sabotage::LosesTheLastEntry) && index + 1 == from + entries.len() {
             continue;
+        }
+        if let Answer::IssueTransition(Ok(Build { id, .. })) = &entry.answer {
+            tables.add_own_build(id, now)?;
         }
         tables.put_entry(call, index, entry)?;
     }

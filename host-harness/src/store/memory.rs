@@ -194,6 +194,10 @@ impl Tables for Rows {
         Ok(())
     }
 
+    fn put_progress(&mut self, row: &CallRow) -> Result<(), StoreError> {
+        self.put_call(row)
+    }
+
     fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError> {
         let Some(kept) = self.calls.get_mut(&id) else { return Ok(()) };
         kept.outcome = Some((outcome.clone(), at_ms));

@@ -132,6 +132,8 @@ pub trait Tables {
     fn record(&self, id: CallId) -> Result<Option<CallRecord>, StoreError>;
     /// Writes state, owner, marks and note of a call.
     fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError>;
+    /// Writes of an unended call what it has sent and for whom, and when it was written to: what is in no index.
+    fn put_progress(&mut self, row: &CallRow) -> Result<(), StoreError>;
     /// Ends a call.
     fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError>;
     /// How a call ended, and when.

@@ -180,7 +180,7 @@ async fn what_a_call_did_is_read_back_as_it_was_written() {
         assert_eq!((recording.entries, recording.open), (vec![read()], Some(intent())));
 
         let made = answered(intent(), Answer::IssueTransition(Ok(build())));
-        one.answer(id, 1, made.clone()).await.unwrap();
+        one.write(id, 1, vec![made.clone()]).await.unwrap();
         assert!(world.store.is_own_build("b2").unwrap());
         assert_eq!(one.open(id, 2, vec![read()], wait()).await, Ok(Go::Ahead));
         assert_eq!(one.waiting().unwrap().len(), 1);
@@ -235,7 +235,7 @@ async fn a_chat_that_was_bound_elsewhere_keeps_an_effect_from_being_written() {
         world.store.update("ana", |chat| chat.bind(Some("w2"))).await.unwrap();
         assert_eq!(world.one.open(id, 0, Vec::new(), intent()).await, Ok(Go::Rebound));
         assert_eq!(world.one.open(id, 0, Vec::new(), wait()).await, Ok(Go::Ahead));
-        assert!(!world.one.publish(id, "b9".into()).await.unwrap());
+        assert!(!world.one.publish(id, 0, Vec::new(), "b9".into()).await.unwrap());
         assert_eq!(world.store.chat("ana").unwrap().unwrap().build, None);
     }
 }
@@ -252,8 +252,8 @@ async fn a_host_whose_lease_has_run_out_writes_nothing_even_if_nobody_has_taken_
         let lost = Err(StoreError::LeaseLost);
         assert_eq!(world.one.renew(None).await, lost);
         assert_eq!(world.one.open(id, 0, Vec::new(), intent()).await.map(drop), lost);
-        assert_eq!(world.one.answer(id, 0, read()).await, lost);
-        assert_eq!(world.one.publish(id, "b2".into()).await.map(drop), lost);
+        assert_eq!(world.one.write(id, 0, vec![read()]).await, lost);
+        assert_eq!(world.one.publish(id, 0, Vec::new(), "b2".into()).await.map(drop), lost);
         assert_eq!(world.one.rewind(id, 0, false).await, lost);
         assert_eq!(world.one.end(id, 0, Vec::new(), done()).await.map(drop), lost);
         assert_eq!(world.one.begin(stop("ana", None)).await.map(drop), lost);
@@ -373,7 +373,7 @@ async fn old_ended_calls_are_removed_with_all_that_only_they_needed() {
         let old = world.active().await;
         world.one.open(old, 0, vec![read()], intent()).await.unwrap();
         let made = answered(intent(), Answer::IssueTransition(Ok(build())));
-        world.one.answer(old, 1, made).await.unwrap();
+        world.one.write(old, 1, vec![made]).await.unwrap();
         world.one.end(old, 2, Vec::new(), done()).await.unwrap();
         world.clock.pass(10);
         let between = world.clock.now_ms();

@@ -13,7 +13,7 @@ use crate::driver::run::{Came, From, Run};
 use crate::driver::{DriveError, EventKind};
 use crate::engine::Plugin;
 use crate::journal::Request;
-use crate::journal::record::{CallId, CallRecord, Intent, Open};
+use crate::journal::record::{CallId, CallRecord, Intent, Open, Recording};
 use crate::store::{Lease, StoreError};
 
 impl Carrier {
@@ -64,8 +64,9 @@ impl Carrier {
                 return Err(DriveError::Stranded { why });
             }
         };
-        let run = Run::new(performer, lease.clone(), plugin, job.call, &recording, token);
-        run.carry_on(recording.open, job.from).await
+        let Recording { call, entries, open, .. } = recording;
+        let run = Run::new(performer, lease.clone(), plugin, job.call, call, entries, token);
+        run.carry_on(open, job.from).await
     }
 
     /// The plugin that a call began on: this host's own, or the one that is kept with the call.

@@ -210,6 +210,13 @@ impl Tables for Rows<'_> {
         self.execute(update, values).map(drop)
     }
 
+    fn put_progress(&mut self, row: &CallRow) -> Result<(), StoreError> {
+        // A column that is set is written in all its indices, changed or not.
+        let update = "UPDATE call SET user = ?2, sent = ?3, touched_ms = ?4 WHERE id = ?1";
+        self.execute(update, params![signed(row.id), row.pinned.user, row.sent, signed(row.touched_ms)])
+            .map(drop)
+    }
+
     fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError> {
         let update = "UPDATE call SET state = 2, owner = NULL, outcome = ?2, ended_ms = ?3, touched_ms = ?3 WHERE id = ?1";
         self.execute(update, params![signed(id), json(self.path, outcome)?, signed(at_ms)]).map(drop)

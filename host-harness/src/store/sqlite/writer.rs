@@ -72,20 +72,11 @@ fn commit(connection: &mut Connection, work: Vec<Work>, path: &str) -> Vec<Done>
     let failed = |error: rusqlite::Error| of_sqlite(path, &error);
     let count = work.len();
     let all = |error: rusqlite::Error| vec![Err(failed(error)); count];
-    let mut transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+    let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(transaction) => transaction,
         Err(error) => return all(error),
     };
-    let mut done = Vec::with_capacity(count);
-    for work in work {
-        let alone = transaction.savepoint();
-        done.push(match alone {
-            Err(error) => Err(failed(error)),
-            // Dropped without a commit, a savepoint is rolled back.
-            Ok(savepoint) => work(&mut Rows { connection: &savepoint, path })
-                .and_then(|()| savepoint.commit().map_err(failed)),
-        });
-    }
+    let done: Vec<Done> = work.into_iter().map(|work| alone(&transaction, work, path)).collect();
     // Some failures, a full disk among them, undo the whole transaction: nothing in it was done then.
     if transaction.is_autocommit()
         && let Some(Err(error)) = done.iter().find(|done| done.is_err())
@@ -96,4 +87,20 @@ fn commit(connection: &mut Connection, work: Vec<Work>, path: &str) -> Vec<Done>
         Ok(()) => done,
         Err(error) => all(error),
     }
+}
+
+/// Does one piece of work, and undoes it if it fails.
+fn alone(connection: &Connection, work: Work, path: &str) -> Done {
+    let run = |sql| {
+        let ran = connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
+        ran.map(drop).map_err(|error| of_sqlite(path, &error))
+    };
+    run("SAVEPOINT alone")?;
+    let done = work(&mut Rows { connection, path });
+    if done.is_err() {
+        // Fails where the whole transaction was undone, and the savepoint with it.
+        run("ROLLBACK TO alone").and_then(|()| run("RELEASE alone")).ok();
+        return done;
+    }
+    run("RELEASE alone")
 }

@@ -24,7 +24,7 @@ mod world;
 
 use world::{Plane, chat_name, connect, policy};
 
-/// Calls that are being begun at the same time.
+/// Calls that are being begun, or run, at the same time. More would measure the memory of a crowd at the door.
 const BEGINNING: usize = 256;
 
 fn main() {
@@ -69,6 +69,9 @@ impl Host {
             let driver = self.driver.clone();
             tasks.spawn(async move {
                 for number in (first..calls).step_by(BEGINNING) {
+                    while driver.unended() > driver.parked() + BEGINNING {
+                        sleep(Duration::from_millis(1)).await;
+                    }
                     let chat = chat_name(number);
                     driver.begin(&chat, "stop_workspace", "{}", policy(), None).await.unwrap();
                 }
@@ -129,6 +132,7 @@ fn take_over(calls: usize) {
     world::add_chats(&file, calls);
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["--victim".as_ref(), file.as_os_str(), calls.to_string().as_ref()])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -159,12 +163,15 @@ fn take_over(calls: usize) {
 
 /// The host that is to be killed.
 fn victim(file: &Path, calls: usize) {
-    world::runtime().block_on(async {
+    let runtime = world::runtime();
+    let _host = runtime.block_on(async {
         let host = Host::new(file);
         host.begin(calls).await;
-        println!("all are parked");
-        std::future::pending::<()>().await;
+        host
     });
+    println!("all are parked");
+    // It must not outlive the one who is to kill it.
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
 }
 
 /// The bytes of memory that this process has now.

@@ -24,6 +24,12 @@ mod writer;
 
 /// How long to wait for another process that writes: its transactions take milliseconds.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
+/// The pages of the file that a connection keeps in memory, in KiB: those that the calls in flight write to, and the
+/// upper levels of the tables.
+const CACHE: i32 = 16 * 1024;
+/// The pages that are written to the log before they are brought home to the file. A page that changes often is brought
+/// home once for all its changes.
+const LOG_PAGES: i32 = 4_000;
 /// Prepared statements kept per connection: all there are.
 const STATEMENTS: usize = 64;
 
@@ -85,6 +91,11 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+    // Negative: KiB.
+    connection.pragma_update(None, "cache_size", -CACHE)?;
+    // What savepoints need to be undone would be written to temporary files, one per transaction.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(connection)
 }
 

@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the asynchronous runtime cannot start: {error}");
+            output::note(&format!("error: the asynchronous runtime cannot start: {error}"));
             return Exit::Failed.into();
         }
     };
@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
         Exit::Failed
     };
     let exit = runtime.block_on(run(cli)).unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        output::note(&format!("error: {error:#}"));
         failed
     });
     // A task that still waits, such as a call that goes on by itself, must not hold the process up.
@@ -109,5 +109,10 @@ fn log_to_stderr(command: &Command) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // A reader who has gone away is no reason to panic.
+        .log_internal_errors(false)
+        .init();
 }

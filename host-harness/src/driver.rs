@@ -16,7 +16,7 @@ use crate::engine::{Plugin, Step, StepError};
 use crate::journal::record::{CallId, CallRecord, FORMAT, Failure, Outcome, Pinned};
 use crate::journal::{Answer, Asked, EffectClass, Export, Journal, JournalError, Output, Request};
 use crate::policy::Timings;
-use crate::store::{Interrupted, NewCall, Store, StoreError};
+use crate::store::{CallRow, Interrupted, NewCall, Store, StoreError};
 
 mod call;
 mod carry;
@@ -148,6 +148,22 @@ impl Driver {
         self.carrier.begin(record, Left::GoesOn).await
     }
 
+    /// Why the plugin refuses a call as it stands: there is no such tool, or its arguments are no good. Asks nothing
+    /// of the control plane, and keeps nothing.
+    pub fn refusal(
+        &self,
+        name: &str,
+        arguments: &str,
+        policy: Policy,
+    ) -> Result<Option<CallError>, DriveError> {
+        let call = Export::CallTool { name: name.to_owned(), arguments: canonical(arguments), policy };
+        match self.plugin.step(&call, &Journal::new()) {
+            Ok(Step::Done(Output::CallTool(Err(refusal)))) => Ok(Some(refusal)),
+            Ok(_) => Ok(None),
+            Err(error) => Err(DriveError::Step(Arc::new(error))),
+        }
+    }
+
     /// As [`begin`](Self::begin), but leaves the call to a host that stands by: this one does nothing more for it.
     pub async fn submit(
         &self,
@@ -237,6 +253,21 @@ impl Driver {
     /// From now on carries the calls of hosts that are gone, too. A driver that has begun a call does so anyway.
     pub async fn stand_by(&self) -> Result<(), DriveError> {
         self.carrier.stand_by().await
+    }
+
+    /// Whether calls wait for a host to carry them on, and this one may: it acts for the same user of the same control
+    /// plane, or cannot ask yet for whom it acts.
+    pub async fn has_orphans(&self) -> Result<bool, StoreError> {
+        let mut orphans = self.performer.store.orphans(self.performer.clock.now_ms())?;
+        let deployment = self.performer.plane.deployment();
+        orphans.retain(|row| row.pinned.deployment == deployment);
+        if orphans.is_empty() {
+            return Ok(false);
+        }
+        let me = self.performer.user().await.ok();
+        // One of which nobody knows for whom it acts is ended by any host of its control plane.
+        let may = |row: &CallRow| me.is_none() || row.pinned.user.is_none() || row.pinned.user == me;
+        Ok(orphans.iter().any(may))
     }
 
     /// How many calls this host carries.

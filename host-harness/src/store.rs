@@ -250,16 +250,14 @@ impl Store {
         self.read(|tables| tables.lane(deployment, workspace))
     }
 
-    /// Whether calls wait for a host to carry them on: theirs has left, or its lease has run out.
-    pub fn has_orphans(&self, now_ms: u64) -> Result<bool, StoreError> {
+    /// The calls that wait for a host to carry them on: theirs has left, or its lease has run out.
+    pub fn orphans(&self, now_ms: u64) -> Result<Vec<CallRow>, StoreError> {
         self.read(|tables| {
-            let left = tables.hosts()?.into_iter().filter(|host| host.lease_until_ms <= now_ms);
-            for owner in std::iter::once(None).chain(left.map(|host| Some(host.id))) {
-                if !tables.owned_by(owner)?.is_empty() {
-                    return Ok(true);
-                }
+            let mut orphans = tables.owned_by(None)?;
+            for host in tables.hosts()?.into_iter().filter(|host| host.lease_until_ms <= now_ms) {
+                orphans.extend(tables.owned_by(Some(host.id))?);
             }
-            Ok(false)
+            Ok(orphans)
         })
     }
 

@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::tools::arguments::Arguments;
 use crate::tools::call::{Call, Issued};
 use crate::tools::condition::{self, Condition};
+use crate::tools::names::{START, has};
 use crate::tools::outcome::Outcome;
 use crate::tools::start::{bring_up, report, superseded};
 use crate::tools::stop::{OVERTAKEN, not_stopped};
@@ -84,7 +85,7 @@ fn stop(
             Issued::Accepted(own) => {
                 return match call.finish(&own, call.policy.restart_stop_limit_ms) {
                     Ok(_) => Ok(Stop::Done(own.id)),
-                    Err(outcome) => Err(unfinished_stop(outcome, own.id)),
+                    Err(outcome) => Err(unfinished_stop(call, outcome, own.id)),
                 };
             }
             Issued::Other(_) if conditional => {
@@ -127,11 +128,12 @@ fn not_restarted(outcome: Outcome) -> Outcome {
 }
 
 /// The call ended with its own stop still going on, or failed.
-fn unfinished_stop(outcome: Outcome, stop_build: String) -> Outcome {
-    not_restarted(outcome)
+fn unfinished_stop(call: &Call, outcome: Outcome, stop_build: String) -> Outcome {
+    let outcome = not_restarted(outcome)
         .with("started", false)
         .with("stop_build_id", stop_build)
-        .adding("No start was asked for: the workspace is down if the stop still succeeds.")
+        .adding("No start was asked for: the workspace is down if the stop still succeeds.");
+    with_way_on(call, outcome)
 }
 
 /// The call ended after its stop and before it had seen its start through: the workspace is down, unless a start was seen
@@ -141,11 +143,20 @@ fn down(call: &Call, outcome: Outcome, stop_build: &str) -> Outcome {
         true => "The workspace was stopped by this call and has been started again.",
         false => "The workspace was stopped by this call and is not up.",
     };
-    outcome
+    let outcome = outcome
         .structured()
         .with("restarted", false)
         .with("stopped", !call.is_up)
         .with("started", call.is_up)
         .with("stop_build_id", stop_build)
-        .adding(text)
+        .adding(text);
+    if call.is_up { outcome } else { with_way_on(call, outcome) }
+}
+
+/// An interrupt is nobody's failure: says what finishes the restart after all, if the chat has that tool.
+fn with_way_on(call: &Call, outcome: Outcome) -> Outcome {
+    match outcome.says("interrupted") && has(call.policy, START) {
+        true => outcome.adding(&format!("To have it up again, call {START}.")),
+        false => outcome,
+    }
 }

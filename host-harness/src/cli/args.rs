@@ -34,6 +34,9 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Longer names of chats and requests are mistakes, not use.
+const NAME_BYTES: usize = 200;
+
 const AFTER_HELP: &str = "\
 A first session, in two terminals:
 
@@ -88,7 +91,8 @@ pub enum Command {
     /// Prints the tool's result, a JSON object. Progress and build logs go to standard error. Ctrl-C interrupts the call:
     /// nothing is started or stopped after it, and the result says where things stand.
     ///
-    /// The call is kept in the data folder, step by step: if this program is killed, another one carries it on.
+    /// The call is kept in the data folder, step by step: if this program is killed, another one carries it on. If it
+    /// is terminated (SIGTERM), or its terminal is closed, the call goes on in the background; `attach` follows it.
     Call(CallArgs),
 
     /// List the calls that have not ended, newest first.
@@ -97,18 +101,21 @@ pub enum Command {
     /// Follow a call to its end, whichever process carries it. Ctrl-C stops following; the call goes on.
     Attach {
         /// The call's number; see `calls`.
+        #[arg(value_parser = call_number)]
         id: u64,
     },
 
     /// Interrupt a call, whichever process carries it. No build is asked for after it.
     Cancel {
         /// The call's number; see `calls`.
+        #[arg(value_parser = call_number)]
         id: u64,
     },
 
     /// Show what a call did: each request with its answer, how long it took, and the result.
     Show {
         /// The call's number; see `calls --all`.
+        #[arg(value_parser = call_number)]
         id: u64,
     },
 
@@ -118,6 +125,7 @@ pub enum Command {
     /// credentials.
     Export {
         /// The call's number; see `calls --all`.
+        #[arg(value_parser = call_number)]
         id: u64,
     },
 
@@ -137,6 +145,9 @@ pub enum Command {
     },
 
     /// Carry on the calls of processes that are gone, until there are none left.
+    ///
+    /// That a process was killed shows when it has not been heard of for 15 s: while there are calls that have not
+    /// ended, a host waits that long.
     ///
     /// Started by itself, in the background, by `call --detach` and wherever calls are found that nobody carries.
     Host {
@@ -237,7 +248,7 @@ pub enum ChatCommand {
     /// Bind a chat to a workspace. Makes the chat if there is none of that name.
     Bind {
         /// The chat's name.
-        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        #[arg(value_parser = name)]
         name: String,
         /// The workspace's name.
         workspace: String,
@@ -249,6 +260,7 @@ pub enum ChatCommand {
 #[derive(Debug, Args)]
 pub struct ExecArgs {
     /// The chat's name.
+    #[arg(value_parser = name)]
     pub chat: String,
     /// Run it in this folder of the workspace.
     #[arg(long, value_name = "FOLDER")]
@@ -264,6 +276,7 @@ pub struct ExecArgs {
 #[derive(Debug, Args)]
 pub struct CallArgs {
     /// The chat's name.
+    #[arg(value_parser = name)]
     pub chat: String,
     /// The tool's name; see `workspace-recovery tools`.
     pub tool: String,
@@ -274,7 +287,7 @@ pub struct CallArgs {
     #[arg(long)]
     pub detach: bool,
     /// Your own name for this request. Given again in this chat, it is the same call, also after its end.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = name)]
     pub key: Option<String>,
 }
 
@@ -309,6 +322,23 @@ pub enum PluginCommand {
         /// The component, a `.wasm` file.
         file: PathBuf,
     },
+}
+
+/// The name of a chat or a request. It is kept, and printed in tables and sentences.
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("a name is not empty".to_owned())
+    } else if text.chars().any(char::is_control) {
+        Err("a name is one line, without control characters".to_owned())
+    } else if text.len() > NAME_BYTES {
+        Err(format!("a name has at most {NAME_BYTES} bytes, and this one has {}", text.len()))
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+fn call_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a call is named by its number; `calls --all` lists them".to_owned())
 }
 
 fn parameter(text: &str) -> Result<(String, String), String> {

@@ -1,12 +1,17 @@
 //! `call`, `calls`, `attach` and `cancel`.
 
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use anyhow::bail;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{CallArgs, CallsArgs};
 use super::host::{Host, Place};
-use super::output::{Output, table};
+use super::output::{Output, note, table};
 use super::timeline::{self, Follower};
 use super::{Exit, events, hosts};
 use crate::bindings::{CallError, ToolResult};
@@ -15,6 +20,9 @@ use crate::driver::DriveError;
 use crate::journal::record::{CallId, Failure, Outcome};
 use crate::store::{CallRow, CallState, Interrupted, Listing};
 
+/// How often `attach` looks whether somebody carries the calls.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// What a call that was followed to its end gave.
 type Called = Result<Result<ToolResult, CallError>, DriveError>;
 
@@ -22,6 +30,10 @@ pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Resu
     let host = place.open().await?;
     let chat = host.chat(&args.chat);
     let (tool, arguments, key) = (&args.tool, &args.arguments, args.key.as_deref());
+    // Told at once, and not when the call has got its turn, which may be in the background.
+    if let Some(refusal) = host.driver.refusal(tool, arguments, chat.policy())? {
+        return finished(output, tool, Ok(Err(refusal)), false);
+    }
     if args.detach {
         let id = host.driver.submit(chat.name(), tool, arguments, chat.policy(), key).await?;
         hosts::start(place)?;
@@ -30,33 +42,40 @@ pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Resu
         })?;
         return Ok(Exit::Done);
     }
-    let interrupt = interrupted_by_signals()?;
-    let mut hung_up = signal(SignalKind::hangup())?;
+    let interrupt = cancelled_by([SignalKind::interrupt()])?;
+    // Neither is a wish to end what was begun: the terminal is closed, or the machine goes down.
+    let end = cancelled_by([SignalKind::hangup(), SignalKind::terminate()])?;
     let shown = events::show(&host.driver);
-    let called = async {
-        let id = host.driver.begin(chat.name(), tool, arguments, chat.policy(), key).await?;
-        tokio::select! {
-            called = host.driver.follow(id, &interrupt) => called,
-            // The terminal is gone, which is no wish to end what it began.
-            _ = hung_up.recv() => {
-                host.store.abandon(id).await?;
-                Err(DriveError::Halted)
-            }
-        }
-    }
-    .await;
+    let begun = host.driver.begin(chat.name(), tool, arguments, chat.policy(), key).await;
+    let called = match &begun {
+        Err(_) => None,
+        Ok(id) => tokio::select! {
+            called = host.driver.follow(*id, &interrupt) => Some(called),
+            () = end.cancelled() => None,
+        },
+    };
     drop(shown);
     leave(place, &host).await?;
-    finished(output, tool, called, interrupt.is_cancelled())
+    let id = begun?;
+    let Some(called) = called else {
+        note(&format!("call {id} goes on in the background; `workspace-recovery attach {id}` follows it"));
+        return Ok(Exit::Interrupted);
+    };
+    finished(output, tool, called, was_interrupted(&host, id)?)
 }
 
 /// Leaves what this process still carries to another one.
 async fn leave(place: &Place, host: &Host) -> anyhow::Result<()> {
     host.driver.leave().await?;
-    if host.store.has_orphans(SystemClock.now_ms())? {
+    if host.driver.has_orphans().await? {
         hosts::start(place)?;
     }
     Ok(())
+}
+
+/// Whether a call was interrupted, by whomever.
+fn was_interrupted(host: &Host, id: CallId) -> anyhow::Result<bool> {
+    Ok(host.store.call(id)?.is_some_and(|row| row.interrupted))
 }
 
 /// Prints what a call gave, and chooses the exit code.
@@ -74,21 +93,25 @@ fn finished(output: Output, tool: &str, called: Called, interrupted: bool) -> an
                 Exit::Done
             })
         }
-        Ok(Err(CallError::UnknownTool)) => {
-            eprintln!(
-                "error: the plugin has no tool \"{tool}\"; `workspace-recovery tools` lists those that it has"
-            );
-            Ok(Exit::Usage)
-        }
-        Ok(Err(CallError::InvalidArguments(sentence))) => {
-            eprintln!("error: {tool}: {sentence}");
+        Ok(Err(refusal)) => {
+            note(&format!("error: {}", refused(tool, &refusal)));
             Ok(Exit::Usage)
         }
         Err(DriveError::Failed(Failure::Interrupted)) => {
-            eprintln!("error: {}", Failure::Interrupted);
+            note(&format!("error: {}", Failure::Interrupted));
             Ok(Exit::Interrupted)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Why the plugin has refused a call, as a sentence.
+pub fn refused(tool: &str, refusal: &CallError) -> String {
+    match refusal {
+        CallError::UnknownTool => {
+            format!("the plugin has no tool \"{tool}\"; `workspace-recovery tools` lists those that it has")
+        }
+        CallError::InvalidArguments(sentence) => format!("{tool}: {sentence}"),
     }
 }
 
@@ -96,10 +119,11 @@ pub fn list(place: &Place, output: Output, args: &CallsArgs) -> anyhow::Result<E
     let store = place.store()?;
     let listing = if args.all { Listing::All } else { Listing::Unended };
     let rows = store.calls(listing, args.limit)?;
+    let orphans: BTreeSet<_> = store.orphans(SystemClock.now_ms())?.iter().map(|row| row.id).collect();
     let mut shown = Vec::new();
     for row in &rows {
         let outcome = store.outcome(row.id)?;
-        shown.push(listed(row, outcome.as_ref()));
+        shown.push(listed(row, orphans.contains(&row.id), outcome.as_ref()));
     }
     output.print(&shown, |shown| {
         let text = |value: &Value| match value {
@@ -116,11 +140,11 @@ pub fn list(place: &Place, output: Output, args: &CallsArgs) -> anyhow::Result<E
 }
 
 /// A call as `calls` prints it.
-fn listed(row: &CallRow, outcome: Option<&(Outcome, u64)>) -> Value {
+fn listed(row: &CallRow, orphan: bool, outcome: Option<&(Outcome, u64)>) -> Value {
     let state = match (row.state, outcome) {
+        (CallState::Queued | CallState::Active, _) if orphan => "waits for a host",
         (CallState::Queued, _) => "waits for its turn",
         (CallState::Active, _) if row.interrupted => "is being interrupted",
-        (CallState::Active, _) if row.owner.is_none() => "waits for a host",
         (CallState::Active, _) => "active",
         (CallState::Ended, Some((Outcome::Failed(_), _))) => "failed",
         (CallState::Ended, _) => "ended",
@@ -141,8 +165,15 @@ fn listed(row: &CallRow, outcome: Option<&(Outcome, u64)>) -> Value {
 }
 
 pub async fn attach(place: &Place, output: Output, id: CallId) -> anyhow::Result<Exit> {
-    let host = place.open_and_tidy().await?;
+    let host = place.open().await?;
     let Some(row) = host.store.call(id)? else { return Err(DriveError::UnknownCall { call: id }.into()) };
+    let (begun_at, now_at) = (&row.pinned.deployment, host.plane.deployment());
+    if row.state != CallState::Ended && *begun_at != now_at {
+        bail!(
+            "call {id} was begun when the control plane was at {begun_at}, and it is at {now_at} now: the call goes on \
+             when it is served there again (`workspace-recovery local serve --port PORT`)"
+        );
+    }
     let stop = interrupted_by_signals()?;
     let mut follower = Follower::new(&host, id);
     let never = CancellationToken::new();
@@ -152,13 +183,26 @@ pub async fn attach(place: &Place, output: Output, id: CallId) -> anyhow::Result
             followed?;
             host.driver.follow(id, &never).await
         }
+        failed = tend(place, &host) => match failed? {},
         () = stop.cancelled() => {
-            eprintln!("the call goes on; `workspace-recovery cancel {id}` interrupts it");
+            note(&format!("the call goes on; `workspace-recovery cancel {id}` interrupts it"));
             return Ok(Exit::Interrupted);
         }
     };
     drop(follower);
-    finished(output, &row.tool, called, row.interrupted)
+    finished(output, &row.tool, called, was_interrupted(&host, id)?)
+}
+
+/// Sees to it that there is a host for calls whose own is gone, now or later. Ends only if that fails.
+async fn tend(place: &Place, host: &Host) -> anyhow::Result<Infallible> {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if host.driver.has_orphans().await? {
+            hosts::start(place)?;
+            // It comes, or is gone as well.
+            tokio::time::sleep(host.driver.performer().timings().lease).await;
+        }
+    }
 }
 
 pub async fn cancel(place: &Place, output: Output, id: CallId) -> anyhow::Result<Exit> {
@@ -179,20 +223,22 @@ pub async fn cancel(place: &Place, output: Output, id: CallId) -> anyhow::Result
 
 /// Cancelled by the first SIGINT or SIGTERM. A second one ends the program at once.
 pub fn interrupted_by_signals() -> anyhow::Result<CancellationToken> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    cancelled_by([SignalKind::interrupt(), SignalKind::terminate()])
+}
+
+/// Cancelled by the first of these signals. A second one ends the program at once.
+fn cancelled_by<const N: usize>(kinds: [SignalKind; N]) -> anyhow::Result<CancellationToken> {
     let token = CancellationToken::new();
-    let cancel = token.clone();
-    tokio::spawn(async move {
-        for _ in 0..2 {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+    for kind in kinds {
+        let (mut signals, cancel) = (signal(kind)?, token.clone());
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if cancel.is_cancelled() {
+                    std::process::exit(130);
+                }
+                cancel.cancel();
             }
-            if cancel.is_cancelled() {
-                std::process::exit(130);
-            }
-            cancel.cancel();
-        }
-    });
+        });
+    }
     Ok(token)
 }

@@ -9,7 +9,7 @@ use super::args::ExecArgs;
 use super::calls::interrupted_by_signals;
 use super::events;
 use super::host::Place;
-use super::output::{Output, table};
+use super::output::{Output, note, table};
 use crate::bindings::{Action, Verdict};
 use crate::chat::{Execute, ExecuteError, Executed};
 
@@ -63,14 +63,12 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
         Ok(executed) => {
             output.print(&executed, |executed| executed.output.clone())?;
             if executed.exit_code.is_none() {
-                eprintln!(
-                    "error: the command took too long, and was asked to end; --timeout gives it more time"
-                );
+                note("error: the command took too long, and was asked to end; --timeout gives it more time");
             }
             Ok(Exit::Command(exit_code(&executed)))
         }
         Err(ExecuteError::Interrupted) => {
-            eprintln!("error: interrupted; if the command had begun it may still be running");
+            note("error: interrupted; if the command had begun it may still be running");
             Ok(Exit::Interrupted)
         }
         Err(ExecuteError::Unreachable(unreachable)) => {
@@ -83,7 +81,7 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
             } else if let Some(begun) = &unreachable.begun {
                 output.print(begun, Clone::clone)?;
             }
-            eprintln!("error: {}", ExecuteError::Unreachable(unreachable));
+            note(&format!("error: {}", ExecuteError::Unreachable(unreachable)));
             Ok(Exit::Command(EXEC_UNREACHABLE))
         }
         Err(ExecuteError::Lost { output: begun }) => {

@@ -12,7 +12,7 @@ use super::calls::interrupted_by_signals;
 use super::chats::{action_word, cause_word};
 use super::events::{self, describe_build};
 use super::host::Place;
-use super::output::Output;
+use super::output::{Output, note};
 use super::workspaces::gone_for;
 use crate::bindings::{Action, AgentState, JobStatus, Transition};
 use crate::chat::{ExecuteError, Unreachable};
@@ -38,7 +38,7 @@ pub async fn run(place: &Place, output: Output, real_timings: bool) -> anyhow::R
     let cleaned = stage.strike().await;
     match played {
         None => {
-            eprintln!("interrupted; its processes and files are gone");
+            note("interrupted; its processes and files are gone");
             cleaned?;
             return Ok(Exit::Interrupted);
         }

@@ -9,7 +9,6 @@ use anyhow::{Context, bail};
 use super::hosts;
 use crate::bindings::Tool;
 use crate::chat::{Chat, ChatHost};
-use crate::clock::{Clock, SystemClock};
 use crate::control_plane::ControlPlane;
 use crate::control_plane::rest::RestClient;
 use crate::driver::Driver;
@@ -96,7 +95,7 @@ impl Place {
     /// As [`open`](Self::open), and sees to it that calls which nobody carries are carried on.
     pub async fn open_and_tidy(&self) -> anyhow::Result<Host> {
         let host = self.open().await?;
-        if host.store.has_orphans(SystemClock.now_ms())? {
+        if host.driver.has_orphans().await? {
             hosts::start(self)?;
         }
         Ok(host)

@@ -3,37 +3,45 @@
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
 use super::Exit;
 use super::calls::interrupted_by_signals;
-use super::host::Place;
-use crate::clock::{Clock, SystemClock};
+use super::host::{Host, Place};
+use crate::store::Listing;
 
 /// Where a host in the background writes what it has to say.
 const LOG_FILE: &str = "host.log";
 /// How often a host looks whether there is anything left to do.
 const LOOK: Duration = Duration::from_millis(200);
-/// How many looks in a row must find nothing before a host ends.
-const IDLE_LOOKS: u32 = 10;
+/// For how long there must have been nothing to do before a host ends.
+const IDLE: Duration = Duration::from_secs(2);
 
 pub async fn run(place: &Place, stay: bool) -> anyhow::Result<Exit> {
     let host = place.open().await?;
     let interrupt = interrupted_by_signals()?;
     host.driver.stand_by().await?;
-    let mut idle = 0;
-    while stay || idle < IDLE_LOOKS {
+    let mut busy = Instant::now();
+    while stay || busy.elapsed() < patience(&host)? {
         tokio::select! {
             () = interrupt.cancelled() => break,
             () = tokio::time::sleep(LOOK) => {}
         }
-        let busy = host.driver.unended() > 0 || host.store.has_orphans(SystemClock.now_ms())?;
-        idle = if busy { 0 } else { idle + 1 };
+        if host.driver.unended() > 0 || host.driver.has_orphans().await? {
+            busy = Instant::now();
+        }
     }
     host.driver.leave().await?;
     Ok(if interrupt.is_cancelled() { Exit::Interrupted } else { Exit::Done })
+}
+
+/// For how long a host waits for something to do. Whoever carries other calls may have been killed just now: that shows
+/// when its lease has run out.
+fn patience(host: &Host) -> anyhow::Result<Duration> {
+    let others = !host.store.calls(Listing::Unended, 1)?.is_empty();
+    Ok(if others { IDLE + host.driver.performer().timings().lease } else { IDLE })
 }
 
 /// Starts a host in the background, which ends by itself when nothing is left to do.

@@ -35,7 +35,7 @@ pub fn tell(line: &str) {
 }
 
 /// As [`tell`], on standard error.
-fn note(line: &str) {
+pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

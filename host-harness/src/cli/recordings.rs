@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
+use serde::Serialize;
 use serde_json::json;
 use similar::TextDiff;
 
 use super::Exit;
 use super::host::Place;
-use super::output::Output;
+use super::output::{Output, note};
 use super::timeline::timeline;
 use crate::clock::{Clock, SystemClock};
 use crate::driver::DriveError;
@@ -35,13 +36,14 @@ pub fn export(place: &Place, id: CallId) -> anyhow::Result<Exit> {
 }
 
 pub fn replay_file(place: &Place, output: Output, file: &Path) -> anyhow::Result<Exit> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let recording = Recording::from_json_lines(&text)
-        .with_context(|| format!("{} is no exported call", file.display()))?;
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let is_none = || format!("{} is no exported call", file.display());
+    let text = String::from_utf8(bytes).map_err(|_| anyhow!("it is not text")).with_context(is_none)?;
+    let recording = Recording::from_json_lines(&text).with_context(is_none)?;
     let plugin = place.load_plugin()?;
     let hash = &plugin.report().sha256;
     if *hash != recording.call.component {
-        eprintln!("note: recorded with component {}, replayed with {hash}", recording.call.component);
+        note(&format!("note: recorded with component {}, replayed with {hash}", recording.call.component));
     }
     match replay(&plugin, &recording) {
         Ok(replayed) => {
@@ -56,41 +58,66 @@ pub fn replay_file(place: &Place, output: Output, file: &Path) -> anyhow::Result
         }
         Err(error) => {
             let difference = difference(&error)?;
-            let value = json!({ "same": false, "error": error.to_string(), "difference": difference });
+            let sentence = sentence(&error);
+            let value = json!({ "same": false, "error": sentence, "difference": difference });
             output.print(&value, |_| difference.clone().unwrap_or_default())?;
-            eprintln!("error: {error}");
+            note(&format!("error: {sentence}"));
             Ok(Exit::Failed)
         }
+    }
+}
+
+/// Where a replay differs from the recording. How it does is shown by [`difference`].
+fn sentence(error: &ReplayError) -> String {
+    match error {
+        ReplayError::Step(StepError::Diverged { index, expected, got }) => {
+            let (recorded, now) = (
+                expected.function(),
+                match got.as_ref() {
+                    Step::Request(request) => request.function(),
+                    Step::Done(_) => "the end of the call",
+                },
+            );
+            format!(
+                "entry {index} (`show` numbers them so) differs: {recorded} was recorded, and now comes {now}"
+            )
+        }
+        error => error.to_string(),
     }
 }
 
 /// What was expected and what came, line by line.
 fn difference(error: &ReplayError) -> anyhow::Result<Option<String>> {
     let (expected, got) = match error {
-        ReplayError::Step(StepError::Diverged { expected, got, .. }) => {
-            (serde_json::to_string_pretty(expected)?, pretty(got)?)
-        }
-        ReplayError::Outcome { expected, got } => (serde_json::to_string_pretty(expected)?, pretty(got)?),
+        ReplayError::Step(StepError::Diverged { expected, got, .. }) => (pretty(expected)?, came(got)?),
+        ReplayError::Outcome { expected, got } => (pretty(expected)?, came(got)?),
         ReplayError::Step(_) => return Ok(None),
     };
     let diff = TextDiff::from_lines(&expected, &got);
     Ok(Some(diff.unified_diff().header("recorded", "replayed").to_string()))
 }
 
-fn pretty(step: &Step) -> anyhow::Result<String> {
-    Ok(match step {
-        Step::Request(request) => serde_json::to_string_pretty(request)?,
-        Step::Done(result) => {
-            serde_json::to_string_pretty(&json!({ "outcome": { "ended": "done", "result": result } }))?
-        }
-    })
+/// What the plugin did, in the form in which it is recorded.
+fn came(step: &Step) -> anyhow::Result<String> {
+    match step {
+        Step::Request(request) => pretty(request),
+        Step::Done(result) => pretty(&json!({ "outcome": { "ended": "done", "result": result } })),
+    }
+}
+
+/// Whole lines of JSON. By way of a value, so that equal things have their keys in one order.
+fn pretty(shown: &impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(&serde_json::to_value(shown)?)? + "\n")
 }
 
 pub async fn prune(place: &Place, output: Output, older_than_days: u32) -> anyhow::Result<Exit> {
     let store = place.store()?;
     let before = SystemClock.now_ms().saturating_sub(u64::from(older_than_days) * DAY_MS);
     let removed = store.prune(before).await?;
-    output.print(&json!({ "removed": removed }), |_| format!("{removed} calls removed"))?;
+    output.print(&json!({ "removed": removed }), |_| match removed {
+        1 => "1 call removed".to_owned(),
+        removed => format!("{removed} calls removed"),
+    })?;
     Ok(Exit::Done)
 }
 

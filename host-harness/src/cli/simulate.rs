@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Exit;
 use super::args::SimulateArgs;
 use super::host::Place;
-use super::output::Output;
+use super::output::{Output, note};
 use crate::simulate::{Failure, Report, Settings, run};
 
 /// Runs worlds, and says what came of them. What depends on this machine goes to standard error.
@@ -20,7 +20,7 @@ pub fn simulate(place: &Place, output: Output, args: &SimulateArgs) -> anyhow::R
     let report = run(Settings { seed, calls: args.calls, threads }, &plugin)?;
     let took = begun.elapsed();
     output.print(&as_json(seed, &report), |_| as_text(seed, &report))?;
-    eprintln!("{}", speed(&report, took, threads));
+    note(&speed(&report, took, threads));
     Ok(if report.failure.is_none() { Exit::Done } else { Exit::Failed })
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::calls::refused;
 use super::chats::{action_word, cause_word};
 use super::events::{describe_build, lifecycle_word, state_word, transition_word};
 use super::host::Host;
@@ -40,7 +41,7 @@ pub fn timeline(id: CallId, recording: &Recording) -> String {
         text += &format!("\n{:18}not answered\n", "");
     }
     text += match &recording.outcome {
-        Some(outcome) => format!("\n{}\n", outcome_line(outcome)),
+        Some(outcome) => format!("\n{}\n", outcome_line(call.call.name(), outcome)),
         None => "\nnot ended\n".to_owned(),
     }
     .as_str();
@@ -196,14 +197,16 @@ fn refusal_line(error: &TransitionError) -> String {
     }
 }
 
-fn outcome_line(outcome: &Outcome) -> String {
+fn outcome_line(tool: &str, outcome: &Outcome) -> String {
     match outcome {
         Outcome::Failed(failure) => format!("failed: {failure}"),
         Outcome::Done { result: Output::CallTool(Ok(result)) } if result.is_error => {
             format!("ended with an error response: {}", result.json)
         }
         Outcome::Done { result: Output::CallTool(Ok(result)) } => format!("ended: {}", result.json),
-        Outcome::Done { result: Output::CallTool(Err(error)) } => format!("the plugin refused it: {error:?}"),
+        Outcome::Done { result: Output::CallTool(Err(refusal)) } => {
+            format!("refused: {}", refused(tool, refusal))
+        }
         Outcome::Done { result: Output::ClassifyFailure(verdict) } => {
             format!(
                 "the verdict: {} ({})\n{}",

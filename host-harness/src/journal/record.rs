@@ -244,7 +244,7 @@ impl Recording {
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let number = number + 1;
             let wrong = |reason: String| RecordingError::Line { line: number, reason };
-            match (serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?, &mut recording) {
+            match (serde_json::from_str(line).map_err(|error| wrong(unreadable(&error)))?, &mut recording) {
                 (Line::Call(call), None) if call.format > FORMAT => {
                     return Err(RecordingError::Newer { found: call.format });
                 }
@@ -253,6 +253,9 @@ impl Recording {
                 }
                 (Line::Call(_), Some(_)) => return Err(wrong("a second call begins here".to_owned())),
                 (_, None) => return Err(RecordingError::NoCall),
+                (_, Some(Self { outcome: Some(_), .. })) => {
+                    return Err(wrong("the call has ended before it".to_owned()));
+                }
                 (Line::Entry(entry), Some(recording)) => recording.entries.push(entry),
                 (Line::Open(open), Some(recording)) => recording.open = Some(open),
                 (Line::Outcome(outcome), Some(recording)) => recording.outcome = Some(outcome),
@@ -260,4 +263,13 @@ impl Recording {
         }
         recording.ok_or(RecordingError::NoCall)
     }
+}
+
+/// What is wrong with a line. The place that the parser names counts lines of its own.
+fn unreadable(error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "it is cut off".to_owned();
+    }
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or_default().to_owned()
 }

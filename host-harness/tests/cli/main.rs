@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+mod gone;
+mod kept;
 mod program;
+mod recordings;
 mod secrets;
 
 use program::{Program, World};

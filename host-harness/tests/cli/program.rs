@@ -1,31 +1,50 @@
 //! Runs the program, and a control plane for it.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use workspace_recovery::bindings::Transition;
+use workspace_recovery::control_plane::ControlPlane;
+use workspace_recovery::control_plane::rest::RestClient;
 use workspace_recovery::local::{AgentCommand, LocalControlPlane, LocalOptions, LocalTimings};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspace-recovery");
 /// By how much the control plane's builds and reconnects are shortened.
 const SHORTENED: u32 = 20;
+/// By how much a host's waits are shortened where a test waits for one of them, such as for a lease to run out.
+pub const SHORTEN_TIMES: [&str; 2] = ["--shorten-times", "10"];
+/// Until then everything has happened that a test waits for, even on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A control plane in a folder of its own.
 pub struct World {
+    background: Background,
     pub plane: LocalControlPlane,
     folder: TempDir,
 }
 
+/// The hosts in the background that were started for a folder. Killed when dropped.
+struct Background(PathBuf);
+
 impl World {
     pub async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut options = LocalOptions::new(folder.path(), AgentCommand::new(PROGRAM));
-        options.timings.build = LocalTimings::shortened(SHORTENED).build;
-        options.stop_agents_on_exit = true;
-        Self { plane: LocalControlPlane::start(options).await.unwrap(), folder }
+        let background = Background(folder.path().to_owned());
+        Self { background, plane: serve(folder.path(), None).await, folder }
+    }
+
+    /// The same folder, served at another port from now on.
+    pub async fn served_at(self, port: u16) -> Self {
+        let Self { background, plane, folder } = self;
+        plane.shutdown().await;
+        Self { background, plane: serve(folder.path(), Some(port)).await, folder }
     }
 
     /// With the workspace `dev`, and the chat `talk` in it.
@@ -48,9 +67,83 @@ impl World {
         self.begin(arguments).end()
     }
 
+    /// Runs a command that prints JSON, and answers that.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        self.run(&[&["--json"], arguments].concat()).json()
+    }
+
+    /// Lets builds run, or wait in the queue for as long as a test wants.
+    pub async fn let_builds_run(&self, run: bool) {
+        self.plane.admin().set_provisioners(if run { 3 } else { 0 }).await.unwrap();
+    }
+
+    /// What the control plane was asked for in the workspace `dev`, oldest first.
+    pub async fn transitions(&self) -> Vec<Transition> {
+        let client = RestClient::new(self.plane.url(), self.plane.token()).unwrap();
+        let workspace = client.workspace_by_name("dev").await.unwrap();
+        let builds = client.builds(&workspace.id, 100).await.unwrap();
+        builds.into_iter().rev().map(|read| read.build.transition).collect()
+    }
+
+    /// Begins a restart of `dev`, whose stop build waits in the queue when this returns. With its call's number.
+    pub async fn begin_restart(&self, options: &[&str]) -> (Program, String) {
+        self.let_builds_run(false).await;
+        let mut call = self.begin(&[options, &["call", "talk", "restart_workspace"]].concat());
+        call.wait_for_stderr("stop build 2: pending");
+        (call, self.json(&["calls"])[0]["call"].to_string())
+    }
+
+    /// The hosts in the background.
+    pub fn hosts(&self) -> Vec<Pid> {
+        self.background.hosts()
+    }
+
+    /// Kills them, as `kill -9` does.
+    pub fn kill_hosts(&self) {
+        self.background.kill();
+    }
+
     /// Ends its agents too.
     pub async fn end(self) {
-        self.plane.shutdown().await;
+        let Self { background, plane, folder } = self;
+        background.kill();
+        plane.shutdown().await;
+        drop(folder);
+    }
+}
+
+async fn serve(folder: &Path, port: Option<u16>) -> LocalControlPlane {
+    let mut options = LocalOptions::new(folder, AgentCommand::new(PROGRAM));
+    options.port = port;
+    options.timings.build = LocalTimings::shortened(SHORTENED).build;
+    options.stop_agents_on_exit = true;
+    LocalControlPlane::start(options).await.unwrap()
+}
+
+impl Background {
+    fn hosts(&self) -> Vec<Pid> {
+        let hosts =
+            processes_that_name(&self.0).into_iter().filter(|pid| arguments(*pid).ends_with("\0host\0"));
+        hosts.map(as_pid).collect()
+    }
+
+    fn kill(&self) {
+        wait_until("the hosts in the background are gone", || {
+            let hosts = self.hosts();
+            for host in &hosts {
+                // It may have ended meanwhile.
+                let _ = kill_process(*host, Signal::KILL);
+            }
+            hosts.is_empty()
+        });
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        for host in self.hosts() {
+            let _ = kill_process(host, Signal::KILL);
+        }
     }
 }
 
@@ -59,7 +152,7 @@ pub struct Program {
     child: Child,
     /// None: nobody reads it.
     stdout: Option<BufReader<ChildStdout>>,
-    stderr: BufReader<ChildStderr>,
+    stderr: Option<BufReader<ChildStderr>>,
     seen: Ended,
 }
 
@@ -96,7 +189,8 @@ impl Program {
         let mut child = command
             .args(arguments)
             .env("WORKSPACE_RECOVERY_DATA", data)
-            .env("XDG_CACHE_HOME", data)
+            // Kept from run to run: compiling the plugin takes longer than most tests.
+            .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .env("TMPDIR", temporary)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -104,7 +198,7 @@ impl Program {
             .spawn()
             .unwrap();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let (stdout, stderr) = (Some(BufReader::new(stdout)), BufReader::new(stderr));
+        let (stdout, stderr) = (Some(BufReader::new(stdout)), Some(BufReader::new(stderr)));
         Self { child, stdout, stderr, seen: Ended::default() }
     }
 
@@ -118,12 +212,23 @@ impl Program {
     }
 
     pub fn wait_for_stderr(&mut self, part: &str) {
-        wait_for(&mut self.stderr, &mut self.seen.stderr, part);
+        wait_for(self.stderr.as_mut().unwrap(), &mut self.seen.stderr, part);
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        kill_process(as_pid(self.child.id()), signal).unwrap();
+    }
+
+    /// Kills it, as `kill -9` does: dropping it does so.
+    pub fn kill(self) {}
+
+    /// Goes away as a reader of what it has to say, as a terminal does that is closed.
+    pub fn close_stderr(&mut self) {
+        self.stderr = None;
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits until it has ended.
@@ -133,7 +238,9 @@ impl Program {
         let stdout = &mut self.stdout;
         // Both at once: a full pipe would hold the program up.
         std::thread::scope(|scope| {
-            scope.spawn(|| stderr.read_to_string(&mut seen.stderr).unwrap());
+            if let Some(stderr) = stderr {
+                scope.spawn(|| stderr.read_to_string(&mut seen.stderr).unwrap());
+            }
             if let Some(stdout) = stdout {
                 stdout.read_to_string(&mut seen.stdout).unwrap();
             }
@@ -166,14 +273,42 @@ fn wait_for(from: &mut impl BufRead, seen: &mut String, part: &str) {
     }
 }
 
+/// The built-in plugin, except that the result of its restart has a key of another name.
+pub fn another_plugin() -> Vec<u8> {
+    let (name, other) = (b"restarted", b"resTarted");
+    let mut plugin = workspace_recovery::PLUGIN.to_vec();
+    let places: Vec<_> =
+        (0..plugin.len() - name.len()).filter(|at| plugin[*at..].starts_with(name)).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        plugin[at..at + name.len()].copy_from_slice(other);
+    }
+    plugin
+}
+
 /// The processes that name a folder in their arguments, as agents do.
 pub fn processes_that_name(folder: &Path) -> Vec<u32> {
     let folder = folder.to_str().unwrap();
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &u32| {
-        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&arguments).contains(folder)
-    })
-    .collect()
+    pids.filter(|pid: &u32| arguments(*pid).contains(folder)).collect()
+}
+
+/// A process's arguments, each with a zero at its end.
+fn arguments(pid: u32) -> String {
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&arguments).into_owned()
+}
+
+fn as_pid(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
+}
+
+/// Waits for what nobody announces.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + SOON;
+    while !is_so() {
+        assert!(Instant::now() < end, "within {SOON:?}: {what}");
+        std::thread::sleep(LOOK);
+    }
 }

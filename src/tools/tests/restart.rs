@@ -129,7 +129,8 @@ fn an_interrupt_during_the_stop_says_that_the_workspace_goes_down() {
         .has("interrupted", true)
         .has("build_id", "b2")
         .has("stop_build_id", "b2")
-        .says("error", "down");
+        .says("error", "down")
+        .says("error", "call start_workspace");
 }
 
 #[test]
@@ -140,7 +141,18 @@ fn an_interrupt_between_stop_and_start_says_that_the_workspace_is_down() {
         .has("stopped", true)
         .has("started", false)
         .has("stop_build_id", "b2")
-        .says("error", "not up");
+        .says("error", "not up")
+        .says("error", "call start_workspace");
+}
+
+#[test]
+fn an_interrupted_restart_names_no_tool_that_the_chat_does_not_have() {
+    let mut script = stops();
+    script.truncate(3);
+    script.push(waited(WaitEnd::Interrupted, Some(stop(2, Running))));
+    let policy = Policy { tools: vec!["restart_workspace".into()], ..policy() };
+    let run = run_with("restart_workspace", "", &policy, script);
+    assert!(!run.json["error"].as_str().unwrap().contains("start_workspace"), "{}", run.json);
 }
 
 #[test]

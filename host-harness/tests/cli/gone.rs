@@ -1,0 +1,187 @@
+//! The program that made a call is killed, terminated or replaced; the call is finished all the same.
+
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use workspace_recovery::bindings::Transition::{Start, Stop};
+
+use crate::program::{SHORTEN_TIMES, World, another_plugin, wait_until};
+
+/// A result without what differs from call to call.
+fn without_ids(result: &Value) -> Value {
+    let mut result = result.clone();
+    for key in ["build_id", "stop_build_id"] {
+        assert!(result.as_object_mut().unwrap().remove(key).is_some(), "{key} of {result}");
+    }
+    result
+}
+
+fn with_short_times<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [&SHORTEN_TIMES, arguments].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_is_killed_after_its_stop_is_finished_for_whoever_attaches() {
+    let world = World::with_a_workspace().await;
+    let (call, id) = world.begin_restart(&SHORTEN_TIMES).await;
+    call.kill();
+    // At once: its lease has not run out yet, so that nobody can know that it is gone.
+    let attached = world.begin(&with_short_times(&["--json", "attach", &id]));
+    world.let_builds_run(true).await;
+    let attached = attached.end();
+    assert_eq!(attached.code, 0, "{}{}", attached.stdout, attached.stderr);
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    let undisturbed = world.run(&["--json", "call", "talk", "restart_workspace"]);
+    assert_eq!(without_ids(&attached.json()), without_ids(&undisturbed.json()));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_is_killed_after_its_stop_is_finished_by_a_host_that_comes_at_once() {
+    let world = World::with_a_workspace().await;
+    let (call, id) = world.begin_restart(&SHORTEN_TIMES).await;
+    call.kill();
+    let host = world.begin(&with_short_times(&["host"]));
+    world.let_builds_run(true).await;
+    let host = host.end();
+    assert_eq!((host.code, host.stdout.as_str()), (0, ""), "{}", host.stderr);
+    let attached = world.run(&["--json", "attach", &id]);
+    assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_in_the_background_that_is_killed_is_replaced_while_somebody_is_attached() {
+    let world = World::with_a_workspace().await;
+    world.let_builds_run(false).await;
+    let detach = with_short_times(&["call", "talk", "restart_workspace", "--detach"]);
+    assert_eq!(world.run(&detach).code, 0);
+    let mut attached = world.begin(&with_short_times(&["--json", "attach", "1"]));
+    attached.wait_for_stderr("stop build 2: pending");
+    world.kill_hosts();
+    world.let_builds_run(true).await;
+    let attached = attached.end();
+    assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_terminal_is_closed_goes_on_in_the_background() {
+    goes_on_after(Signal::HUP).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_terminated_goes_on_in_the_background() {
+    goes_on_after(Signal::TERM).await;
+}
+
+async fn goes_on_after(signal: Signal) {
+    let world = World::with_a_workspace().await;
+    let (call, id) = world.begin_restart(&[]).await;
+    call.signal(signal);
+    let call = call.end();
+    assert_eq!((call.code, call.stdout.as_str()), (130, ""), "{}", call.stderr);
+    let told = format!("call {id} goes on in the background; `workspace-recovery attach {id}` follows it");
+    assert!(call.stderr.contains(&told), "{}", call.stderr);
+    // Nothing else is asked of the program: the host in the background does it by itself.
+    world.let_builds_run(true).await;
+    wait_until("the call has ended", || world.json(&["calls"]) == json!([]));
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    let attached = world.run(&["--json", "attach", &id]);
+    assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_can_say_nothing_any_more_is_left_to_the_background_all_the_same() {
+    let world = World::with_a_workspace().await;
+    let (mut call, _) = world.begin_restart(&[]).await;
+    call.close_stderr();
+    call.close_stdout();
+    call.signal(Signal::HUP);
+    assert_eq!(call.end().code, 130);
+    assert_eq!(world.hosts().len(), 1);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_ends_on_the_plugin_that_it_began_with() {
+    let world = World::with_a_workspace().await;
+    let file = world.folder().join("another.wasm");
+    std::fs::write(&file, another_plugin()).unwrap();
+    let other = ["--plugin", file.to_str().unwrap()];
+    let report = world.json(&["plugin", "check", other[1]]);
+
+    world.let_builds_run(false).await;
+    let (began, first) = begin_and_kill(&world, &other).await;
+    assert_eq!(began["call"]["component"], report["sha256"]);
+    std::fs::remove_file(&file).unwrap();
+    let attached = world.begin(&with_short_times(&["--json", "attach", &first]));
+    world.let_builds_run(true).await;
+    let attached = attached.end();
+    assert_eq!((attached.code, &attached.json()["resTarted"]), (0, &json!(true)), "{}", attached.stderr);
+
+    std::fs::write(&file, another_plugin()).unwrap();
+    world.let_builds_run(false).await;
+    let (began, second) = begin_and_kill(&world, &[]).await;
+    assert_ne!(began["call"]["component"], report["sha256"]);
+    let attached = world.begin(&with_short_times(&[&other[..], &["--json", "attach", &second]].concat()));
+    world.let_builds_run(true).await;
+    let attached = attached.end();
+    assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
+    assert_eq!(world.transitions().await, [Start, Stop, Start, Stop, Start]);
+    world.end().await;
+}
+
+/// Begins a detached restart with a plugin, and kills its host when it has asked for its stop. What `show` says then,
+/// and the call's number.
+async fn begin_and_kill(world: &World, plugin: &[&str]) -> (Value, String) {
+    let begin =
+        [&SHORTEN_TIMES, plugin, &["--json", "call", "talk", "restart_workspace", "--detach"]].concat();
+    let before = world.transitions().await.len();
+    let id = world.run(&begin).json()["call"].to_string();
+    let mut show = Value::Null;
+    wait_until("its stop is waited for", || {
+        show = world.json(&["show", &id]);
+        show["open"]["request"]["function"] == "wait-for-build"
+    });
+    world.kill_hosts();
+    assert_eq!(world.transitions().await.len(), before + 1);
+    (show, id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_no_host_may_carry_on_is_told_as_that_and_keeps_no_host_busy() {
+    let world = World::with_a_workspace().await;
+    let (call, id) = world.begin_restart(&SHORTEN_TIMES).await;
+    call.kill();
+    wait_until("its lease has run out", || world.json(&["calls"])[0]["state"] == "waits for a host");
+    // A control plane at another address is another one.
+    let old = world.plane.url().to_owned();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let world = world.served_at(free).await;
+    let attached = world.run(&["attach", &id]);
+    assert_eq!((attached.code, attached.stdout.as_str()), (1, ""));
+    for part in [&old, world.plane.url(), "local serve --port"] {
+        assert!(attached.stderr.contains(part), "{part}: {}", attached.stderr);
+    }
+    // What else works with the folder starts no host for it in the background, and a host has nothing to do.
+    assert_eq!(world.run(&["exec", "nobody", "--", "true"]).code, 125);
+    assert_eq!(world.hosts(), []);
+    let mut host = world.begin(&with_short_times(&["host"]));
+    wait_until("the host has ended", || host.has_ended());
+    assert_eq!(host.end().code, 0);
+    assert_eq!(world.json(&["calls"])[0]["state"], "waits for a host");
+
+    // It is carried on when it is served where it was.
+    let port = old.rsplit(':').next().unwrap().parse().unwrap();
+    let world = world.served_at(port).await;
+    world.let_builds_run(true).await;
+    let attached = world.run(&with_short_times(&["--json", "attach", &id]));
+    assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    world.end().await;
+}

@@ -110,9 +110,15 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
-    /// This host's lease has run out, or another host has taken the call over: this one may not write any more.
+    /// This host's lease has run out: it may not write any more, and others may have taken its calls over.
     #[error("another host may have taken over: this one was out of touch for longer than its lease")]
     LeaseLost,
+    /// One call has ended, or is not this host's. Says nothing about the host's other calls.
+    #[error("call {call} has ended, or another host has it")]
+    NotHeld {
+        /// The call.
+        call: CallId,
+    },
 }
 
 /// What became of a deliberate interrupt.

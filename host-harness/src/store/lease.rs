@@ -295,7 +295,7 @@ impl Lease {
         self.owned(call, move |tables, row, now| put(tables, row, now, |row| row.note = Some(note))).await
     }
 
-    /// One transaction of this host on a call of its own.
+    /// One transaction of this host on a call of its own that has not ended.
     async fn owned<T: Send + 'static>(
         &self,
         call: CallId,
@@ -305,7 +305,7 @@ impl Lease {
             Some(row) if row.owner == Some(host.id) && row.state != CallState::Ended => {
                 work(tables, &row, now)
             }
-            _ => Err(StoreError::LeaseLost),
+            _ => Err(StoreError::NotHeld { call }),
         })
         .await
     }

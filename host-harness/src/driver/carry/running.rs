@@ -29,12 +29,19 @@ impl Carrier {
                 self.rest(call);
                 self.heard(&StoreError::LeaseLost);
             }
+            Err(DriveError::Store(StoreError::NotHeld { .. })) => self.let_go(call),
             Err(error) => {
                 tracing::warn!(call, %error, "a call rests");
                 self.rest(call);
                 self.tell(call, &Err(error));
             }
         }
+    }
+
+    /// A call turned out to have ended, or to be another host's. Those who wait for its end look into the store.
+    pub(super) fn let_go(&self, call: CallId) {
+        lock(&self.0.mine).forget(call);
+        lock(&self.0.attending).remove(&call);
     }
 
     pub(super) fn rest(&self, call: CallId) {

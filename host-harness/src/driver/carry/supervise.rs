@@ -78,7 +78,7 @@ impl Carrier {
                 () = self.0.leaving.cancelled(), if !leaving => continue,
                 () = self.0.lost.notified() => match lease.renew(None).await {
                     Err(StoreError::LeaseLost) => return Some(StoreError::LeaseLost),
-                    // It was about an earlier lease, or a single call.
+                    // It was about an earlier lease.
                     _ => continue,
                 },
                 _ = running.join_next(), if !running.is_empty() => continue,
@@ -172,8 +172,14 @@ impl Carrier {
         for row in lease.with_news()? {
             if row.interrupted {
                 self.interrupt(row.id).await;
-            } else if self.is_first_in_line(&row)? && lease.take_turn(row.id).await? {
-                self.start(row.id, row.chat, row.tool);
+            } else if self.is_first_in_line(&row)? {
+                match lease.take_turn(row.id).await {
+                    Ok(true) => self.start(row.id, row.chat, row.tool),
+                    Ok(false) => {}
+                    // It was ended since it was read.
+                    Err(StoreError::NotHeld { call }) => self.let_go(call),
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())
@@ -231,6 +237,7 @@ impl Carrier {
             Ok(true) => self.ended(call, Ok(outcome), None),
             // It has got its turn meanwhile.
             Ok(false) => {}
+            Err(StoreError::NotHeld { .. }) => self.let_go(call),
             Err(error) => self.heard(&error),
         }
     }

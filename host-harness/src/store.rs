@@ -268,6 +268,22 @@ impl Store {
         self.read(|tables| tables.component(hash))
     }
 
+    /// Brings a component that unended calls may have begun on: it takes the place of one that is missing or damaged.
+    pub(crate) async fn bring_component(&self, hash: &str, bytes: Arc<[u8]>) -> Result<(), StoreError> {
+        let hash = hash.to_owned();
+        let needed = self.read(|tables| {
+            if tables.component(&hash)?.as_deref() == Some(&*bytes) {
+                return Ok(false);
+            }
+            let unended = tables.calls(Listing::Unended, usize::MAX)?;
+            Ok(unended.iter().any(|row| row.component == hash))
+        })?;
+        if needed {
+            self.write(move |tables| tables.put_component(&hash, &bytes)).await?;
+        }
+        Ok(())
+    }
+
     /// Keeps a call that needed no turn and changed nothing, in one piece: a verdict.
     pub async fn keep(
         &self,

@@ -53,6 +53,8 @@ impl Carrier {
 
     async fn enter(&self) -> Result<Arc<Lease>, StoreError> {
         let performer = &self.0.performer;
+        let plugin = &self.0.plugin;
+        performer.store().bring_component(&plugin.report().sha256, plugin.component().clone()).await?;
         let (user, deployment) = (performer.user().await.ok(), performer.plane().deployment());
         let clock = performer.shared_clock();
         let lease = performer.timings().lease;
@@ -138,7 +140,8 @@ impl Carrier {
     /// Takes in calls of this host that it does not know yet: they were another host's.
     fn adopt(&self, lease: &Lease) -> Result<(), StoreError> {
         for (row, open) in lease.waiting()? {
-            if !lock(&self.0.mine).knows(row.id) && self.is_carried(lease, row.id)? {
+            // One that was stranded is run instead, to see whether it can go on here.
+            if row.note.is_none() && !lock(&self.0.mine).knows(row.id) && self.is_carried(lease, row.id)? {
                 let context = self.0.performer.context(&row, CancellationToken::new());
                 self.park(open, &context, row.id, row.interrupted);
             }

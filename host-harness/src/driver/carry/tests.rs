@@ -91,7 +91,10 @@ impl World {
     async fn begin(&self, host: &Host, lease: &Lease, user: &str, workspace: &str) -> CallId {
         let mut record = self.start(host, workspace).await;
         record.pinned.user = Some(user.into());
-        let component = host.driver.plugin.component().clone();
+        self.begin_on(host.driver.plugin.component().clone(), record, lease).await
+    }
+
+    async fn begin_on(&self, component: Arc<[u8]>, record: CallRecord, lease: &Lease) -> CallId {
         match lease.begin(NewCall { record, component }).await.unwrap() {
             Begun::Active(id) => id,
             other => panic!("{other:?}"),
@@ -329,6 +332,27 @@ async fn a_call_that_no_host_may_carry_on_is_abandoned_after_a_day_and_frees_its
     sleep(2 * HOUR).await;
     assert!(world.is_ended(left), "it is not given up");
     let abandoned = host.follow(left).await;
+    assert!(matches!(abandoned, Err(DriveError::Failed(Failure::Abandoned { hours: 24 }))), "{abandoned:?}");
+    world.plane.end("w");
+    let next = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+    assert!(host.follow(next).await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_component_nobody_brings_is_abandoned_after_a_day_and_frees_its_workspace() {
+    let timings = Timings { news: Duration::from_secs(60), lease: HOUR, ..Timings::default() };
+    let world = World { timings, ..World::new() };
+    let host = world.host().await;
+    let other = world.lease(ME).await;
+    let record = CallRecord { component: "c0ffee".into(), ..world.start(&host, "w").await };
+    let stranded = world.begin_on(Arc::from(*b"no component"), record, &other).await;
+    other.leave().await.unwrap();
+    assert!(matches!(host.follow(stranded).await, Err(DriveError::Stranded { .. })));
+
+    sleep(23 * HOUR).await;
+    assert!(!world.is_ended(stranded), "it is given up too early");
+    sleep(2 * HOUR).await;
+    let abandoned = host.follow(stranded).await;
     assert!(matches!(abandoned, Err(DriveError::Failed(Failure::Abandoned { hours: 24 }))), "{abandoned:?}");
     world.plane.end("w");
     let next = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();

@@ -22,6 +22,8 @@ mod call;
 mod carry;
 mod events;
 mod parking;
+#[cfg(test)]
+mod plane;
 mod reads;
 mod run;
 mod transition;

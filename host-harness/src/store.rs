@@ -110,9 +110,15 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
-    /// This host's lease has run out, or another host has taken the call over: this one may not write any more.
+    /// This host's lease has run out: it may not write any more, and others may have taken its calls over.
     #[error("another host may have taken over: this one was out of touch for longer than its lease")]
     LeaseLost,
+    /// One call has ended, or is not this host's. Says nothing about the host's other calls.
+    #[error("call {call} has ended, or another host has it")]
+    NotHeld {
+        /// The call.
+        call: CallId,
+    },
 }
 
 /// What became of a deliberate interrupt.
@@ -269,6 +275,22 @@ impl Store {
     /// A component that a kept call names.
     pub fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(|tables| tables.component(hash))
+    }
+
+    /// Brings a component that unended calls may have begun on: it takes the place of one that is missing or damaged.
+    pub(crate) async fn bring_component(&self, hash: &str, bytes: Arc<[u8]>) -> Result<(), StoreError> {
+        let hash = hash.to_owned();
+        let needed = self.read(|tables| {
+            if tables.component(&hash)?.as_deref() == Some(&*bytes) {
+                return Ok(false);
+            }
+            let unended = tables.calls(Listing::Unended, usize::MAX)?;
+            Ok(unended.iter().any(|row| row.component == hash))
+        })?;
+        if needed {
+            self.write(move |tables| tables.put_component(&hash, &bytes)).await?;
+        }
+        Ok(())
     }
 
     /// Keeps a call that needed no turn and changed nothing, in one piece: a verdict.

@@ -19,5 +19,6 @@ mod support;
 mod surface;
 mod tools;
 mod transition;
+mod upgrades;
 mod verdicts;
 mod waits;

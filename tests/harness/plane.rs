@@ -170,8 +170,19 @@ impl Plane {
 
     /// A chat host on this store that sees the control plane through `seen`.
     pub fn host_with(&self, seen: Arc<dyn ControlPlane>, store: Store) -> Host {
+        self.host_of(plugin(), seen, store, Timings::default())
+    }
+
+    /// The same with a plugin and times of the caller's.
+    pub fn host_of(
+        &self,
+        plugin: Plugin,
+        seen: Arc<dyn ControlPlane>,
+        store: Store,
+        timings: Timings,
+    ) -> Host {
         let clock = Arc::new(TokioClock { begun: self.world().begun });
-        let driver = Driver::with_clock(plugin(), seen, store.clone(), Timings::default(), clock);
+        let driver = Driver::with_clock(plugin, seen, store.clone(), timings, clock);
         Host { plane: self.clone(), store, chats: ChatHost::new(driver.clone()), driver }
     }
 }

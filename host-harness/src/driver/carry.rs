@@ -30,6 +30,9 @@ const LEAVING: Duration = Duration::from_secs(10);
 mod mine;
 mod running;
 mod supervise;
+#[cfg(test)]
+#[cfg(feature = "simulate")]
+mod tests;
 
 use mine::Mine;
 

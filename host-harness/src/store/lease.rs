@@ -292,12 +292,21 @@ impl Lease {
         .await
     }
 
-    /// Says why a call cannot go on here.
-    pub async fn note(&self, call: CallId, note: String) -> Result<(), StoreError> {
-        self.owned(call, move |tables, row, now| put(tables, row, now, |row| row.note = Some(note))).await
+    /// Says why a call cannot go on here, or that nothing is in its way any more. Answers the call. What was said
+    /// before is not said again, so that it shows since when.
+    pub async fn note(&self, call: CallId, note: Option<String>) -> Result<CallRow, StoreError> {
+        self.owned(call, move |tables, row, now| {
+            let mut row = row.clone();
+            if row.note != note {
+                (row.note, row.touched_ms) = (note, now);
+                tables.put_call(&row)?;
+            }
+            Ok(row)
+        })
+        .await
     }
 
-    /// One transaction of this host on a call of its own.
+    /// One transaction of this host on a call of its own that has not ended.
     async fn owned<T: Send + 'static>(
         &self,
         call: CallId,
@@ -307,7 +316,7 @@ impl Lease {
             Some(row) if row.owner == Some(host.id) && row.state != CallState::Ended => {
                 work(tables, &row, now)
             }
-            _ => Err(StoreError::LeaseLost),
+            _ => Err(StoreError::NotHeld { call }),
         })
         .await
     }

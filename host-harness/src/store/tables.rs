@@ -174,6 +174,6 @@ pub trait Tables {
     fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError>;
     /// Whether a component is there.
     fn has_component(&self, hash: &str) -> Result<bool, StoreError>;
-    /// Keeps a component.
+    /// Keeps a component, in place of what is kept under its hash.
     fn put_component(&mut self, hash: &str, bytes: &[u8]) -> Result<(), StoreError>;
 }

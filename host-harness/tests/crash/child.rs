@@ -1,7 +1,7 @@
 //! A host process: this test binary, started again to run one call, with a fault at a given place.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use workspace_recovery::control_plane::{
 };
 use workspace_recovery::driver::Driver;
 use workspace_recovery::engine::{Engine, EngineOptions};
+use workspace_recovery::journal::record::Intent;
 use workspace_recovery::policy::{ChatTools, Timings};
 use workspace_recovery::store::{Listing, Store};
 
@@ -47,7 +48,7 @@ pub struct Orders {
 /// The host is to be struck at this place.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Fault {
-    /// Which request to the control plane, counted from 0.
+    /// Which request to the control plane, counted from 0; where only requests for builds count, which of those.
     pub at: usize,
     pub side: Side,
     pub blow: Blow,
@@ -55,6 +56,8 @@ pub struct Fault {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side {
+    /// After a request for a build was written down, directly before the last look at the lease.
+    Intended,
     /// Directly before the request is handed to the client.
     Before,
     /// Directly after its answer came.
@@ -76,9 +79,14 @@ pub struct Report {
     pub result: Result<Value, String>,
     /// What it asked the control plane for, in order.
     pub requests: Vec<String>,
+    /// What the store had of the call directly before and directly after each request, if nothing was to happen.
+    pub kept: Vec<Kept>,
     /// Microseconds from each last look at the lease to the request's arrival at the client.
     pub windows: Vec<u64>,
 }
+
+/// How many entries a call has, and the request of it that was written down. `None`: it has not begun.
+pub type Kept = Option<(usize, Option<String>)>;
 
 /// How long hosts of these tests wait for things.
 pub fn timings() -> Timings {
@@ -121,12 +129,11 @@ fn host() {
 
 async fn run(orders: Orders) {
     let client = RestClient::new(&orders.url, &orders.token).unwrap();
-    let seen = Arc::new(Seen::default());
-    let plane =
-        Arc::new(Struck { client, fault: orders.fault, store: orders.store.clone(), seen: seen.clone() });
+    let store = Store::open(&orders.store).unwrap();
+    let seen = Arc::new(Seen::new(orders.fault, orders.store.clone(), store.clone()));
+    let plane = Arc::new(Struck { client, seen: seen.clone() });
     let engine = EngineOptions { cache_dir: Some(orders.cache.clone()), ..EngineOptions::default() };
     let plugin = Engine::new(engine).unwrap().load(workspace_recovery::PLUGIN).unwrap();
-    let store = Store::open(&orders.store).unwrap();
     let driver = Driver::with_clock(plugin, plane, store.clone(), timings(), seen.clone());
 
     let names = ["stop_workspace", "start_workspace", "restart_workspace"].map(str::to_owned).into();
@@ -146,18 +153,76 @@ async fn run(orders: Orders) {
     };
     driver.leave().await.unwrap();
     let requests = seen.requests.lock().unwrap().clone();
+    let kept = seen.kept.lock().unwrap().clone();
     let windows = seen.windows.lock().unwrap().clone();
-    let report = serde_json::to_vec(&Report { result, requests, windows }).unwrap();
+    let report = serde_json::to_vec(&Report { result, requests, kept, windows }).unwrap();
     std::fs::write(&orders.report, report).unwrap();
 }
 
-/// What is seen of a host: its requests, and its looks at the clock.
-#[derive(Default)]
+/// What is seen of a host: its requests, and its looks at the clock. At one of them it is struck.
 struct Seen {
+    fault: Option<Fault>,
+    path: PathBuf,
+    store: Store,
     requests: Mutex<Vec<String>>,
+    kept: Mutex<Vec<Kept>>,
     windows: Mutex<Vec<u64>>,
     looked: Mutex<Option<std::time::Instant>>,
-    looks: AtomicU64,
+    /// It was struck at its last look at the lease; another look is another matter.
+    struck: AtomicBool,
+}
+
+impl Seen {
+    fn new(fault: Option<Fault>, path: PathBuf, store: Store) -> Self {
+        let (requests, kept, windows) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (looked, struck) = (Mutex::default(), AtomicBool::new(false));
+        Self { fault, path, store, requests, kept, windows, looked, struck }
+    }
+
+    /// The host comes to a place.
+    fn come_to(&self, number: usize, here: Side) {
+        let Some(fault) = self.fault else {
+            let kept = self.store.recording(1).unwrap();
+            let kept = kept
+                .map(|kept| (kept.entries.len(), kept.open.map(|open| open.request.function().to_owned())));
+            return self.kept.lock().unwrap().push(kept);
+        };
+        if (fault.at, fault.side) == (number, here) {
+            self.strike(fault.blow);
+        }
+    }
+
+    fn strike(&self, blow: Blow) {
+        let signal = if blow == Blow::Kill { Signal::KILL } else { Signal::STOP };
+        if blow == Blow::Stop {
+            self.wait_until_nothing_is_written();
+        }
+        kill_process(getpid(), signal).unwrap();
+        // A stop reaches this thread by way of another one, which has to be scheduled first.
+        std::thread::sleep(Duration::from_millis(500));
+    }
+
+    /// A process that is suspended in the middle of a transaction keeps the file's lock, and with it all others.
+    fn wait_until_nothing_is_written(&self) {
+        let connection = rusqlite::Connection::open(&self.path).unwrap();
+        connection.busy_timeout(Duration::from_secs(10)).unwrap();
+        // What is still queued gets its turn in between.
+        for _ in 0..3 {
+            connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").unwrap();
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// Requests for builds that were sent.
+    fn sent(&self) -> usize {
+        self.requests.lock().unwrap().iter().filter(|name| *name == "create_build").count()
+    }
+
+    /// Whether a request for a build is written down that has no answer.
+    fn intends(&self) -> bool {
+        let open = self.store.recording(1).unwrap().and_then(|kept| kept.open);
+        open.is_some_and(|open| matches!(open.intent, Intent::Build(_)))
+    }
 }
 
 impl Clock for Seen {
@@ -166,7 +231,14 @@ impl Clock for Seen {
     }
 
     fn monotonic_ms(&self) -> u64 {
-        self.looks.fetch_add(1, Ordering::SeqCst);
+        if let Some(Fault { at, side: Side::Intended, blow }) = self.fault
+            && !self.struck.load(Ordering::SeqCst)
+            && self.sent() == at
+            && self.intends()
+        {
+            self.struck.store(true, Ordering::SeqCst);
+            self.strike(blow);
+        }
         let now = SystemClock.monotonic_ms();
         *self.looked.lock().unwrap() = Some(std::time::Instant::now());
         now
@@ -176,8 +248,6 @@ impl Clock for Seen {
 /// The control plane; on the way to it the host is struck.
 struct Struck {
     client: RestClient,
-    fault: Option<Fault>,
-    store: PathBuf,
     seen: Arc<Seen>,
 }
 
@@ -191,9 +261,9 @@ impl Struck {
         };
         // Suspended between its last look at the lease and this request, a host sends it when it wakes up: that window
         // no host can close, since the control plane knows no fencing.
-        let window = name == "create_build" && self.fault.is_some_and(|fault| fault.blow == Blow::Stop);
+        let window = name == "create_build" && self.seen.fault.is_some_and(|fault| fault.blow == Blow::Stop);
         if !window {
-            self.strike(number, Side::Before);
+            self.seen.come_to(number, Side::Before);
         }
         if name == "create_build"
             && let Some(looked) = *self.seen.looked.lock().unwrap()
@@ -202,35 +272,8 @@ impl Struck {
             self.seen.windows.lock().unwrap().push(window);
         }
         let answer = request.await;
-        self.strike(number, Side::After);
+        self.seen.come_to(number, Side::After);
         answer
-    }
-
-    fn strike(&self, number: usize, here: Side) {
-        if let Some(Fault { at, side, blow }) = self.fault
-            && (at, side) == (number, here)
-        {
-            let signal = if blow == Blow::Kill { Signal::KILL } else { Signal::STOP };
-            if blow == Blow::Stop {
-                self.wait_until_nothing_is_written();
-            }
-            kill_process(getpid(), signal).unwrap();
-            // A stop reaches this thread by way of another one, which has to be scheduled first.
-            std::thread::sleep(Duration::from_millis(500));
-        }
-    }
-}
-
-impl Struck {
-    /// A process that is suspended in the middle of a transaction keeps the file's lock, and with it all others.
-    fn wait_until_nothing_is_written(&self) {
-        let connection = rusqlite::Connection::open(&self.store).unwrap();
-        connection.busy_timeout(Duration::from_secs(10)).unwrap();
-        // What is still queued gets its turn in between.
-        for _ in 0..3 {
-            connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").unwrap();
-            std::thread::sleep(Duration::from_millis(30));
-        }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::driver::run::{Came, From, Run};
 use crate::driver::{DriveError, EventKind};
 use crate::engine::Plugin;
 use crate::journal::Request;
-use crate::journal::record::{CallId, CallRecord, Intent, Open, Recording};
-use crate::store::{Lease, StoreError};
+use crate::journal::record::{CallId, CallRecord, Failure, Intent, Open, Outcome, Recording};
+use crate::store::{ABANDON_AFTER, Lease, StoreError};
 
 impl Carrier {
     /// Lets a call run to its next wait or its end.
@@ -29,12 +29,19 @@ impl Carrier {
                 self.rest(call);
                 self.heard(&StoreError::LeaseLost);
             }
+            Err(DriveError::Store(StoreError::NotHeld { .. })) => self.let_go(call),
             Err(error) => {
                 tracing::warn!(call, %error, "a call rests");
                 self.rest(call);
                 self.tell(call, &Err(error));
             }
         }
+    }
+
+    /// A call turned out to have ended, or to be another host's. Those who wait for its end look into the store.
+    pub(super) fn let_go(&self, call: CallId) {
+        lock(&self.0.mine).forget(call);
+        lock(&self.0.attending).remove(&call);
     }
 
     pub(super) fn rest(&self, call: CallId) {
@@ -59,14 +66,41 @@ impl Carrier {
         };
         let plugin = match self.plugin_of(&recording.call).await? {
             Ok(plugin) => plugin,
-            Err(why) => {
-                lease.note(job.call, why.clone()).await?;
-                return Err(DriveError::Stranded { why });
-            }
+            Err(why) => return self.strand(lease, job.call, recording.entries.len(), why).await,
         };
+        // It may have been stranded: here until now, or at another host.
+        if matches!(job.from, From::Crash)
+            && performer.store().call(job.call)?.is_some_and(|row| row.note.is_some())
+        {
+            lease.note(job.call, None).await?;
+        }
         let Recording { call, entries, open, .. } = recording;
         let run = Run::new(performer, lease.clone(), plugin, job.call, call, entries, token);
         run.carry_on(open, job.from).await
+    }
+
+    /// A call cannot go on here. It rests with a note, for people, until a host comes that brings its component. One that
+    /// has sent nothing can be interrupted meanwhile; one that has waited for a day is given up.
+    async fn strand(
+        &self,
+        lease: &Lease,
+        call: CallId,
+        stored: usize,
+        why: String,
+    ) -> Result<Came, DriveError> {
+        let row = lease.note(call, Some(why.clone())).await?;
+        let waited = self.0.performer.clock().now_ms().saturating_sub(row.touched_ms);
+        let failure = if row.interrupted && !row.sent {
+            Failure::Interrupted
+        } else if Duration::from_millis(waited) >= ABANDON_AFTER {
+            Failure::Abandoned { hours: ABANDON_AFTER.as_secs() / 3600 }
+        } else {
+            return Err(DriveError::Stranded { why });
+        };
+        let outcome = Outcome::Failed(failure);
+        let next = lease.end(call, stored, Vec::new(), outcome.clone()).await?;
+        self.0.performer.announce(call, &row.chat, EventKind::Ended);
+        Ok(Came::ToEnd(outcome, next))
     }
 
     /// The plugin that a call began on: this host's own, or the one that is kept with the call.
@@ -85,6 +119,9 @@ impl Carrier {
         // Compiling takes a while.
         let loaded = tokio::task::spawn_blocking(move || engine.load(&bytes)).await;
         Ok(match loaded {
+            Ok(Ok(plugin)) if plugin.report().sha256 != *hash => {
+                Err(format!("the component that it began on ({hash}) is damaged in the store"))
+            }
             Ok(Ok(plugin)) => {
                 lock(&self.0.others).insert(hash.clone(), plugin.clone());
                 Ok(plugin)

@@ -53,6 +53,8 @@ impl Carrier {
 
     async fn enter(&self) -> Result<Arc<Lease>, StoreError> {
         let performer = &self.0.performer;
+        let plugin = &self.0.plugin;
+        performer.store().bring_component(&plugin.report().sha256, plugin.component().clone()).await?;
         let (user, deployment) = (performer.user().await.ok(), performer.plane().deployment());
         let clock = performer.shared_clock();
         let lease = performer.timings().lease;
@@ -78,7 +80,7 @@ impl Carrier {
                 () = self.0.leaving.cancelled(), if !leaving => continue,
                 () = self.0.lost.notified() => match lease.renew(None).await {
                     Err(StoreError::LeaseLost) => return Some(StoreError::LeaseLost),
-                    // It was about an earlier lease, or a single call.
+                    // It was about an earlier lease.
                     _ => continue,
                 },
                 _ = running.join_next(), if !running.is_empty() => continue,
@@ -138,7 +140,8 @@ impl Carrier {
     /// Takes in calls of this host that it does not know yet: they were another host's.
     fn adopt(&self, lease: &Lease) -> Result<(), StoreError> {
         for (row, open) in lease.waiting()? {
-            if !lock(&self.0.mine).knows(row.id) && self.is_carried(lease, row.id)? {
+            // One that was stranded is run instead, to see whether it can go on here.
+            if row.note.is_none() && !lock(&self.0.mine).knows(row.id) && self.is_carried(lease, row.id)? {
                 let context = self.0.performer.context(&row, CancellationToken::new());
                 self.park(open, &context, row.id, row.interrupted);
             }
@@ -172,8 +175,14 @@ impl Carrier {
         for row in lease.with_news()? {
             if row.interrupted {
                 self.interrupt(row.id).await;
-            } else if self.is_first_in_line(&row)? && lease.take_turn(row.id).await? {
-                self.start(row.id, row.chat, row.tool);
+            } else if self.is_first_in_line(&row)? {
+                match lease.take_turn(row.id).await {
+                    Ok(true) => self.start(row.id, row.chat, row.tool),
+                    Ok(false) => {}
+                    // It was ended since it was read.
+                    Err(StoreError::NotHeld { call }) => self.let_go(call),
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())
@@ -231,6 +240,7 @@ impl Carrier {
             Ok(true) => self.ended(call, Ok(outcome), None),
             // It has got its turn meanwhile.
             Ok(false) => {}
+            Err(StoreError::NotHeld { .. }) => self.let_go(call),
             Err(error) => self.heard(&error),
         }
     }

@@ -12,13 +12,11 @@ use crate::bindings::{BuildWait, WaitEnd};
 use crate::control_plane::{ApiError, Watched};
 use crate::driver::events::Listeners;
 use crate::driver::parking::poller::MAX_READS;
+use crate::driver::plane::{OBSERVED, Plane};
 use crate::policy::Timings;
 use crate::store::Store;
 
-mod plane;
 mod streams;
-
-use plane::{OBSERVED, Plane};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -350,8 +350,8 @@ impl Tables for Rows<'_> {
     }
 
     fn put_component(&mut self, hash: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let insert = "INSERT OR IGNORE INTO component (hash, bytes) VALUES (?1, ?2)";
-        self.execute(insert, params![hash, bytes]).map(drop)
+        let replace = "REPLACE INTO component (hash, bytes) VALUES (?1, ?2)";
+        self.execute(replace, params![hash, bytes]).map(drop)
     }
 }
 

@@ -40,9 +40,11 @@ async fn a_restart_that_is_killed_after_its_stop_is_finished_for_whoever_attache
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_that_is_killed_after_its_stop_is_finished_by_a_host_that_comes_at_once() {
     let world = World::with_a_workspace().await;
-    let (call, id) = world.begin_restart(&SHORTEN_TIMES).await;
+    // A lease that outlasts the two seconds for which a host looks around that has nothing to do.
+    let longer_lease = ["--shorten-times", "4"];
+    let (call, id) = world.begin_restart(&longer_lease).await;
     call.kill();
-    let host = world.begin(&with_short_times(&["host"]));
+    let host = world.begin(&[&longer_lease[..], &["host"]].concat());
     world.let_builds_run(true).await;
     let host = host.end();
     assert_eq!((host.code, host.stdout.as_str()), (0, ""), "{}", host.stderr);

@@ -48,6 +48,7 @@ async fn a_restart_that_is_killed_after_its_stop_is_finished_by_a_host_that_come
     world.let_builds_run(true).await;
     let host = host.end();
     assert_eq!((host.code, host.stdout.as_str()), (0, ""), "{}", host.stderr);
+    assert_eq!(world.json(&["calls"]), json!([]), "before anybody else has come");
     let attached = world.run(&["--json", "attach", &id]);
     assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
     assert_eq!(world.transitions().await, [Start, Stop, Start]);

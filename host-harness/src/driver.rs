@@ -152,17 +152,12 @@ impl Driver {
 
     /// Why the plugin refuses a call as it stands: there is no such tool, or its arguments are no good. Asks nothing
     /// of the control plane, and keeps nothing.
-    pub fn refusal(
-        &self,
-        name: &str,
-        arguments: &str,
-        policy: Policy,
-    ) -> Result<Option<CallError>, DriveError> {
+    pub fn refusal(&self, name: &str, arguments: &str, policy: Policy) -> Option<CallError> {
         let call = Export::CallTool { name: name.to_owned(), arguments: canonical(arguments), policy };
         match self.plugin.step(&call, &Journal::new()) {
-            Ok(Step::Done(Output::CallTool(Err(refusal)))) => Ok(Some(refusal)),
-            Ok(_) => Ok(None),
-            Err(error) => Err(DriveError::Step(Arc::new(error))),
+            Ok(Step::Done(Output::CallTool(Err(refusal)))) => Some(refusal),
+            // A plugin that fails is no refusal: the call is made, and kept to be looked into.
+            Ok(_) | Err(_) => None,
         }
     }
 

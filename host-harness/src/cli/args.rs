@@ -52,7 +52,7 @@ Exit codes:
   0    done
   1    it could not be done, or the tool's result has an error; the sentence says why
   2    the command line or a tool's arguments are wrong
-  130  interrupted
+  130  interrupted, or not followed to its end: the call goes on then
   exec exits with the command's own code; its own failures are 123 (agent not reached), 124 (the command took too
   long), 125 (anything else) and 130 (interrupted).
 

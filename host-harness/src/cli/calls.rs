@@ -31,7 +31,7 @@ pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Resu
     let chat = host.chat(&args.chat);
     let (tool, arguments, key) = (&args.tool, &args.arguments, args.key.as_deref());
     // Told at once, and not when the call has got its turn, which may be in the background.
-    if let Some(refusal) = host.driver.refusal(tool, arguments, chat.policy())? {
+    if let Some(refusal) = host.driver.refusal(tool, arguments, chat.policy()) {
         return finished(output, tool, Ok(Err(refusal)), false);
     }
     if args.detach {

@@ -273,3 +273,16 @@ impl<'a> Follower<'a> {
         self.log = Some((build.clone(), last));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_the_plugin_refused_ends_with_a_sentence() {
+        let recorded = include_str!("../../../tests/recordings/start-with-wrong-arguments.jsonl");
+        let shown = timeline(7, &Recording::from_json_lines(recorded).unwrap());
+        let end = shown.lines().last().unwrap();
+        assert!(end.starts_with("refused: start_workspace: "), "{end}");
+    }
+}

@@ -40,12 +40,15 @@ async fn a_restart_that_is_killed_after_its_stop_is_finished_for_whoever_attache
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_that_is_killed_after_its_stop_is_finished_by_a_host_that_comes_at_once() {
     let world = World::with_a_workspace().await;
-    let (call, id) = world.begin_restart(&SHORTEN_TIMES).await;
+    // A lease that outlasts the two seconds for which a host looks around that has nothing to do.
+    let longer_lease = ["--shorten-times", "4"];
+    let (call, id) = world.begin_restart(&longer_lease).await;
     call.kill();
-    let host = world.begin(&with_short_times(&["host"]));
+    let host = world.begin(&[&longer_lease[..], &["host"]].concat());
     world.let_builds_run(true).await;
     let host = host.end();
     assert_eq!((host.code, host.stdout.as_str()), (0, ""), "{}", host.stderr);
+    assert_eq!(world.json(&["calls"]), json!([]), "before anybody else has come");
     let attached = world.run(&["--json", "attach", &id]);
     assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
     assert_eq!(world.transitions().await, [Start, Stop, Start]);
@@ -108,80 +111,89 @@ async fn a_call_that_can_say_nothing_any_more_is_left_to_the_background_all_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_ends_on_the_plugin_that_it_began_with() {
+async fn a_call_ends_on_the_plugin_file_that_it_began_with_though_that_is_gone() {
     let world = World::with_a_workspace().await;
     let file = world.folder().join("another.wasm");
     std::fs::write(&file, another_plugin()).unwrap();
     let other = ["--plugin", file.to_str().unwrap()];
     let report = world.json(&["plugin", "check", other[1]]);
-
-    world.let_builds_run(false).await;
-    let (began, first) = begin_and_kill(&world, &other).await;
-    assert_eq!(began["call"]["component"], report["sha256"]);
+    let begun = begin_and_kill(&world, &other).await;
+    assert_eq!(begun["call"]["component"], report["sha256"]);
     std::fs::remove_file(&file).unwrap();
-    let attached = world.begin(&with_short_times(&["--json", "attach", &first]));
+    let attached = world.begin(&with_short_times(&["--json", "attach", "1"]));
     world.let_builds_run(true).await;
     let attached = attached.end();
     assert_eq!((attached.code, &attached.json()["resTarted"]), (0, &json!(true)), "{}", attached.stderr);
-
-    std::fs::write(&file, another_plugin()).unwrap();
-    world.let_builds_run(false).await;
-    let (began, second) = begin_and_kill(&world, &[]).await;
-    assert_ne!(began["call"]["component"], report["sha256"]);
-    let attached = world.begin(&with_short_times(&[&other[..], &["--json", "attach", &second]].concat()));
-    world.let_builds_run(true).await;
-    let attached = attached.end();
-    assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
-    assert_eq!(world.transitions().await, [Start, Stop, Start, Stop, Start]);
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
     world.end().await;
 }
 
-/// Begins a detached restart with a plugin, and kills its host when it has asked for its stop. What `show` says then,
-/// and the call's number.
-async fn begin_and_kill(world: &World, plugin: &[&str]) -> (Value, String) {
-    let begin =
-        [&SHORTEN_TIMES, plugin, &["--json", "call", "talk", "restart_workspace", "--detach"]].concat();
-    let before = world.transitions().await.len();
-    let id = world.run(&begin).json()["call"].to_string();
-    let mut show = Value::Null;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_plugin_finishes_no_call_of_an_older_one() {
+    let world = World::with_a_workspace().await;
+    let file = world.folder().join("another.wasm");
+    std::fs::write(&file, another_plugin()).unwrap();
+    let other = ["--plugin", file.to_str().unwrap()];
+    begin_and_kill(&world, &[]).await;
+    let attached = world.begin(&with_short_times(&[&other[..], &["--json", "attach", "1"]].concat()));
+    world.let_builds_run(true).await;
+    let attached = attached.end();
+    assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
+    let next = world.run(&[&other[..], &["--json", "call", "talk", "restart_workspace"]].concat());
+    assert_eq!((next.code, &next.json()["resTarted"]), (0, &json!(true)), "{}", next.stderr);
+    world.end().await;
+}
+
+/// Begins a detached restart with a plugin, and kills its host when it has asked for its stop. Answers what `show` says
+/// then.
+async fn begin_and_kill(world: &World, plugin: &[&str]) -> Value {
+    world.let_builds_run(false).await;
+    let begin = [&SHORTEN_TIMES, plugin, &["call", "talk", "restart_workspace", "--detach"]].concat();
+    assert_eq!(world.run(&begin).code, 0);
+    let mut shown = Value::Null;
     wait_until("its stop is waited for", || {
-        show = world.json(&["show", &id]);
-        show["open"]["request"]["function"] == "wait-for-build"
+        shown = world.json(&["show", "1"]);
+        shown["open"]["request"]["function"] == "wait-for-build"
     });
     world.kill_hosts();
-    assert_eq!(world.transitions().await.len(), before + 1);
-    (show, id)
+    assert_eq!(world.transitions().await, [Start, Stop]);
+    shown
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_no_host_may_carry_on_is_told_as_that_and_keeps_no_host_busy() {
-    let world = World::with_a_workspace().await;
-    let (call, id) = world.begin_restart(&SHORTEN_TIMES).await;
-    call.kill();
-    wait_until("its lease has run out", || world.json(&["calls"])[0]["state"] == "waits for a host");
-    // A control plane at another address is another one.
-    let old = world.plane.url().to_owned();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let world = world.served_at(free).await;
-    let attached = world.run(&["attach", &id]);
+async fn a_call_that_no_host_may_carry_on_is_told_as_that_and_goes_on_when_one_may() {
+    let (world, old) = with_a_call_of_another_control_plane().await;
+    let attached = world.run(&["attach", "1"]);
     assert_eq!((attached.code, attached.stdout.as_str()), (1, ""));
     for part in [&old, world.plane.url(), "local serve --port"] {
         assert!(attached.stderr.contains(part), "{part}: {}", attached.stderr);
     }
-    // What else works with the folder starts no host for it in the background, and a host has nothing to do.
-    assert_eq!(world.run(&["exec", "nobody", "--", "true"]).code, 125);
-    assert_eq!(world.hosts(), []);
-    let mut host = world.begin(&with_short_times(&["host"]));
-    wait_until("the host has ended", || host.has_ended());
-    assert_eq!(host.end().code, 0);
-    assert_eq!(world.json(&["calls"])[0]["state"], "waits for a host");
-
-    // It is carried on when it is served where it was.
     let port = old.rsplit(':').next().unwrap().parse().unwrap();
     let world = world.served_at(port).await;
     world.let_builds_run(true).await;
-    let attached = world.run(&with_short_times(&["--json", "attach", &id]));
+    let attached = world.run(&with_short_times(&["--json", "attach", "1"]));
     assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
     assert_eq!(world.transitions().await, [Start, Stop, Start]);
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_no_host_may_carry_on_keeps_no_host_busy() {
+    let (world, _) = with_a_call_of_another_control_plane().await;
+    assert_eq!(world.run(&["exec", "nobody", "--", "true"]).code, 125);
+    assert_eq!(world.hosts(), [], "none is started for it");
+    assert_eq!(world.run(&with_short_times(&["host"])).code, 0, "one that is started finds nothing to do");
+    assert_eq!(world.json(&["calls"])[0]["state"], "waits for a host");
+    world.end().await;
+}
+
+/// With a restart whose host is gone, and which was begun when the control plane was at the address that is answered:
+/// at another one it is another control plane.
+async fn with_a_call_of_another_control_plane() -> (World, String) {
+    let world = World::with_a_workspace().await;
+    world.begin_restart(&SHORTEN_TIMES).await.0.kill();
+    wait_until("its lease has run out", || world.json(&["calls"])[0]["state"] == "waits for a host");
+    let old = world.plane.url().to_owned();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    (world.served_at(free).await, old)
 }

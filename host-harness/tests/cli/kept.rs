@@ -98,6 +98,25 @@ async fn a_restart_that_is_cancelled_after_its_stop_asks_for_no_start_and_says_h
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_cancelled_while_it_waits_for_its_turn_changes_nothing() {
+    let world = World::with_a_workspace().await;
+    assert_eq!(world.run(&["chat", "bind", "other", "dev"]).code, 0);
+    let (first, _) = world.begin_restart(&[]).await;
+    let mut second = world.begin(&["--json", "call", "other", "stop_workspace"]);
+    second.wait_for_stderr("waiting for restart_workspace of chat \"talk\" (call 1)");
+    assert_eq!(world.json(&["calls"])[0]["state"], "waits for its turn");
+    assert_eq!(world.run(&["cancel", "2"]).code, 0);
+    let second = second.end();
+    assert_eq!((second.code, second.stdout.as_str()), (130, ""));
+    assert!(second.stderr.contains("interrupted before it began: nothing was changed"), "{}", second.stderr);
+    assert_eq!(world.json(&["calls", "--all"])[0]["state"], "failed");
+    world.let_builds_run(true).await;
+    assert_eq!(first.end().code, 0);
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_given_twice_names_one_call() {
     let world = World::with_a_workspace().await;
     world.let_builds_run(false).await;

@@ -227,25 +227,30 @@ impl Program {
         self.stderr = None;
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
     /// Waits until it has ended.
     pub fn end(mut self) -> Ended {
-        let mut seen = std::mem::take(&mut self.seen);
-        let stderr = &mut self.stderr;
-        let stdout = &mut self.stdout;
+        let Self { child, stdout, stderr, seen } = &mut self;
+        let mut seen = std::mem::take(seen);
+        let mut in_time = true;
         // Both at once: a full pipe would hold the program up.
         std::thread::scope(|scope| {
             if let Some(stderr) = stderr {
                 scope.spawn(|| stderr.read_to_string(&mut seen.stderr).unwrap());
             }
             if let Some(stdout) = stdout {
-                stdout.read_to_string(&mut seen.stdout).unwrap();
+                scope.spawn(|| stdout.read_to_string(&mut seen.stdout).unwrap());
+            }
+            let end = Instant::now() + SOON;
+            while in_time && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(LOOK);
+                in_time = Instant::now() < end;
+            }
+            if !in_time {
+                child.kill().unwrap();
             }
         });
-        seen.code = self.child.wait().unwrap().code().expect("it ends by itself, not by a signal");
+        assert!(in_time, "it has not ended within {SOON:?}: {} {}", seen.stdout, seen.stderr);
+        seen.code = child.wait().unwrap().code().expect("it ends by itself, not by a signal");
         seen
     }
 }

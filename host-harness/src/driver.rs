@@ -210,6 +210,13 @@ impl Driver {
     ) -> Result<Result<ToolResult, CallError>, DriveError> {
         let mut ended = self.carrier.attend(call);
         let mut told = false;
+        let news = self.performer.timings().news;
+        #[cfg(all(test, feature = "simulate"))]
+        let news = if crate::sabotage::is(crate::sabotage::Sabotage::NeverPauses) {
+            std::time::Duration::ZERO
+        } else {
+            news
+        };
         loop {
             let outcome = match self.performer.store.ended(call)? {
                 None => return Err(DriveError::UnknownCall { call }),
@@ -229,7 +236,7 @@ impl Driver {
                         continue;
                     }
                     // Another host may carry it.
-                    () = tokio::time::sleep(self.performer.timings().news) => continue,
+                    () = tokio::time::sleep(news) => continue,
                 },
             };
             return match outcome {
@@ -275,6 +282,12 @@ impl Driver {
     /// How many of them sleep until something happens at the control plane.
     pub fn parked(&self) -> usize {
         self.performer.parking().len()
+    }
+
+    /// Has a plugin at hand that calls may have begun on, so that it need not be loaded from the store.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn know(&self, plugin: Plugin) {
+        self.carrier.know(plugin);
     }
 
     /// Stops this host's calls where they are, as a crash would. They are carried on when its lease has run out.

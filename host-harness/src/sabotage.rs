@@ -28,6 +28,10 @@ pub(crate) enum Sabotage {
     SaysNothing,
     /// A lease that has run out is as good as a current one.
     IgnoresLeases,
+    /// A call goes on on whichever plugin its host has.
+    UpgradesCalls,
+    /// Whoever waits for a call's end looks for it without a pause.
+    NeverPauses,
 }
 
 thread_local! {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::engine::Plugin;
+use plugins::Plugins;
 
 mod agent;
 mod callers;
@@ -20,6 +21,7 @@ mod invariants;
 mod network;
 mod plan;
 mod plane;
+mod plugins;
 mod shrink;
 mod stage;
 mod store;
@@ -82,6 +84,10 @@ pub struct Failure {
 
 /// Runs worlds.
 pub fn run(settings: Settings, plugin: &Plugin) -> std::io::Result<Report> {
+    run_on(settings, &Plugins::new(plugin).map_err(std::io::Error::other)?)
+}
+
+fn run_on(settings: Settings, plugins: &Plugins) -> std::io::Result<Report> {
     let worlds = settings.calls.div_ceil(CALLS_PER_WORLD).max(1);
     let calls_of = |world: u64| (settings.calls - world * CALLS_PER_WORLD).min(CALLS_PER_WORLD);
     let (next, first_bad) = (AtomicU64::new(0), AtomicU64::new(worlds));
@@ -94,7 +100,7 @@ pub fn run(settings: Settings, plugin: &Plugin) -> std::io::Result<Report> {
                 return Ok(());
             }
             let plan = Plan::draw(dice::world_seed(settings.seed, number), calls_of(number));
-            let one = world::run(&plan, plugin, false)?;
+            let one = world::run(&plan, plugins, false)?;
             if !one.violations.is_empty() {
                 first_bad.fetch_min(number, Ordering::SeqCst);
             }
@@ -127,7 +133,7 @@ pub fn run(settings: Settings, plugin: &Plugin) -> std::io::Result<Report> {
         }
         if let Some(violation) = one.violations.into_iter().next() {
             let (seed, calls) = (dice::world_seed(settings.seed, number), calls_of(number));
-            report.failure = Some(explain(seed, calls, violation, plugin)?);
+            report.failure = Some(explain(seed, calls, violation, plugins)?);
             break;
         }
     }
@@ -135,9 +141,9 @@ pub fn run(settings: Settings, plugin: &Plugin) -> std::io::Result<Report> {
 }
 
 /// Finds out what of a world breaks the rule.
-fn explain(seed: u64, calls: u64, violation: Violation, plugin: &Plugin) -> std::io::Result<Failure> {
-    let plan = shrink::shrink(&Plan::draw(seed, calls), violation.invariant, plugin);
-    let lines = world::run(&plan, plugin, true)?.lines;
+fn explain(seed: u64, calls: u64, violation: Violation, plugins: &Plugins) -> std::io::Result<Failure> {
+    let plan = shrink::shrink(&Plan::draw(seed, calls), violation.invariant, plugins);
+    let lines = world::run(&plan, plugins, true)?.lines;
     Ok(Failure { seed, calls, violation, plan, lines })
 }
 

@@ -99,6 +99,18 @@ impl Life {
         self.last_turn(now).filter(|(_, turn)| *turn != Turn::Connects).map(|(at, _)| at)
     }
 
+    /// In truth: since when it was missed by a control plane that could have heard of it. An agent that has not come
+    /// back since an outage counts from the outage's end, whenever it died. `None`: it lives.
+    pub fn missed_since(&self, now: At, outages: &[Span]) -> Option<At> {
+        let died = self.gone_since(now)?;
+        let connected = self.turns.iter().rev().find(|(at, turn)| *at <= died && *turn == Turn::Connects);
+        let frozen = connected.and_then(|(at, _)| self.frozen_at(*at, died, outages));
+        let since = frozen.unwrap_or(died);
+        // A shorter one makes no agent look gone, and can hide between two reads.
+        let long = outages.iter().filter(|(from, to)| to - from >= SILENCE && since < *to && *from <= now);
+        Some(long.map(|(_, to)| (*to).min(now)).fold(since, At::max))
+    }
+
     /// Whether a terminal on it works.
     pub fn answers(&self, now: At, outages: &[Span]) -> bool {
         self.last_turn(now)

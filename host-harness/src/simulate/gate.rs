@@ -45,7 +45,7 @@ impl Gate {
     /// Waits until the host may go on. A dead one waits for ever.
     pub async fn pass(&self) {
         loop {
-            if self.is_dead() {
+            if self.is_dead() || self.stage.is_stuck() {
                 return std::future::pending().await;
             }
             let until = self.state().still_until;

@@ -3,20 +3,21 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::dice::Dice;
 use super::gate::Gate;
 use super::network::Network;
+use super::plugins::Plugins;
 use super::stage::{SimulatedClock, Stage};
 use super::store::Disk;
 use crate::chat::ChatHost;
 use crate::driver::Driver;
-use crate::engine::Plugin;
 use crate::policy::Timings;
 use crate::store::Store;
 
 /// All hosts.
 pub struct Hosts {
     stage: Arc<Stage>,
-    plugin: Plugin,
+    plugins: Plugins,
     store: Store,
     /// By number, from 1. `None`: it is down.
     running: Mutex<Vec<Option<Host>>>,
@@ -45,9 +46,9 @@ pub fn timings() -> Timings {
 
 impl Hosts {
     /// Begins all hosts.
-    pub fn begin(stage: Arc<Stage>, plugin: Plugin, store: Store) -> Arc<Self> {
+    pub fn begin(stage: Arc<Stage>, plugins: Plugins, store: Store) -> Arc<Self> {
         let running = Mutex::new(vec![None; stage.plan.hosts as usize + 1]);
-        let hosts = Arc::new(Self { stage, plugin, store, running });
+        let hosts = Arc::new(Self { stage, plugins, store, running });
         for host in 1..=hosts.stage.plan.hosts {
             hosts.live(host, 0);
         }
@@ -72,13 +73,19 @@ impl Hosts {
         let network = Network::new(self.stage.clone(), gate.clone(), self.store.clone());
         let store = Store::at(Arc::new(Disk::new(self.stage.clone(), gate.clone(), &self.store)));
         let clock = Arc::new(SimulatedClock(self.stage.clone()));
-        let driver = Driver::with_clock(self.plugin.clone(), Arc::new(network), store, timings(), clock);
+        // It is upgraded while it is down, or taken back to what it was before.
+        let is_newer = Dice::new(self.stage.plan.seed, "plugin", &[number, life]).percent(40);
+        let Plugins { older, newer } = self.plugins.clone();
+        let (own, other) = if is_newer { (newer, older) } else { (older, newer) };
+        let driver = Driver::with_clock(own, Arc::new(network), store, timings(), clock);
+        driver.know(other);
         let chats = ChatHost::new(driver.clone());
         let host = Host { gate: gate.clone(), driver: driver.clone(), chats };
         self.lock()[number as usize] = Some(host);
-        self.stage
-            .watch()
-            .note(self.stage.now(), "host", &[number, life], || format!("host {number} begins"));
+        self.stage.watch().note(self.stage.now(), "host", &[number, life], || {
+            let version = if is_newer { "newer" } else { "older" };
+            format!("host {number} begins, with the {version} plugin")
+        });
         let hosts = self.clone();
         tokio::spawn(async move {
             tokio::select! {

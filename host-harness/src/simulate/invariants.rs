@@ -13,15 +13,16 @@ use crate::store::{CallRow, CallState, HostRow};
 
 /// For how long an agent must have been gone, in milliseconds.
 const GONE: u64 = 90_000;
-/// For how long in truth, where the control plane was away and infers the time from the last sign of life that it has: a
-/// dial. It counts from then on although the agent may have lived on for a while.
-const GONE_INFERRED: u64 = 30_000;
+/// How long a dial takes, in milliseconds.
+const DIAL: u64 = 30_000;
 
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
     /// A conditional stop is asked for, and a restart advised, only if the agent was in truth unreachable for 90 s when
-    /// its status was last read, and was read as such; 30 s where the control plane only infers the time.
+    /// its status was last read, and was read as such. Where the control plane was away and only infers the time, that
+    /// it was away proves nothing: the agent was not there for 90 s since it is back, or for a dial of 30 s where a
+    /// restart is only advised.
     TwoSignals,
     /// No request for a build is written down after the call's interrupt.
     NothingAfterInterrupt,
@@ -45,11 +46,13 @@ pub enum Invariant {
     DownIsTold,
     /// A host without a current lease writes nothing, sends nothing, and takes no calls over.
     FencedHostsAreSilent,
+    /// Time goes on: no host does something over and over without a pause.
+    TimeMoves,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TwoSignals,
         Self::NothingAfterInterrupt,
         Self::IntentFirst,
@@ -62,6 +65,7 @@ impl Invariant {
         Self::RecordingsReplay,
         Self::DownIsTold,
         Self::FencedHostsAreSilent,
+        Self::TimeMoves,
     ];
 
     /// Its name, as in the README.
@@ -79,6 +83,7 @@ impl Invariant {
             Self::RecordingsReplay => "recordings-replay",
             Self::DownIsTold => "down-is-told",
             Self::FencedHostsAreSilent => "fenced-hosts-are-silent",
+            Self::TimeMoves => "time-moves",
         }
     }
 }
@@ -108,8 +113,17 @@ pub fn is_conditional(row: &CallRow) -> bool {
     row.arguments.contains("\"only_if_unreachable\":true")
 }
 
-/// [`Invariant::TwoSignals`] for a stop that a conditional call is going to ask for, or a restart that is advised.
-pub fn two_signals(entries: &[Entry], plane: &Plane) -> Check {
+/// What an agent has to be gone for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A restart is advised. Whoever follows that looks again.
+    Advice,
+    /// A conditional call is going to ask for a stop.
+    Stop,
+}
+
+/// [`Invariant::TwoSignals`].
+pub fn two_signals(step: Step, entries: &[Entry], plane: &Plane) -> Check {
     let status = entries.iter().rev().find_map(|entry| match &entry.answer {
         Answer::AgentStatus(Ok(agents)) => Some(agents),
         _ => None,
@@ -128,16 +142,19 @@ pub fn two_signals(entries: &[Entry], plane: &Plane) -> Check {
                 ));
             }
             let inferred = agent.disconnected == agent.last_connected;
-            gone(plane, &status.build.id, observed, if inferred { GONE_INFERRED } else { GONE })
+            let least = if inferred && step == Step::Advice { DIAL } else { GONE };
+            gone(plane, &status.build.id, observed, inferred, least)
         }
         _ => Err(format!("the agent was not read as disconnected: {:?}", status.agents)),
     }
 }
 
 /// Whether the agent of a build was in truth gone for long enough at a time of the control plane's.
-fn gone(plane: &Plane, build: &str, observed: u64, least: u64) -> Check {
+fn gone(plane: &Plane, build: &str, observed: u64, inferred: bool, least: u64) -> Check {
     let at = observed.saturating_sub(BEGIN);
-    let since = plane.job(build).and_then(|job| job.agent()).and_then(|life| life.gone_since(at));
+    let life = plane.job(build).and_then(|job| job.agent());
+    let since = life
+        .and_then(|life| if inferred { life.missed_since(at, &plane.outages) } else { life.gone_since(at) });
     match since {
         Some(since) if at.saturating_sub(since) >= least => Ok(()),
         Some(since) => Err(format!("the agent was in truth gone for only {} ms", at.saturating_sub(since))),

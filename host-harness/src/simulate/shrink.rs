@@ -2,19 +2,19 @@
 
 use super::invariants::Invariant;
 use super::plan::{Luck, Plan};
+use super::plugins::Plugins;
 use super::world;
-use crate::engine::Plugin;
 
 /// Worlds that are tried at most: a shorter list is a help, not worth an hour.
 const TRIES: u32 = 300;
 
 /// A smaller world that breaks the same rule: fewer events, less bad luck.
-pub fn shrink(plan: &Plan, broken: Invariant, plugin: &Plugin) -> Plan {
+pub fn shrink(plan: &Plan, broken: Invariant, plugins: &Plugins) -> Plan {
     let mut tries = TRIES;
     let mut breaks = |plan: &Plan| {
         tries = tries.saturating_sub(1);
         tries > 0
-            && world::run(plan, plugin, false)
+            && world::run(plan, plugins, false)
                 .is_ok_and(|seen| seen.violations.iter().any(|violation| violation.invariant == broken))
     };
     let mut best = plan.clone();

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::agent::Span;
+use super::invariants::Invariant;
 use super::plan::{At, Event, Plan};
 use super::plane::Plane;
 use super::watch::Watch;
@@ -16,6 +18,10 @@ use crate::clock::Clock;
 /// mixed up.
 pub const HOST_BEGIN: u64 = 1_700_000_000_000;
 
+/// How often the time may be looked at in one moment. Worlds look some hundred times at most; one that looks so often
+/// does the same thing over and over, and its time will never move again.
+const MOST_LOOKS: u64 = 20_000;
+
 /// A world while it runs.
 pub struct Stage {
     /// What was planned.
@@ -23,8 +29,19 @@ pub struct Stage {
     begun: Instant,
     plane: Mutex<Plane>,
     watch: Mutex<Watch>,
+    looks: Mutex<Looks>,
+    /// Time stands still.
+    stuck: CancellationToken,
     /// By workspace: something was done to it that could not be foreseen.
     changed: Vec<Notify>,
+}
+
+/// Looks at the time.
+#[derive(Default)]
+struct Looks {
+    at: At,
+    /// At this time.
+    count: u64,
 }
 
 impl Stage {
@@ -42,12 +59,32 @@ impl Stage {
         let plane = Mutex::new(Plane::new(&plan, away, idle));
         let (begun, watch) = (Instant::now(), Mutex::new(Watch::new(tell)));
         let changed = (0..=plan.workspaces).map(|_| Notify::new()).collect();
-        Arc::new(Self { plan, begun, plane, watch, changed })
+        let (looks, stuck) = (Mutex::default(), CancellationToken::new());
+        Arc::new(Self { plan, begun, plane, watch, looks, stuck, changed })
     }
 
-    /// Milliseconds since the world began.
+    /// Milliseconds since the world began. Everything that a host reaches looks here, so that one that does something
+    /// without end in one moment is noticed.
     pub fn now(&self) -> At {
-        self.begun.elapsed().as_millis() as u64
+        let now = self.begun.elapsed().as_millis() as u64;
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        *looks = Looks { at: now, count: if looks.at == now { looks.count + 1 } else { 1 } };
+        if looks.count > MOST_LOOKS {
+            self.stuck.cancel();
+        }
+        now
+    }
+
+    /// Whether time stands still. Nothing outside of a host answers then any more, so that it comes to rest.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.is_cancelled()
+    }
+
+    /// Waits until time stands still, and notes that.
+    pub async fn stuck(&self) {
+        self.stuck.cancelled().await;
+        let what = format!("the time was looked at {MOST_LOOKS} times, and did not move");
+        self.watch().check(self.now(), Invariant::TimeMoves, Err(what));
     }
 
     /// Whether the faults are over.

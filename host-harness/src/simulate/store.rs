@@ -48,11 +48,11 @@ impl Disk {
 
 impl Backend for Disk {
     fn transact(&self, work: Work) -> Committed {
-        if self.gate.come_to(Moment::BeforeCommit) || self.gate.is_dead() {
+        if self.gate.come_to(Moment::BeforeCommit) || self.gate.is_dead() || self.stage.is_stuck() {
             return Box::pin(std::future::pending());
         }
         if self.gate.is_full() {
-            return Box::pin(std::future::ready(Err(StoreError::Full { path: "disk".to_owned() })));
+            return Box::pin(std::future::ready(Err(full())));
         }
         let delay = self.delay();
         if delay.is_none() && self.gate.is_open() {
@@ -75,7 +75,7 @@ impl Backend for Disk {
                 tokio::time::sleep(delay).await;
             }
             disk.gate.pass().await;
-            let done = disk.commit(work).await;
+            let done = if disk.gate.is_full() { Err(full()) } else { disk.commit(work).await };
             // Whoever does not wait any more does not need to know.
             let _ = told.send(done);
         });
@@ -88,12 +88,17 @@ impl Backend for Disk {
     }
 
     fn read(&self, work: &mut dyn FnMut(&dyn Tables) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.stage.now();
         self.home.read(work)
     }
 
     fn generation(&self) -> Result<u64, StoreError> {
         self.home.generation()
     }
+}
+
+fn full() -> StoreError {
+    StoreError::Full { path: "disk".to_owned() }
 }
 
 /// The tables within a transaction of a host, in view of the watch.

@@ -7,12 +7,13 @@ const FRESH_WORLDS: u64 = 30;
 /// Within so many worlds a broken rule must be seen.
 const MOST_WORLDS: u64 = 60;
 
-/// The plugin, loaded once.
-fn plugin() -> Plugin {
-    static PLUGIN: std::sync::LazyLock<Plugin> = std::sync::LazyLock::new(|| {
-        Engine::new(EngineOptions::default()).unwrap().load(crate::PLUGIN).unwrap()
+/// The plugin in both versions, loaded once.
+fn plugins() -> &'static Plugins {
+    static PLUGINS: std::sync::LazyLock<Plugins> = std::sync::LazyLock::new(|| {
+        let plugin = Engine::new(EngineOptions::default()).unwrap().load(crate::PLUGIN).unwrap();
+        Plugins::new(&plugin).unwrap()
     });
-    PLUGIN.clone()
+    &PLUGINS
 }
 
 fn settings(seed: u64, worlds: u64) -> Settings {
@@ -21,8 +22,8 @@ fn settings(seed: u64, worlds: u64) -> Settings {
 
 #[test]
 fn the_same_seed_gives_the_same_world() {
-    let first = run(settings(3, 2), &plugin()).unwrap();
-    let again = run(Settings { threads: 1, ..settings(3, 2) }, &plugin()).unwrap();
+    let first = run_on(settings(3, 2), plugins()).unwrap();
+    let again = run_on(Settings { threads: 1, ..settings(3, 2) }, plugins()).unwrap();
     assert_eq!(first, again);
 }
 
@@ -32,7 +33,7 @@ fn break_no_rule(seeds: &[u64]) {
         for half in seeds.chunks(seeds.len().div_ceil(2).max(1)) {
             scope.spawn(move || {
                 for seed in half {
-                    let report = run(Settings { threads: 1, ..settings(*seed, 1) }, &plugin()).unwrap();
+                    let report = run_on(Settings { threads: 1, ..settings(*seed, 1) }, plugins()).unwrap();
                     assert!(report.failure.is_none(), "{}", report.failure.unwrap());
                 }
             });
@@ -61,7 +62,7 @@ fn is_seen(sabotage: Sabotage, invariant: Invariant) {
     sabotage::set(Some(sabotage));
     let worlds = 1..=MOST_WORLDS;
     let seen = worlds.into_iter().find(|seed| {
-        let seen = world::run(&Plan::draw(*seed, CALLS_PER_WORLD), &plugin(), false).unwrap();
+        let seen = world::run(&Plan::draw(*seed, CALLS_PER_WORLD), plugins(), false).unwrap();
         seen.violations.iter().any(|violation| violation.invariant == invariant)
     });
     sabotage::set(None);
@@ -130,4 +131,14 @@ fn a_restart_that_does_not_say_that_the_workspace_is_down_is_seen() {
 #[test]
 fn a_host_that_writes_without_a_lease_is_seen() {
     is_seen(Sabotage::IgnoresLeases, Invariant::FencedHostsAreSilent);
+}
+
+#[test]
+fn a_call_that_goes_on_on_another_plugin_is_seen() {
+    is_seen(Sabotage::UpgradesCalls, Invariant::RecordingsReplay);
+}
+
+#[test]
+fn a_host_that_does_something_over_and_over_in_one_moment_is_seen() {
+    is_seen(Sabotage::NeverPauses, Invariant::TimeMoves);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::gate::Gate;
-use super::invariants::{self, Check, Invariant, Violation};
+use super::invariants::{self, Check, Invariant, Step, Violation};
 use super::plan::At;
 use super::plane::IntentId;
 use super::stage::{HOST_BEGIN, Stage};
@@ -204,7 +204,7 @@ impl Watch {
         let known = self.reads.get(&(gate.host, intent.workspace.clone())).map_or(0, |read| read.number);
         let plane = stage.plane();
         if intent.transition == Transition::Stop && invariants::is_conditional(row) {
-            let check = invariants::two_signals(entries, &plane);
+            let check = invariants::two_signals(Step::Stop, entries, &plane);
             self.check(now, Invariant::TwoSignals, check.map_err(|why| format!("call {call}: {why}")));
         }
         if intent.transition == Transition::Start {
@@ -275,7 +275,7 @@ impl Watch {
         let told = |why: String| format!("call {call}: {why}");
         let plane = stage.plane();
         if invariants::advises_restart(outcome) {
-            let check = invariants::two_signals(entries, &plane);
+            let check = invariants::two_signals(Step::Advice, entries, &plane);
             self.check(now, Invariant::TwoSignals, check.map_err(|why| format!("verdict {call}: {why}")));
         }
         let truth = invariants::results_are_true(row, entries, outcome, &plane, now).map_err(told);

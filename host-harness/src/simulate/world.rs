@@ -10,9 +10,10 @@ use super::callers::{Wanted, execute};
 use super::hosts::{Host, Hosts};
 use super::invariants::{Invariant, Violation};
 use super::plan::{Event, Moment, Plan, Planned};
+use super::plugins::Plugins;
 use super::stage::Stage;
 use super::watch::Digest;
-use crate::engine::{Plugin, Step};
+use crate::engine::Step;
 use crate::journal::Journal;
 use crate::journal::record::{CallId, Outcome};
 use crate::store::{Listing, Store};
@@ -40,36 +41,20 @@ pub struct Seen {
 }
 
 /// Lets a world run from its beginning to its end, in this thread.
-pub fn run(plan: &Plan, plugin: &Plugin, tell: bool) -> std::io::Result<Seen> {
+pub fn run(plan: &Plan, plugins: &Plugins, tell: bool) -> std::io::Result<Seen> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build()?;
-    Ok(runtime.block_on(live(plan.clone(), plugin.clone(), tell)))
+    Ok(runtime.block_on(live(plan.clone(), plugins.clone(), tell)))
 }
 
-async fn live(plan: Plan, plugin: Plugin, tell: bool) -> Seen {
+async fn live(plan: Plan, plugins: Plugins, tell: bool) -> Seen {
     let stage = Stage::new(plan, tell);
-    let store = Store::in_memory();
-    for chat in 1..=stage.plan.chats {
-        bind(&store, chat, stage.plan.home(chat)).await;
+    tokio::select! {
+        biased;
+        () = stage.stuck() => {}
+        () = pass(&stage, &plugins) => {}
     }
-    let hosts = Hosts::begin(stage.clone(), plugin.clone(), store.clone());
-    for (number, Planned { at, event }) in stage.plan.events.clone().into_iter().enumerate() {
-        stage.reach(at).await;
-        happen(&stage, &hosts, &store, number as u64, event).await;
-    }
-    stage.reach(stage.plan.calm).await;
-    let ended = end(&stage, &store).await;
-    replay(&stage, &store, &plugin);
-    let unended =
-        if ended { Vec::new() } else { store.calls(Listing::Unended, usize::MAX).unwrap_or_default() };
     let mut watch = stage.watch();
-    for row in unended {
-        let what = format!(
-            "call {} is {:?} still, host {:?} has it; it is pinned to {:?}",
-            row.id, row.state, row.owner, row.pinned
-        );
-        watch.check(stage.now(), Invariant::CallsEnd, Err(what));
-    }
     Seen {
         calls: watch.counts.get("call").copied().unwrap_or_default(),
         counts: std::mem::take(&mut watch.counts),
@@ -77,6 +62,31 @@ async fn live(plan: Plan, plugin: Plugin, tell: bool) -> Seen {
         lasted: stage.now(),
         violations: std::mem::take(&mut watch.violations),
         lines: std::mem::take(&mut watch.lines),
+    }
+}
+
+/// Everything that happens, and the checks afterwards.
+async fn pass(stage: &Arc<Stage>, plugins: &Plugins) {
+    let store = Store::in_memory();
+    for chat in 1..=stage.plan.chats {
+        bind(&store, chat, stage.plan.home(chat)).await;
+    }
+    let hosts = Hosts::begin(stage.clone(), plugins.clone(), store.clone());
+    for (number, Planned { at, event }) in stage.plan.events.clone().into_iter().enumerate() {
+        stage.reach(at).await;
+        happen(stage, &hosts, &store, number as u64, event).await;
+    }
+    stage.reach(stage.plan.calm).await;
+    let ended = end(stage, &store).await;
+    replay(stage, &store, plugins);
+    let unended =
+        if ended { Vec::new() } else { store.calls(Listing::Unended, usize::MAX).unwrap_or_default() };
+    for row in unended {
+        let what = format!(
+            "call {} is {:?} still, host {:?} has it; it is pinned to {:?}",
+            row.id, row.state, row.owner, row.pinned
+        );
+        stage.watch().check(stage.now(), Invariant::CallsEnd, Err(what));
     }
 }
 
@@ -155,17 +165,18 @@ async fn end(stage: &Stage, store: &Store) -> bool {
     true
 }
 
-/// Steps every call over its recording.
-fn replay(stage: &Stage, store: &Store, plugin: &Plugin) {
+/// Steps every call over its recording, on the plugin that it began with.
+fn replay(stage: &Stage, store: &Store, plugins: &Plugins) {
     for row in store.calls(Listing::All, usize::MAX).unwrap_or_default() {
-        let check = replay_one(store, plugin, row.id).map_err(|why| format!("call {}: {why}", row.id));
+        let check = replay_one(store, plugins, row.id).map_err(|why| format!("call {}: {why}", row.id));
         stage.watch().check(stage.now(), Invariant::RecordingsReplay, check);
     }
 }
 
-fn replay_one(store: &Store, plugin: &Plugin, call: CallId) -> Result<(), String> {
+fn replay_one(store: &Store, plugins: &Plugins, call: CallId) -> Result<(), String> {
     let recording = store.recording(call).map_err(|error| error.to_string())?.ok_or("it is not there")?;
     let Some(Outcome::Done { result }) = recording.outcome else { return Ok(()) };
+    let plugin = plugins.of(&recording.call.component).ok_or("it began on a component that no host has")?;
     match plugin.step(&recording.call.call, &Journal::recorded(recording.entries)) {
         Ok(Step::Done(again)) if again == result => Ok(()),
         Ok(other) => Err(format!("the recording leads to {other:?}, not to {result:?}")),

@@ -44,8 +44,8 @@ async fn woken_everywhere(tool: &'static str, workspace: Before) {
 }
 
 /// Where a host is suspended: directly before and after each request to the control plane, and between writing a
-/// request for a build down and the last look at the lease. Between two writes to the store the places are alike but for the
-/// time, so that the first and the last of them stand for all.
+/// request for a build down and the last look at the lease. Between two writes to the store the places are alike but
+/// for the time, so that the first and the last of them stand for all.
 fn faults(undisturbed: &Report) -> Vec<Fault> {
     let requests = &undisturbed.requests;
     let places = (0..requests.len()).flat_map(|at| [(at, Side::Before), (at, Side::After)]);

@@ -28,6 +28,8 @@ pub(crate) enum Sabotage {
     SaysNothing,
     /// A lease that has run out is as good as a current one.
     IgnoresLeases,
+    /// A host takes over calls of whomever.
+    IgnoresUsers,
     /// A call goes on on whichever plugin its host has.
     UpgradesCalls,
     /// Whoever waits for a call's end looks for it without a pause.

@@ -44,7 +44,8 @@ pub enum Invariant {
     RecordingsReplay,
     /// A restart that leaves the workspace down says so.
     DownIsTold,
-    /// A host without a current lease writes nothing, sends nothing, and takes no calls over.
+    /// A host without a current lease writes nothing, sends nothing, and takes no calls over; one with a lease writes
+    /// to calls of its own user only.
     FencedHostsAreSilent,
     /// Time goes on: no host does something over and over without a pause.
     TimeMoves,

@@ -10,9 +10,9 @@ use tokio::time::sleep;
 use super::dice::Dice;
 use super::gate::Gate;
 use super::plan::{At, Deed, Moment};
-use super::plane::{Job, ME, Plane};
+use super::plane::{Job, Order, Plane};
 use super::stage::Stage;
-use crate::bindings::{Parameter, Quota, Transition};
+use crate::bindings::{Parameter, Quota};
 use crate::control_plane::{
     ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
     Workspace, is_active,
@@ -110,6 +110,10 @@ impl Network {
         }
     }
 
+    fn user_id(&self) -> String {
+        self.stage.plan.user(self.gate.host)
+    }
+
     fn is_away(&self) -> bool {
         self.gate.is_cut_off() || self.stage.plane().is_away(self.stage.now())
     }
@@ -127,26 +131,15 @@ impl Network {
             _ => Fate::Answered,
         }
     }
-
-    /// The request arrives.
-    fn arrive(
-        &self,
-        workspace: &str,
-        transition: Transition,
-        intent: Option<u64>,
-    ) -> Result<BuildRead, ApiError> {
-        arrive(&self.stage, workspace, transition, intent)
-    }
 }
 
-fn arrive(
-    stage: &Arc<Stage>,
-    workspace: &str,
-    transition: Transition,
-    intent: Option<u64>,
-) -> Result<BuildRead, ApiError> {
-    let now = stage.now();
-    let made = stage.plane().make(workspace, transition, intent, now);
+/// A request arrives.
+fn arrive(stage: &Arc<Stage>, workspace: &str, order: Order) -> Result<BuildRead, ApiError> {
+    let (now, intent) = (stage.now(), order.intent);
+    let made = stage.plane().make(workspace, order, now);
+    if let Err(ApiError::Invalid(_)) = &made {
+        stage.watch().note(now, "refusal", &[], || format!("{workspace}: a parameter has no value"));
+    }
     if let Ok(read) = &made {
         stage.watch().made(now, intent, read);
         stage.changed(workspace).notify_waiters();
@@ -191,7 +184,7 @@ impl ControlPlane for Network {
     }
 
     async fn user(&self) -> Result<User, ApiError> {
-        self.read(|_, _| Ok(User { id: ME.to_owned(), name: ME.to_owned() })).await
+        self.read(|_, _| Ok(User { id: self.user_id(), name: self.user_id() })).await
     }
 
     async fn workspace(&self, workspace: &str) -> Result<Workspace, ApiError> {
@@ -221,25 +214,31 @@ impl ControlPlane for Network {
         if self.gate.come_to(Moment::BeforePost) {
             return std::future::pending().await;
         }
-        let transition = build.transition.clone();
         // From here on it is out of the host's hands.
-        let intent = super::watch::sent(&self.stage, &self.gate, &self.store, workspace, &transition);
+        let intent = super::watch::sent(&self.stage, &self.gate, &self.store, workspace, &build.transition);
+        let by = self.user_id();
+        let order = Order {
+            transition: build.transition.clone(),
+            version: build.template_version.clone(),
+            by,
+            intent,
+        };
         let mut dice = self.dice("post");
         let fate = if self.is_away() { Fate::Lost } else { self.fate(&mut dice) };
         let killed = self.gate.come_to(Moment::AfterPost);
         let answer = match fate {
             Fate::Answered => {
                 sleep(Duration::from_millis(dice.between(1, 60))).await;
-                self.arrive(workspace, transition, intent)
+                arrive(&self.stage, workspace, order)
             }
             Fate::Refused => Err(unavailable()),
             Fate::Overtaken => {
                 let now = self.stage.now();
                 self.stage.plane().person(workspace, dice.pick([Deed::Stop, Deed::Start]), now);
-                self.arrive(workspace, transition, intent)
+                arrive(&self.stage, workspace, order)
             }
             Fate::Unanswered => {
-                let _ = self.arrive(workspace, transition, intent);
+                let _ = arrive(&self.stage, workspace, order);
                 sleep(Duration::from_millis(dice.between(0, CLIENT_LIMIT))).await;
                 Err(ApiError::UnknownOutcome("no answer".to_owned()))
             }
@@ -252,7 +251,7 @@ impl ControlPlane for Network {
                 tokio::spawn(async move {
                     sleep(Duration::from_millis(after)).await;
                     // Nobody is there any more to hear the answer.
-                    let _ = arrive(&stage, &workspace, transition, intent);
+                    let _ = arrive(&stage, &workspace, order);
                 });
                 sleep(Duration::from_millis(after.min(CLIENT_LIMIT))).await;
                 Err(ApiError::UnknownOutcome("no answer".to_owned()))
@@ -265,16 +264,21 @@ impl ControlPlane for Network {
         answer
     }
 
-    async fn template_parameters(&self, _version: &str) -> Result<Vec<TemplateParameter>, ApiError> {
-        self.read(|_, _| Ok(Vec::new())).await
+    async fn template_parameters(&self, version: &str) -> Result<Vec<TemplateParameter>, ApiError> {
+        self.read(|plane, _| Ok(plane.parameters(version))).await
     }
 
-    async fn build_parameters(&self, _build: &str) -> Result<Vec<Parameter>, ApiError> {
-        self.read(|_, _| Ok(Vec::new())).await
+    async fn build_parameters(&self, build: &str) -> Result<Vec<Parameter>, ApiError> {
+        self.read(|plane, _| Ok(plane.values(build))).await
     }
 
-    async fn quota(&self, _workspace: &Workspace) -> Result<Option<Quota>, ApiError> {
-        self.read(|_, _| Ok(None)).await
+    async fn quota(&self, workspace: &Workspace) -> Result<Option<Quota>, ApiError> {
+        let (stage, id) = (&self.stage, &workspace.id);
+        self.read(|_, now| {
+            stage.watch().note(now, "quota", &[], || format!("{id}: its owner's budget is used up"));
+            Ok(Some(Quota { credits_consumed: 10, budget: 10 }))
+        })
+        .await
     }
 
     async fn build_logs(&self, _build: &str, _after: u64) -> Result<Vec<LogLine>, ApiError> {

@@ -23,6 +23,8 @@ pub struct Plan {
     pub chats: u64,
     /// Hosts that share the store.
     pub hosts: u64,
+    /// Users for whom they act; a host acts for one.
+    pub users: u64,
     /// When the faults end and the calm begins.
     pub calm: At,
     /// Which concerns have bad luck of their own, beyond what is planned.
@@ -236,8 +238,10 @@ impl Plan {
         let mut dice = Dice::new(seed, "size", &[]);
         let workspaces = dice.between(2, 6);
         let (chats, hosts) = (workspaces + dice.between(0, 4), dice.between(1, 4));
+        let users = dice.between(1, 2).min(hosts);
         let calm = (calls * PER_CALL).max(4 * MINUTE);
-        let mut plan = Self { seed, workspaces, chats, hosts, calm, luck: Luck::ALL, events: Vec::new() };
+        let mut plan =
+            Self { seed, workspaces, chats, hosts, users, calm, luck: Luck::ALL, events: Vec::new() };
         for call in 0..calls {
             plan.call(&mut Dice::new(seed, "call", &[call]));
         }
@@ -303,6 +307,11 @@ impl Plan {
 
     fn add(&mut self, at: At, event: Event) {
         self.events.push(Planned { at, event });
+    }
+
+    /// The user whom a host acts for.
+    pub fn user(&self, host: u64) -> String {
+        format!("user {}", host % self.users + 1)
     }
 
     /// The workspace that a chat is bound to at first.

@@ -4,14 +4,15 @@
 use super::agent::{Life, Span};
 use super::dice::Dice;
 use super::plan::{At, Deed, Plan};
-use crate::bindings::{AgentState, Build, JobStatus, Provisioner, Transition};
-use crate::control_plane::{ApiError, BuildRead, Workspace, is_active, refusal};
+use crate::bindings::{AgentState, Build, JobStatus, Parameter, Provisioner, Transition};
+use crate::control_plane::{ApiError, BuildRead, TemplateParameter, Workspace, is_active, refusal};
 
 /// The control plane's time when a world begins, Unix milliseconds.
 pub const BEGIN: u64 = 1_800_000_000_000;
-/// The user whom the hosts act for.
-pub const ME: &str = "me";
+/// A person who uses no host.
 const SOMEBODY: &str = "somebody";
+/// The template's parameter that its newer version asks for.
+const PARAMETER: &str = "size";
 
 /// All that the control plane knows.
 pub struct Plane {
@@ -27,6 +28,31 @@ pub struct Plane {
 
 struct Space {
     builds: Vec<Job>,
+    template: Template,
+}
+
+/// What a workspace is made from.
+#[derive(Clone, Copy, Default)]
+struct Template {
+    /// When its version `v2` becomes the active one instead of `v1`.
+    newer_from: Option<At>,
+    /// Starts have to use the active version.
+    is_strict: bool,
+    /// `v2` has a parameter without a default.
+    asks_more: bool,
+}
+
+/// A request for a build.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// What it is to do.
+    pub transition: Transition,
+    /// The template version that it names.
+    pub version: Option<String>,
+    /// Who asks.
+    pub by: String,
+    /// The intent of ours behind it, if there is one.
+    pub intent: Option<IntentId>,
 }
 
 /// A build with its job.
@@ -40,6 +66,10 @@ pub struct Job {
     pub transition: Transition,
     /// The intent of ours that it was made for; somebody else's has none.
     pub made_for: Option<IntentId>,
+    by: String,
+    version: String,
+    /// It has a value for the template's parameter.
+    has_value: bool,
     /// When it was asked for.
     pub created: At,
     begins: At,
@@ -56,6 +86,8 @@ pub type IntentId = u64;
 enum End {
     Succeeds,
     Fails,
+    /// Its owner has used up his budget.
+    LacksQuota,
     /// Cancelled before it did anything.
     Canceled,
     /// Cancelled, with all its work done.
@@ -86,6 +118,9 @@ impl Plane {
                 number: 1,
                 transition: if up { Transition::Start } else { Transition::Stop },
                 made_for: None,
+                by: SOMEBODY.to_owned(),
+                version: format!("w{workspace}-v1"),
+                has_value: false,
                 created: 0,
                 begins: 0,
                 ends: 0,
@@ -93,7 +128,7 @@ impl Plane {
                 cancel_requested: None,
                 agent: up.then(|| Life::old(format!("w{workspace}-a1"))),
             };
-            Space { builds: vec![job] }
+            Space { builds: vec![job], template: Template::draw(plan, workspace) }
         });
         Self {
             seed: plan.seed,
@@ -124,8 +159,8 @@ impl Plane {
             owner: "owner".to_owned(),
             organization: "organization".to_owned(),
             template: Some("template".to_owned()),
-            active_version: Some("v1".to_owned()),
-            requires_active_version: false,
+            active_version: Some(space.template.active(id, now)),
+            requires_active_version: space.template.is_strict,
             classic_parameters: false,
             dormant: false,
             latest: self.read(latest, now),
@@ -145,6 +180,21 @@ impl Plane {
     pub fn builds(&self, id: &str, limit: usize, now: At) -> Result<Vec<BuildRead>, ApiError> {
         self.workspace(id, now)?;
         Ok(self.space(id)?.builds.iter().rev().take(limit).map(|job| self.read(job, now)).collect())
+    }
+
+    /// What a template version asks for that has no default. Each workspace has a template of its own.
+    pub fn parameters(&self, version: &str) -> Vec<TemplateParameter> {
+        let space = version.split_once('-').and_then(|(workspace, _)| self.space(workspace).ok());
+        let asks = space.is_some_and(|space| space.template.asks(version));
+        let parameter = TemplateParameter { name: PARAMETER.to_owned(), required: true, ephemeral: false };
+        asks.then_some(parameter).into_iter().collect()
+    }
+
+    /// The values that a build has.
+    pub fn values(&self, build: &str) -> Vec<Parameter> {
+        let has = self.job(build).is_some_and(|job| job.has_value);
+        let value = Parameter { name: PARAMETER.to_owned(), value: "small".to_owned() };
+        has.then_some(value).into_iter().collect()
     }
 
     /// A build by id, in truth.
@@ -192,34 +242,30 @@ impl Plane {
     }
 
     /// Makes a build, unless one is in progress.
-    pub fn make(
-        &mut self,
-        workspace: &str,
-        transition: Transition,
-        made_for: Option<IntentId>,
-        now: At,
-    ) -> Result<BuildRead, ApiError> {
+    pub fn make(&mut self, workspace: &str, order: Order, now: At) -> Result<BuildRead, ApiError> {
         self.workspace(workspace, now)?;
         let index = index(workspace).ok_or(ApiError::NotFound)?;
-        if is_active(&self.spaces[index].latest().status(now)) {
+        let (latest, template) = (self.spaces[index].latest(), self.spaces[index].template);
+        if is_active(&latest.status(now)) {
             return Err(ApiError::Conflict(refusal("another build is in progress")));
         }
+        let version = order.version.clone().unwrap_or_else(|| latest.version.clone());
+        let asks = order.transition == Transition::Start && template.asks(&version);
+        // People give it where it is asked for; it is kept from build to build.
+        let has_value = latest.has_value || (asks && order.by == SOMEBODY);
+        if asks && !has_value {
+            return Err(ApiError::Invalid(refusal("a value for size is missing")));
+        }
         let number = self.spaces[index].builds.len() as u64 + 1;
-        let job = self.job_of(workspace, index as u64, number, transition, made_for, now);
+        let mut job = self.job_of(workspace, index as u64, number, order, now);
+        (job.version, job.has_value) = (version, has_value);
         let read = self.read(&job, now);
         self.spaces[index].builds.push(job);
         Ok(read)
     }
 
-    fn job_of(
-        &self,
-        workspace: &str,
-        index: u64,
-        number: u64,
-        transition: Transition,
-        made_for: Option<IntentId>,
-        now: At,
-    ) -> Job {
+    fn job_of(&self, workspace: &str, index: u64, number: u64, order: Order, now: At) -> Job {
+        let Order { transition, by, intent, .. } = order;
         let mut dice = Dice::new(self.seed, "build", &[index, number]);
         let queued = if !self.lucky_builds && dice.percent(20) { dice.between(100, 30_000) } else { 0 };
         let mut begins = now + queued;
@@ -230,6 +276,7 @@ impl Plane {
         }
         let takes = if dice.percent(5) { dice.between(60_000, 300_000) } else { dice.between(1_000, 40_000) };
         let fails = !self.lucky_builds && dice.percent(10);
+        let lacks_quota = fails && transition == Transition::Start && dice.percent(30);
         let ends = begins + takes;
         let agent = (transition == Transition::Start).then(|| {
             let mut dice = Dice::new(self.seed, "agent", &[index, number]);
@@ -239,11 +286,18 @@ impl Plane {
             id: format!("{workspace}-b{number}"),
             number: number as u32,
             transition,
-            made_for,
+            made_for: intent,
+            by,
+            version: String::new(),
+            has_value: false,
             created: now,
             begins,
             ends,
-            end: if fails { End::Fails } else { End::Succeeds },
+            end: match (fails, lacks_quota) {
+                (_, true) => End::LacksQuota,
+                (true, _) => End::Fails,
+                (false, _) => End::Succeeds,
+            },
             cancel_requested: None,
             agent,
         }
@@ -257,8 +311,12 @@ impl Plane {
             Deed::Delete => Transition::Delete,
             Deed::Cancel => return self.cancel(workspace, now),
         };
+        let template = self.space(workspace).map(|space| space.template).unwrap_or_default();
+        let version =
+            (transition == Transition::Start && template.is_strict).then(|| template.active(workspace, now));
+        let order = Order { transition, version, by: SOMEBODY.to_owned(), intent: None };
         // Refused if a build is in progress or the workspace is gone: that is how it goes.
-        let _ = self.make(workspace, transition, None, now);
+        let _ = self.make(workspace, order, now);
     }
 
     fn cancel(&mut self, workspace: &str, now: At) {
@@ -320,17 +378,34 @@ impl Plane {
             },
             error: matches!(status, JobStatus::Failed).then(|| "the job failed".to_owned()),
             status,
-            error_code: None,
+            error_code: job.lacks_quota(now).then(|| "INSUFFICIENT_QUOTA".to_owned()),
             quota: None,
-            template_version: Some("v1".to_owned()),
+            template_version: Some(job.version.clone()),
         };
-        let initiator = if job.made_for.is_some() { ME } else { SOMEBODY };
         BuildRead {
             build,
             created: Some(BEGIN + job.created),
-            initiator: Some(initiator.to_owned()),
+            initiator: Some(job.by.clone()),
             reason: Some("initiator".to_owned()),
         }
+    }
+}
+
+impl Template {
+    fn draw(plan: &Plan, workspace: u64) -> Self {
+        let mut dice = Dice::new(plan.seed, "template", &[workspace]);
+        let newer_from = dice.percent(50).then(|| dice.between(0, plan.calm));
+        let template = Self { newer_from, is_strict: dice.percent(40), asks_more: dice.percent(40) };
+        if plan.luck.builds { template } else { Self::default() }
+    }
+
+    fn active(self, workspace: &str, now: At) -> String {
+        let number = if self.newer_from.is_some_and(|from| from <= now) { 2 } else { 1 };
+        format!("{workspace}-v{number}")
+    }
+
+    fn asks(self, version: &str) -> bool {
+        self.asks_more && version.ends_with("-v2")
     }
 }
 
@@ -347,7 +422,7 @@ impl Job {
         if now >= self.ends {
             return match self.end {
                 End::Succeeds => JobStatus::Succeeded,
-                End::Fails | End::FailsByCancel => JobStatus::Failed,
+                End::Fails | End::LacksQuota | End::FailsByCancel => JobStatus::Failed,
                 End::Canceled | End::CanceledInVain => JobStatus::Canceled,
             };
         }
@@ -373,6 +448,10 @@ impl Job {
     /// Whether somebody asked to cancel it, and when.
     pub fn cancel_requested(&self) -> Option<At> {
         self.cancel_requested
+    }
+
+    fn lacks_quota(&self, now: At) -> bool {
+        now >= self.ends && self.end == End::LacksQuota
     }
 
     fn has_agents(&self, now: At) -> bool {

@@ -134,6 +134,20 @@ fn a_host_that_writes_without_a_lease_is_seen() {
 }
 
 #[test]
+fn a_host_that_carries_on_calls_of_another_user_is_seen() {
+    is_seen(Sabotage::IgnoresUsers, Invariant::FencedHostsAreSilent);
+}
+
+#[test]
+fn starts_are_refused_for_want_of_parameters_and_of_quota() {
+    let report = run_on(settings(1, 40), plugins()).unwrap();
+    assert!(report.failure.is_none(), "{}", report.failure.unwrap());
+    for what in ["refusal", "quota"] {
+        assert!(report.counts.contains_key(what), "{what}: {:?}", report.counts);
+    }
+}
+
+#[test]
 fn a_call_that_goes_on_on_another_plugin_is_seen() {
     is_seen(Sabotage::UpgradesCalls, Invariant::RecordingsReplay);
 }

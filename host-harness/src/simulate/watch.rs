@@ -145,7 +145,11 @@ impl Watch {
         row: &CallRow,
     ) -> Result<(), StoreError> {
         let now = stage.now();
+        let user = stage.plan.user(gate.host);
         let check = match row.owner {
+            Some(_) if row.pinned.user.as_ref().is_some_and(|pinned| *pinned != user) => {
+                Err(format!("it acts for {user}, not for {:?}", row.pinned.user))
+            }
             Some(owner) if gate.is(owner) => {
                 invariants::is_current(tables.host(owner)?.as_ref(), HOST_BEGIN + now)
             }

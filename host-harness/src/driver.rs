@@ -24,6 +24,7 @@ mod events;
 mod parking;
 mod reads;
 mod run;
+mod spread;
 mod transition;
 
 pub use call::{Call, NotRecorded, Performed, Performer, Record};

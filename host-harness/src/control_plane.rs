@@ -188,42 +188,46 @@ pub struct NewTerminal {
     pub width: u16,
 }
 
-/// Why the control plane gave no answer, or a refusal. Decided by status and transport, never by text.
+/// Why the control plane gave no answer, or a refusal. Decided by status and transport, never by text. Each says what to
+/// do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// The credentials are not accepted, and never were since this client was made.
+    /// The credentials are not accepted: they never were since this client was made, or are not any more for minutes.
     #[error("the control plane does not accept the token: log in again and use a new one")]
     Unauthorized,
     /// This user may not.
-    #[error("the control plane forbids it: {}", sentence(.0))]
+    #[error("the control plane forbids it: {}; an administrator of the deployment can allow it", sentence(.0))]
     Forbidden(Refusal),
     /// Absent, or hidden from this user: the two cannot be told apart.
-    #[error("not found, or not visible to this user")]
+    #[error("not found, or not visible to this user: check the name, and whose token is used")]
     NotFound,
     /// The workspace was deleted.
-    #[error("the workspace was deleted")]
+    #[error("the workspace was deleted: create a new one")]
     Gone,
     /// Another build of the workspace is in progress.
-    #[error("another build of the workspace is in progress")]
+    #[error("another build of the workspace is in progress: try again when it has ended")]
     Conflict(Refusal),
     /// The request was refused for what it says.
-    #[error("the control plane refused the request: {}", sentence(.0))]
+    #[error("the control plane refused the request; change what it names: {}", sentence(.0))]
     Invalid(Refusal),
     /// Too many requests.
-    #[error("the control plane limits the rate of requests: try again later")]
+    #[error("the control plane limits the rate of requests: try again {}", later(.retry_after))]
     RateLimited {
         /// How long to wait, where it says so.
         retry_after: Option<Duration>,
     },
     /// No answer, or one that says "later". The request had no effect, or only reads.
-    #[error("the control plane cannot be reached or cannot answer: {0}")]
+    #[error("the control plane cannot be reached or cannot answer: {0}; try again, or look whether it runs")]
     Unavailable(String),
     /// A request with an effect was sent, and whether it had the effect is not known.
-    #[error("the request was sent, but no answer came: {0}")]
+    #[error("the request was sent, but no answer came: {0}; look whether it was done before asking again")]
     UnknownOutcome(String),
     /// What answered does not speak the control plane's API.
     #[error("this does not look like a Coder deployment: {0}; check the URL")]
     NotCoder(String),
+    /// No encrypted connection came about. Nothing was sent.
+    #[error("no encrypted connection to the control plane: {0}")]
+    Tls(String),
     /// Anything else.
     #[error("the control plane answered with status {status}: {}", sentence(.refusal))]
     Other {
@@ -239,7 +243,11 @@ impl ApiError {
     pub fn is_away(&self) -> bool {
         matches!(
             self,
-            Self::Unauthorized | Self::Unavailable(_) | Self::UnknownOutcome(_) | Self::NotCoder(_)
+            Self::Unauthorized
+                | Self::Unavailable(_)
+                | Self::UnknownOutcome(_)
+                | Self::NotCoder(_)
+                | Self::Tls(_)
         )
     }
 
@@ -265,9 +273,11 @@ impl From<ApiError> for ReadError {
             ApiError::NotFound | ApiError::Gone => Self::NotFound,
             ApiError::Unavailable(_) | ApiError::UnknownOutcome(_) => Self::Unavailable(None),
             ApiError::RateLimited { retry_after } => Self::Unavailable(retry_after.map(millis)),
-            ApiError::Conflict(_) | ApiError::Invalid(_) | ApiError::NotCoder(_) | ApiError::Other { .. } => {
-                Self::Other(error.to_string())
-            }
+            ApiError::Conflict(_)
+            | ApiError::Invalid(_)
+            | ApiError::NotCoder(_)
+            | ApiError::Tls(_)
+            | ApiError::Other { .. } => Self::Other(error.to_string()),
         }
     }
 }
@@ -290,6 +300,14 @@ pub(crate) fn refusal(message: impl Into<String>) -> Refusal {
 /// Whole milliseconds, at most what the contract can carry.
 pub(crate) fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn later(retry_after: &Option<Duration>) -> String {
+    match retry_after {
+        // Rounded up: a little too late is never refused.
+        Some(pause) => format!("in {} s", pause.as_secs() + u64::from(pause.subsec_nanos() > 0)),
+        None => "later".to_owned(),
+    }
 }
 
 fn sentence(refusal: &Refusal) -> String {

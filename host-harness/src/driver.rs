@@ -26,6 +26,7 @@ mod parking;
 mod plane;
 mod reads;
 mod run;
+mod spread;
 mod transition;
 
 pub use call::{Call, NotRecorded, Performed, Performer, Record};

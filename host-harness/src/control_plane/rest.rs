@@ -3,16 +3,20 @@
 //! Statuses decide, texts never do. Redirects are not followed: the token goes to the address that was given and nowhere
 //! else.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::{
     ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
@@ -21,11 +25,18 @@ use super::{
 use crate::bindings::{Parameter, Quota, Transition};
 
 mod changes;
+mod deployment;
+mod failure;
+mod options;
 mod socket;
 mod terminal;
 mod wire;
 
-const TOKEN_HEADER: HeaderName = HeaderName::from_static("coder-session-token");
+pub use deployment::{Deployment, Release, Shortfall};
+pub use options::{RestError, RestOptions};
+
+use failure::{innermost, lost, not_answered, redirected};
+
 /// Limit of one request. A control plane whose database hangs answers nothing at all; a healthy one answers within a
 /// second.
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);
@@ -33,69 +44,68 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Limit of an answer's body: a workspace with hundreds of agents stays far below.
 const MAX_BODY_BYTES: usize = 8 << 20;
+/// For how long a token that has worked may be refused before it is given up: longer than a database takes to restart.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(300);
+/// A rate limit is heeded for at most this long, whatever the answer says: one that asks for more is a mistake.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// A client for one deployment with one user's token.
 pub struct RestClient {
     client: Client,
     /// Ends with `/api/v2/`.
     base: Url,
-    /// An authenticated request has worked: a later 401 is the deployment's trouble, not the token's. Every request is
-    /// answered with 401 while its database is down.
-    token_worked: AtomicBool,
+    token: Mutex<TokenTrust>,
     /// The clock that dates answers was seen to differ from the one that dates builds.
     clock_distrusted: AtomicBool,
+    /// Until when requests of a method and path would be refused for asking too often. Deployments count per path.
+    limited: Mutex<HashMap<(Method, String), Instant>>,
+    deployment: OnceCell<Deployment>,
 }
 
-/// Why a client could not be made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RestError {
-    /// Not a URL of a web server.
-    #[error("\"{0}\" is not the URL of a deployment: it should look like https://coder.example.com")]
-    Url(String),
-    /// Would show the token to everybody on the way.
-    #[error("\"{0}\" is not encrypted: the token would be readable on the way; use https")]
-    Plain(String),
-    /// Cannot be sent in a header.
-    #[error("the token has characters that no token has: copy it again")]
-    Token,
-    /// The system's certificates or sockets cannot be used.
-    #[error("cannot make a web client: {0}")]
-    Client(String),
+/// How the token has fared. A 401 alone proves nothing: every request is answered so while the deployment's database is
+/// down.
+#[derive(Default)]
+struct TokenTrust {
+    /// It was accepted at least once.
+    worked: bool,
+    /// Since when it has been refused without exception.
+    refused_since: Option<Instant>,
 }
 
 impl RestClient {
-    /// A client for the deployment at `url`. Plain `http` is for this machine only.
+    /// A client with the default options.
     pub fn new(url: &str, token: &str) -> Result<Self, RestError> {
-        let bad = || RestError::Url(url.to_owned());
-        let mut base = Url::parse(url).map_err(|_| bad())?;
-        match base.scheme() {
-            "https" => {}
-            "http" if is_loopback(&base) => {}
-            "http" => return Err(RestError::Plain(url.to_owned())),
-            _ => return Err(bad()),
-        }
-        base.set_query(None);
-        base.set_fragment(None);
-        base.path_segments_mut().map_err(|()| bad())?.pop_if_empty().extend(["api", "v2", ""]);
-        let mut token = HeaderValue::from_str(token).map_err(|_| RestError::Token)?;
-        token.set_sensitive(true);
-        // Fails if a provider is installed already, which then is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .default_headers(HeaderMap::from_iter([(TOKEN_HEADER, token)]))
-            .connect_timeout(CONNECT_LIMIT)
-            .redirect(redirect::Policy::none())
-            .build()
-            .map_err(|error| RestError::Client(innermost(&error)))?;
-        let (token_worked, clock_distrusted) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { client, base, token_worked, clock_distrusted })
+        Self::with_options(&RestOptions::new(url, token))
+    }
+
+    /// A client with these options. Nothing is sent yet.
+    pub fn with_options(options: &RestOptions) -> Result<Self, RestError> {
+        let base = options.base()?;
+        Ok(Self {
+            client: options.client(&base)?,
+            base,
+            token: Mutex::default(),
+            clock_distrusted: AtomicBool::new(false),
+            limited: Mutex::default(),
+            deployment: OnceCell::new(),
+        })
+    }
+
+    /// What the deployment says about itself. It is asked until it has answered once.
+    pub async fn deployment_info(&self) -> Result<&Deployment, ApiError> {
+        let ask = || async {
+            let info: deployment::BuildInfo =
+                self.send(Method::GET, &["buildinfo"], &[], None::<&()>).await?.0;
+            Ok(info.into())
+        };
+        self.deployment.get_or_try_init(ask).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> Result<T, ApiError> {
         Ok(self.request(Method::GET, path, query, None::<&()>).await?.0)
     }
 
-    /// One request; answers the body and the time of the answer.
+    /// One request with the token; answers the body and the time of the answer.
     async fn request<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -103,8 +113,23 @@ impl RestClient {
         query: &[(&str, &str)],
         body: Option<&impl Serialize>,
     ) -> Result<(T, Option<u64>), ApiError> {
+        let answer = self.send(method, path, query, body).await?;
+        *self.token() = TokenTrust { worked: true, refused_since: None };
+        Ok(answer)
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<&impl Serialize>,
+    ) -> Result<(T, Option<u64>), ApiError> {
         let effect = method != Method::GET;
-        let mut request = self.client.request(method, self.url(path)?).query(query).timeout(REQUEST_LIMIT);
+        let url = self.url(path)?;
+        let place = (method.clone(), url.path().to_owned());
+        self.may_ask(&place)?;
+        let mut request = self.client.request(method, url).query(query).timeout(REQUEST_LIMIT);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -112,7 +137,9 @@ impl RestClient {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = body_of(response).await;
         if !status.is_success() {
-            return Err(self.refused(status, &headers, &body.unwrap_or_default(), effect));
+            let error = self.refused(status, &headers, &body.unwrap_or_default(), effect);
+            self.heed(place, &error);
+            return Err(error);
         }
         // What was asked for was done; only the answer got lost.
         let body = body.map_err(|error| lost(error, effect))?;
@@ -120,8 +147,26 @@ impl RestClient {
             let what = format!("its answer cannot be read ({error})");
             if effect { ApiError::UnknownOutcome(what) } else { ApiError::NotCoder(what) }
         })?;
-        self.token_worked.store(true, Ordering::Relaxed);
         Ok((parsed, wire::date(&headers)))
+    }
+
+    /// Refuses a request that the deployment would refuse anyway, for asking too often.
+    fn may_ask(&self, place: &(Method, String)) -> Result<(), ApiError> {
+        let now = Instant::now();
+        let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        limited.retain(|_, until| *until > now);
+        match limited.get(place) {
+            Some(until) => Err(ApiError::RateLimited { retry_after: Some(*until - now) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes for how long a place must not be asked again.
+    fn heed(&self, place: (Method, String), error: &ApiError) {
+        if let Some(pause) = error.retry_after() {
+            let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+            limited.insert(place, Instant::now() + pause);
+        }
     }
 
     fn url(&self, path: &[&str]) -> Result<Url, ApiError> {
@@ -134,29 +179,50 @@ impl RestClient {
         Ok(url)
     }
 
+    fn token(&self) -> MutexGuard<'_, TokenTrust> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What a status other than success means.
     fn refused(&self, status: StatusCode, headers: &HeaderMap, body: &[u8], effect: bool) -> ApiError {
         let said = wire::refusal(body);
         match status.as_u16() {
-            401 if self.token_worked.load(Ordering::Relaxed) => {
-                ApiError::Unavailable("it refuses a token that has worked".to_owned())
-            }
-            401 => ApiError::Unauthorized,
+            401 => self.unauthorized(),
             403 => ApiError::Forbidden(said.unwrap_or_else(|| refusal("no permission"))),
             404 => ApiError::NotFound,
             409 => ApiError::Conflict(said.unwrap_or_else(|| refusal("another build is in progress"))),
             410 => ApiError::Gone,
-            429 => ApiError::RateLimited { retry_after: wire::retry_after(headers) },
+            429 => ApiError::RateLimited {
+                retry_after: wire::retry_after(headers).map(|pause| pause.min(LONGEST_RETRY_AFTER)),
+            },
             400 | 406 | 412 | 422 => match said {
                 Some(said) => ApiError::Invalid(said),
+                None if self.base.scheme() == "http" => {
+                    let text =
+                        format!("status {status} without a message; if it encrypts on this port, use https");
+                    ApiError::NotCoder(text)
+                }
                 None => ApiError::NotCoder(format!("status {status} without a message")),
             },
-            300..=399 => ApiError::NotCoder(format!("it redirects elsewhere ({status})")),
+            300..=399 => redirected(headers, &self.base),
             500.. if effect => ApiError::UnknownOutcome(format!("status {status}")),
             500.. => ApiError::Unavailable(format!("status {status}")),
             code => {
                 ApiError::Other { status: code, refusal: said.unwrap_or_else(|| refusal(status.to_string())) }
             }
+        }
+    }
+
+    /// A 401, which is the deployment's trouble rather than the token's if the token has worked before.
+    fn unauthorized(&self) -> ApiError {
+        let mut token = self.token();
+        let since = *token.refused_since.get_or_insert_with(Instant::now);
+        if token.worked && since.elapsed() < TOKEN_PATIENCE {
+            let text = "it refuses a token that has worked, as it does while its database is away; if this goes on, \
+                        log in again";
+            ApiError::Unavailable(text.to_owned())
+        } else {
+            ApiError::Unauthorized
         }
     }
 
@@ -290,34 +356,4 @@ async fn body_of(mut response: Response) -> Result<Vec<u8>, String> {
         body.extend_from_slice(&chunk);
     }
     Ok(body)
-}
-
-/// A request that got no answer at all.
-fn not_answered(error: &reqwest::Error, effect: bool) -> ApiError {
-    // Without a connection nothing was sent.
-    lost(innermost(error), effect && !error.is_connect())
-}
-
-fn lost(why: String, effect: bool) -> ApiError {
-    if effect { ApiError::UnknownOutcome(why) } else { ApiError::Unavailable(why) }
-}
-
-/// The cause at the bottom, which says what happened; those above it repeat the URL.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(below) = cause.source() {
-        cause = below;
-    }
-    cause.to_string()
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost") => true,
-        Some(host) => {
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        }
-        None => false,
-    }
 }

@@ -3,6 +3,7 @@
 use crate::bindings::{Agents, Binding, FieldProblem, ReadError, Refusal, Snapshot};
 use crate::control_plane::{ApiError, ControlPlane, Workspace, millis, refusal};
 use crate::driver::call::{Call, Performer};
+use crate::driver::spread::spread;
 use crate::driver::{DriveError, EventKind};
 use crate::store::StoreError;
 
@@ -76,11 +77,11 @@ impl Performer {
     /// Reads the workspace, again if the failure may pass.
     pub(super) async fn read_workspace(&self, id: &str) -> Result<Workspace, ApiError> {
         let mut pause = self.timings().first_retry;
-        for _ in 1..READ_ATTEMPTS {
+        for attempt in 1..READ_ATTEMPTS {
             match self.plane.workspace(id).await {
                 // A control plane that says for how long to stay away is not asked again before that.
                 Err(error) if error.is_transient() && error.retry_after().is_none() => {
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep(spread(pause, id, attempt)).await;
                     pause *= 2;
                 }
                 result => return result,

@@ -273,7 +273,7 @@ fn not_read(error: ApiError) -> TransitionError {
         ApiError::Conflict(_) => TransitionError::Conflict(None),
         ApiError::RateLimited { retry_after } => TransitionError::Unavailable(retry_after.map(millis)),
         ApiError::Unavailable(_) | ApiError::UnknownOutcome(_) => TransitionError::Unavailable(None),
-        ApiError::Unauthorized | ApiError::NotFound | ApiError::NotCoder(_) => {
+        ApiError::Unauthorized | ApiError::NotFound | ApiError::NotCoder(_) | ApiError::Tls(_) => {
             TransitionError::Other(refusal(error.to_string()))
         }
         ApiError::Other { refusal, .. } => TransitionError::Other(refusal),

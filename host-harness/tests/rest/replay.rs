@@ -1,113 +1,134 @@
-//! A server that gives prepared answers in order, and keeps what it was asked.
+//! A server that gives prepared answers, and keeps what it was asked.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::response::Response;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+use workspace_recovery::control_plane::rest::RestClient;
+
+use crate::TOKEN;
 
 /// One answer. A fixture for its test to change.
+#[derive(Clone)]
 pub struct Reply {
-    /// The value of `Date`, if there is to be one.
-    pub date: Option<String>,
+    pub status: u16,
     /// JSON; an object with the single key `_text` is sent as that text.
     pub body: Value,
-    status: u16,
-    retry_after: Option<String>,
-    kind: Kind,
+    /// `Date` and others.
+    pub headers: Vec<(String, String)>,
+    pub kind: Kind,
 }
 
-enum Kind {
+#[derive(Clone)]
+pub enum Kind {
     Http,
-    Terminal,
-    /// These text messages, and then the end.
-    Messages(Vec<Value>),
+    /// A websocket, on which this comes.
+    Socket(Vec<Frame>),
+    /// No answer: the connection is closed.
     HangUp,
+    /// No answer: the connection stays open.
+    Silence,
+}
+
+/// Something that happens on a websocket, so long after the request.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub at: Duration,
+    pub what: What,
+}
+
+#[derive(Clone, Debug)]
+pub enum What {
+    Text(String),
+    Binary(String),
+    Ping,
+    /// The next frame that the client sends is repeated, with a note whether it was binary.
+    Repeat,
+    Close(u16, String),
+    /// The connection stays open, and nothing comes any more. Without it the connection breaks off.
+    Nothing,
 }
 
 impl Reply {
-    /// A body that is not JSON.
-    pub fn text(status: u16, text: &str) -> Self {
-        Self { date: None, body: json!({ "_text": text }), status, retry_after: None, kind: Kind::Http }
+    /// An answer of JSON.
+    pub fn json(status: u16, body: Value) -> Self {
+        Self { status, body, headers: Vec::new(), kind: Kind::Http }
     }
 
-    /// No answer: the connection is closed.
+    /// A body that is not JSON.
+    pub fn text(status: u16, text: &str) -> Self {
+        Self::json(status, json!({ "_text": text }))
+    }
+
     pub fn hang_up() -> Self {
         Self { kind: Kind::HangUp, ..Self::text(0, "") }
     }
 
+    pub fn silence() -> Self {
+        Self { kind: Kind::Silence, ..Self::text(0, "") }
+    }
+
+    /// A websocket on which these come at once, and then nothing but the end.
+    pub fn socket(frames: impl IntoIterator<Item = What>) -> Self {
+        let frames = frames.into_iter().map(|what| Frame { at: Duration::ZERO, what });
+        Self::timed_socket(frames.collect())
+    }
+
+    pub fn timed_socket(frames: Vec<Frame>) -> Self {
+        Self { kind: Kind::Socket(frames), ..Self::text(101, "") }
+    }
+
     /// A terminal that says `hi`, repeats one frame and breaks off.
     pub fn terminal() -> Self {
-        Self { kind: Kind::Terminal, ..Self::text(101, "") }
+        Self::socket([What::Binary("hi\r\n".into()), What::Repeat])
     }
 
-    /// A websocket on which these come, and then nothing but the end.
-    pub fn messages(messages: Vec<Value>) -> Self {
-        Self { kind: Kind::Messages(messages), ..Self::text(101, "") }
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
     }
-}
-
-/// The answer in the exchange of that index in a recording; of a terminal, the answer to its handshake.
-pub fn recorded(file: &str, index: usize) -> Reply {
-    let path = format!("{}/tests/transcripts/{file}.json", env!("CARGO_MANIFEST_DIR"));
-    let recording: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let exchange = &recording["exchanges"][index];
-    let answer = exchange.get("response").unwrap_or(&exchange["handshake"]);
-    let header = |name: &str| answer["headers"][name].as_str().map(str::to_owned);
-    Reply {
-        date: header("Date"),
-        body: answer["body"].clone(),
-        status: answer["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap(),
-        retry_after: header("Retry-After"),
-        kind: Kind::Http,
-    }
-}
-
-/// What a real server sent on the websocket that a workspace is watched by.
-pub fn recorded_watch() -> Vec<Value> {
-    let path = format!("{}/tests/transcripts/11-watch-events.json", env!("CARGO_MANIFEST_DIR"));
-    let recording: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let sent = recording["exchanges"].as_array().unwrap().iter();
-    sent.filter(|exchange| exchange["event"] == "watch-ws: message")
-        // Of most messages the recording keeps the kind only.
-        .map(|sent| match &sent["message"] {
-            Value::Null => json!({ "type": sent["message_type"], "data": {} }),
-            message => message.clone(),
-        })
-        .collect()
 }
 
 /// What the server was asked.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Asked {
+    pub method: String,
     /// With the query.
     pub path: String,
     /// The token's header.
     pub token: Option<String>,
     /// Null if there was none.
     pub body: Value,
+    pub at: Instant,
 }
 
 /// The server; ends with the test.
+#[derive(Clone)]
 pub struct Server {
     /// Where it listens.
     pub url: String,
     shared: Arc<Shared>,
 }
 
+type Answers = Box<dyn FnMut(&Asked) -> Reply + Send>;
+
 struct Shared {
-    replies: Mutex<VecDeque<Reply>>,
+    answers: Mutex<Answers>,
     asked: Mutex<Vec<Asked>>,
 }
 
 impl Server {
     /// Starts it on a free port.
-    pub async fn start(replies: VecDeque<Reply>) -> Self {
-        let shared = Arc::new(Shared { replies: Mutex::new(replies), asked: Mutex::default() });
+    pub async fn start(answers: impl FnMut(&Asked) -> Reply + Send + 'static) -> Self {
+        let shared = Arc::new(Shared { answers: Mutex::new(Box::new(answers)), asked: Mutex::default() });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(answer).with_state(shared.clone());
@@ -115,45 +136,56 @@ impl Server {
         Self { url, shared }
     }
 
+    /// One that gives these answers, in order.
+    pub async fn in_order(replies: impl IntoIterator<Item = Reply>) -> Self {
+        let mut replies: VecDeque<_> = replies.into_iter().collect();
+        Self::start(move |asked| replies.pop_front().unwrap_or_else(|| panic!("too much: {asked:?}"))).await
+    }
+
+    /// Answers so from now on.
+    pub fn answer(&self, answers: impl FnMut(&Asked) -> Reply + Send + 'static) {
+        *self.shared.answers.lock().unwrap() = Box::new(answers);
+    }
+
     /// What it was asked until now.
     pub fn requests(&self) -> Vec<Asked> {
         self.shared.asked.lock().unwrap().clone()
     }
+
+    pub fn client(&self) -> RestClient {
+        RestClient::new(&self.url, TOKEN).unwrap()
+    }
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let at = Instant::now();
     let (mut parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
-    let token = parts.headers.get("coder-session-token").map(|token| token.to_str().unwrap().to_owned());
-    let path = parts.uri.path_and_query().unwrap().to_string();
-    let body = serde_json::from_slice(&body).unwrap_or_default();
-    shared.asked.lock().unwrap().push(Asked { path, token, body });
-    let reply = shared.replies.lock().unwrap().pop_front().unwrap();
+    let asked = Asked {
+        method: parts.method.to_string(),
+        path: parts.uri.path_and_query().unwrap().to_string(),
+        token: parts.headers.get("coder-session-token").map(|token| token.to_str().unwrap().to_owned()),
+        body: serde_json::from_slice(&body).unwrap_or_default(),
+        at,
+    };
+    shared.asked.lock().unwrap().push(asked.clone());
+    let reply = shared.answers.lock().unwrap()(&asked);
     match reply.kind {
         Kind::Http => http(&reply),
-        Kind::Messages(messages) => {
+        Kind::Socket(frames) => {
             let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.unwrap();
-            upgrade.on_upgrade(async move |mut socket| {
-                for message in messages {
-                    socket.send(Message::text(message.to_string())).await.unwrap();
-                }
-            })
-        }
-        Kind::Terminal => {
-            let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.unwrap();
-            upgrade.on_upgrade(terminal)
+            upgrade.on_upgrade(move |socket| play(socket, frames, at))
         }
         // Ends the task that serves the connection, and so the connection, without a word.
         Kind::HangUp => std::panic::resume_unwind(Box::new("hang up")),
+        Kind::Silence => std::future::pending().await,
     }
 }
 
 fn http(reply: &Reply) -> Response {
     let mut response = Response::builder().status(reply.status);
-    for (name, value) in [("date", &reply.date), ("retry-after", &reply.retry_after)] {
-        if let Some(value) = value {
-            response = response.header(name, value);
-        }
+    for (name, value) in &reply.headers {
+        response = response.header(name, value);
     }
     let (kind, body) = match reply.body["_text"].as_str() {
         Some(text) => ("text/html", text.to_owned()),
@@ -162,14 +194,40 @@ fn http(reply: &Reply) -> Response {
     response.header("content-type", kind).body(Body::from(body)).unwrap()
 }
 
-async fn terminal(mut socket: WebSocket) {
-    socket.send(Message::Binary("hi\r\n".into())).await.unwrap();
-    let frame = socket.recv().await.unwrap().unwrap();
-    let binary = matches!(frame, Message::Binary(_));
-    let frame: Value = serde_json::from_slice(&frame.into_data()).unwrap();
-    socket
-        .send(Message::Binary(json!({ "binary": binary, "frame": frame }).to_string().into()))
-        .await
-        .unwrap();
-    // Dropped without a close frame, as a real server does at the end of a command.
+/// Dropped without a close frame in the end, as a real server does at the end of a command.
+async fn play(mut socket: WebSocket, frames: Vec<Frame>, begun: Instant) {
+    for Frame { at, what } in frames {
+        // What the client sends meanwhile is read: else its pings would not be answered.
+        let come = sleep_until(begun + at);
+        tokio::pin!(come);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut come => break,
+                message = socket.recv() => if !matches!(message, Some(Ok(_))) { return },
+            }
+        }
+        let sent = match what {
+            What::Text(text) => socket.send(Message::text(text)).await,
+            What::Binary(text) => socket.send(Message::Binary(text.into())).await,
+            What::Ping => socket.send(Message::Ping("1".into())).await,
+            What::Close(code, reason) => {
+                socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await
+            }
+            What::Repeat => {
+                let Some(Ok(frame)) = socket.recv().await else { return };
+                let binary = matches!(frame, Message::Binary(_));
+                let frame: Value = serde_json::from_slice(&frame.into_data()).unwrap();
+                let repeated = json!({ "binary": binary, "frame": frame }).to_string();
+                socket.send(Message::Binary(repeated.into())).await
+            }
+            What::Nothing => {
+                while let Some(Ok(_)) = socket.recv().await {}
+                return;
+            }
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
 }

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::innermost;
+use super::failure::{innermost, not_answered};
 use crate::control_plane::ApiError;
 
 pub(super) type Socket = WebSocketStream<Upgraded>;
@@ -29,7 +29,7 @@ pub(super) async fn open(client: &Client, url: Url, query: &[(&str, &str)]) -> R
         .header(SEC_WEBSOCKET_KEY, &key)
         .send()
         .await
-        .map_err(|error| ApiError::Unavailable(innermost(&error)))?;
+        .map_err(|error| not_answered(&error, false))?;
     if response.status() == StatusCode::OK {
         return Err(ApiError::NotCoder("it does not open a websocket".to_owned()));
     }

@@ -324,9 +324,14 @@ pub(super) fn date(headers: &HeaderMap) -> Option<u64> {
     u64::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
-/// How long to wait, if the answer says so in seconds.
+/// How long to wait, if the answer says so: in seconds, or until a time on its own clock.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(until.saturating_sub(Duration::from_millis(date(headers)?)))
 }
 
 /// Whether the time of an answer fits the time of a row that was written for it.

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::lot::Place;
 use super::parked::Parked;
+use crate::driver::spread::spread;
 
 /// How long a wait whose time is over stays for the read that it is still owed, while others are read first.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -15,8 +16,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 const STRETCH: u32 = 5;
 /// The least time between the begin of a read and one made for an announced change: announcements come in heaps.
 pub(super) const HEAP: Duration = Duration::from_millis(100);
-/// How much a polling interval is longer or shorter at most, in thousandths: enough to spread what began together.
-const JITTER: u32 = 100;
 
 /// A look that is being taken.
 #[derive(Clone, Copy)]
@@ -36,17 +35,7 @@ pub(super) fn overdue(parked: &Parked, looking: Option<Looking>, poll: Duration)
     }
 }
 
-/// The time to the next look; `announced`: changes are, too. A little longer or shorter than the interval, always the
-/// same for the same place and count.
+/// The time to the next look; `announced`: changes are, too. Always the same for the same place and count.
 pub(super) fn interval(poll: Duration, announced: bool, place: &Place, count: u32) -> Duration {
-    let text = place.as_deref().unwrap_or_default();
-    let hash = fnv(text.bytes().chain(count.to_le_bytes()));
-    let spread = u64::from(2 * JITTER + 1);
-    let thousandths = 1000 - JITTER + u32::try_from(hash % spread).unwrap_or_default();
-    poll * if announced { STRETCH } else { 1 } * thousandths / 1000
-}
-
-/// The hash FNV-1a, which is the same everywhere and always.
-fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    spread(poll * if announced { STRETCH } else { 1 }, place.as_deref().unwrap_or_default(), count)
 }

@@ -14,6 +14,7 @@ use super::lot::Place;
 use super::pace::HEAP;
 use super::reading::Reader;
 use crate::control_plane::ControlPlane;
+use crate::driver::spread::spread;
 
 /// Streams at a time. Each is a connection; workspaces beyond that are polled.
 const MAX_WATCHES: usize = 64;
@@ -109,7 +110,7 @@ impl Stream {
         let Self { workspace, changes, pause, close } = self;
         let next = async {
             if changes.is_none() {
-                sleep(*pause).await;
+                sleep(spread(*pause, workspace, 0)).await;
                 *pause = (*pause * 2).min(reader.timings.poll * LONGEST_PAUSE);
                 *changes = reader.plane.changes(workspace);
             }

@@ -1,0 +1,146 @@
+//! How a deployment is reached: its address, a token, whom to trust.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Certificate, Client, Url, redirect};
+
+use super::CONNECT_LIMIT;
+use super::failure::innermost;
+
+const TOKEN_HEADER: HeaderName = HeaderName::from_static("coder-session-token");
+
+/// What a [`RestClient`](super::RestClient) is made from.
+///
+/// The variables `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are heeded, but never for this machine itself.
+#[derive(Clone)]
+pub struct RestOptions {
+    /// The deployment's address, as one opens it in a browser.
+    pub url: String,
+    /// A session or API token of the user to act for.
+    pub token: String,
+    /// A PEM file with certificates of authorities that are trusted as well as those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Whether the token may go unencrypted over a network.
+    pub allow_plain_http: bool,
+}
+
+/// Why a client could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestError {
+    /// Not a URL of a web server.
+    #[error("\"{0}\" is not the URL of a deployment: it should look like https://coder.example.com")]
+    Url(String),
+    /// The URL has a name or a password in it. It is not shown.
+    #[error("the URL has a user name or a password in it: leave them out, the token says who you are")]
+    UserInUrl,
+    /// Would show the token to everybody on the way.
+    #[error(
+        "\"{0}\" is not encrypted, and the token would be readable on the way: use https, or allow plain http \
+         explicitly"
+    )]
+    Plain(String),
+    /// Cannot be sent in a header.
+    #[error("the token is empty or has characters that no token has: copy it again")]
+    Token,
+    /// The file of certificates cannot be read.
+    #[error("the file of certificates {} cannot be read: {why}", .path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// The file of certificates holds none.
+    #[error("the file {} has no certificate in it: it should be in the PEM format", .0.display())]
+    NoCertificate(PathBuf),
+    /// The system's certificates or sockets cannot be used.
+    #[error("cannot make a web client: {0}")]
+    Client(String),
+}
+
+impl RestOptions {
+    /// The safe defaults: the system's authorities, and plain `http` for this machine only.
+    pub fn new(url: impl Into<String>, token: impl Into<String>) -> Self {
+        Self { url: url.into(), token: token.into(), ca_file: None, allow_plain_http: false }
+    }
+
+    /// The address of the API, which ends with `/api/v2/`.
+    pub(super) fn base(&self) -> Result<Url, RestError> {
+        let bad = || RestError::Url(self.url.clone());
+        let mut base = Url::parse(&self.url).map_err(|_| bad())?;
+        if !base.username().is_empty() || base.password().is_some() {
+            return Err(RestError::UserInUrl);
+        }
+        match base.scheme() {
+            "https" => {}
+            "http" if self.allow_plain_http || is_loopback(&base) => {}
+            "http" => return Err(RestError::Plain(self.url.clone())),
+            _ => return Err(bad()),
+        }
+        base.set_query(None);
+        base.set_fragment(None);
+        base.path_segments_mut().map_err(|()| bad())?.pop_if_empty().extend(["api", "v2", ""]);
+        Ok(base)
+    }
+
+    /// A web client that sends the token with every request, and follows no redirects.
+    pub(super) fn client(&self, base: &Url) -> Result<Client, RestError> {
+        let mut token = HeaderValue::from_str(&self.token).map_err(|_| RestError::Token)?;
+        if token.is_empty() {
+            return Err(RestError::Token);
+        }
+        token.set_sensitive(true);
+        // Fails if a provider is installed already, which then is used.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = Client::builder()
+            .default_headers(HeaderMap::from_iter([(TOKEN_HEADER, token)]))
+            .connect_timeout(CONNECT_LIMIT)
+            .redirect(redirect::Policy::none());
+        if is_loopback(base) {
+            // A proxy's loopback is not ours.
+            builder = builder.no_proxy();
+        }
+        let extra = self.extra_certificates()?;
+        builder = if base.scheme() == "http" && is_loopback(base) {
+            // Machines without any authority have their local control plane all the same.
+            builder.tls_certs_only(extra)
+        } else {
+            builder.tls_certs_merge(extra)
+        };
+        builder.build().map_err(|error| RestError::Client(innermost(&error)))
+    }
+
+    fn extra_certificates(&self) -> Result<Vec<Certificate>, RestError> {
+        let Some(path) = &self.ca_file else { return Ok(Vec::new()) };
+        let unread = |why: String| RestError::CaFile { path: path.clone(), why };
+        let pem = std::fs::read(path).map_err(|error| unread(error.to_string()))?;
+        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unread(innermost(&error)))?;
+        if certificates.is_empty() {
+            return Err(RestError::NoCertificate(path.clone()));
+        }
+        Ok(certificates)
+    }
+}
+
+// Without the token.
+impl fmt::Debug for RestOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RestOptions")
+            .field("ca_file", &self.ca_file)
+            .field("allow_plain_http", &self.allow_plain_http)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        None => false,
+    }
+}

@@ -1,0 +1,205 @@
+//! Errors are told apart, and each says what to do.
+
+use std::time::Duration;
+
+use workspace_recovery::bindings::ReadError;
+use workspace_recovery::control_plane::rest::{RestClient, RestOptions};
+use workspace_recovery::control_plane::{ApiError, ControlPlane, NewBuild};
+
+use crate::TOKEN;
+use crate::client::stop;
+use crate::replay::{Kind, Reply, Server};
+use crate::stage::Frozen;
+use crate::tls::{self, Identity};
+use crate::transcript::recorded;
+
+async fn read(reply: Reply) -> ApiError {
+    Server::in_order([reply]).await.client().workspace("w").await.unwrap_err()
+}
+
+/// The error, whose text has to have each of these in it.
+fn says(error: &ApiError, parts: &[&str]) {
+    let text = error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "{text:?} has no {part:?}");
+    }
+    assert!(!text.contains(TOKEN) && !format!("{error:?}").contains(TOKEN));
+}
+
+#[tokio::test]
+async fn each_error_says_what_happened_and_what_to_do() {
+    let (gone, limits) = ("08-deleted-missing-forbidden", "13a-rate-limit");
+    says(&read(recorded(gone, 31)).await, &["does not accept the token", "log in again"]);
+    says(&read(Reply::json(403, serde_json::json!({"message": "No."}))).await, &["No.", "administrator"]);
+    says(&read(recorded(gone, 17)).await, &["not found", "check the name"]);
+    says(&read(recorded(gone, 5)).await, &["deleted", "create a new one"]);
+    says(&read(recorded("05-stop-start-conflicts", 1)).await, &["another build", "when it has ended"]);
+    says(&read(recorded("09-parameters", 49)).await, &["refused", "region"]);
+    says(&read(recorded(limits, 1)).await, &["try again in 60 s"]);
+    says(&read(Reply::text(503, "")).await, &["503", "look whether it runs"]);
+    let lost = Server::in_order([Reply::text(504, "")]).await.client().create_build("w", &stop()).await;
+    says(&lost.unwrap_err(), &["504", "look whether it was done before asking again"]);
+}
+
+#[tokio::test]
+async fn what_is_no_deployment_is_told_as_that_whatever_it_answers() {
+    let redirect = |to: &str| Reply::text(302, "").header("location", to);
+    says(
+        &read(redirect("/login?redirect=secret")).await,
+        &["Coder deployment", "/login", "log in", "check the URL"],
+    );
+    says(&read(redirect("https://sso.example.com/x?a=secret")).await, &["https://sso.example.com", "proxy"]);
+    for reply in [redirect("/login?redirect=secret"), redirect("https://sso.example.com/x?a=secret")] {
+        assert!(!read(reply).await.to_string().contains("secret"));
+    }
+    says(&read(Reply::text(307, "")).await, &["redirects elsewhere"]);
+    says(&read(Reply::text(200, "<!doctype html>")).await, &["Coder deployment", "check the URL"]);
+    says(&read(Reply::json(200, serde_json::json!({"other": "service"}))).await, &["check the URL"]);
+    // What a Go server answers to plain http on its https port.
+    says(&read(Reply::text(400, "Client sent an HTTP request to an HTTPS server.")).await, &["use https"]);
+    let error =
+        Server::in_order([Reply::text(200, "<html>")]).await.client().deployment_info().await.unwrap_err();
+    says(&error, &["check the URL"]);
+}
+
+#[tokio::test]
+async fn a_port_on_which_something_else_listens_is_the_wrong_url() {
+    let url = tls::speaking(b"-ERR unknown command\r\n").await;
+    let client = RestClient::new(&url, TOKEN).unwrap();
+    says(&client.workspace("w").await.unwrap_err(), &["does not speak HTTP", "check the URL"]);
+    let posted = client.create_build("w", &stop()).await.unwrap_err();
+    assert!(matches!(posted, ApiError::UnknownOutcome(_)), "nobody knows what it made of it: {posted:?}");
+    let nobody = RestClient::new("http://127.0.0.1:1", TOKEN).unwrap().workspace("w").await.unwrap_err();
+    assert!(matches!(nobody, ApiError::Unavailable(_)), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn an_encrypted_connection_that_does_not_come_about_says_why() {
+    let tls = async |options: &RestOptions| {
+        let client = RestClient::with_options(options).unwrap();
+        let error = client.create_build("w", &stop()).await.unwrap_err();
+        assert!(matches!(error, ApiError::Tls(_)), "{error:?}");
+        assert_eq!(
+            client.workspace("w").await.unwrap_err(),
+            error,
+            "nothing was sent, whatever was asked for"
+        );
+        assert!(matches!(ReadError::from(error.clone()), ReadError::Other(_)));
+        error
+    };
+    let trusted = Identity::new(&["localhost"], tls::Validity::Now);
+    let strange = trusted.serve(|_| Reply::silence()).await;
+    says(&tls(&RestOptions::new(&strange, TOKEN)).await, &["authority that is not trusted", "CA file"]);
+    for (names, validity, parts) in [
+        (["localhost"], tls::Validity::Past, ["expired", "clock"]),
+        (["localhost"], tls::Validity::Future, ["not valid yet", "clock"]),
+        (["elsewhere"], tls::Validity::Now, ["another name", "use the name"]),
+    ] {
+        let identity = Identity::new(&names, validity);
+        let url = identity.serve(|_| Reply::silence()).await;
+        says(&tls(&identity.options(&url)).await, &parts);
+    }
+    let plain =
+        Server::start(|_| Reply::silence()).await.url.replace("http://127.0.0.1", "https://localhost");
+    says(&tls(&RestOptions::new(plain, TOKEN)).await, &["does not encrypt", "check the port"]);
+}
+
+#[tokio::test]
+async fn plain_http_to_a_port_that_encrypts_is_the_wrong_url() {
+    let url = Identity::new(&["localhost"], tls::Validity::Now).serve(|_| Reply::silence()).await;
+    let client = RestClient::new(&url.replace("https", "http"), TOKEN).unwrap();
+    let error = client.workspace("w").await.unwrap_err();
+    says(&error, &["does not speak HTTP", "check the URL"]);
+}
+
+#[tokio::test]
+async fn a_rate_limit_is_heeded_for_its_path_and_no_other_and_no_longer_than_five_minutes() {
+    let clock = Frozen::new();
+    let limited = |pause: &str| recorded("13a-rate-limit", 1).header("Retry-After", pause);
+    let made = || recorded("05-stop-start-conflicts", 7);
+    let in_time = || recorded("05-stop-start-conflicts", 6);
+    let server =
+        Server::in_order([limited("60"), in_time(), limited("90"), made(), limited("86400"), in_time()])
+            .await;
+    let client = server.client();
+    let left = |error: ApiError| match error {
+        ApiError::RateLimited { retry_after } => retry_after.unwrap().as_secs(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(left(client.workspace("w").await.unwrap_err()), 60);
+    clock.pass(Duration::from_secs(20)).await;
+    assert_eq!(left(client.workspace("w").await.unwrap_err()), 40, "not asked");
+    client.workspace("other").await.unwrap();
+    // An effect is limited like a read, and is not sent before its time either.
+    assert_eq!(left(client.create_build("w", &stop()).await.unwrap_err()), 90);
+    clock.pass(Duration::from_secs(89)).await;
+    assert_eq!(left(client.create_build("w", &stop()).await.unwrap_err()), 1);
+    assert_eq!(server.requests().len(), 3);
+    clock.pass(Duration::from_secs(1)).await;
+    client.create_build("w", &stop()).await.unwrap();
+    assert_eq!(left(client.workspace("w").await.unwrap_err()), 300);
+    clock.pass(Duration::from_secs(300)).await;
+    client.workspace("w").await.unwrap();
+    assert_eq!(server.requests().len(), 6);
+}
+
+#[tokio::test]
+async fn a_rate_limit_may_be_given_as_a_time() {
+    let date = |time: &str| {
+        recorded("13a-rate-limit", 1)
+            .header("Date", "Mon, 23 Nov 2026 05:11:41 GMT")
+            .header("Retry-After", time)
+    };
+    for (time, seconds) in [
+        ("Mon, 23 Nov 2026 05:12:11 GMT", Some(30)),
+        ("Mon, 23 Nov 2026 05:00:00 GMT", Some(0)),
+        ("soon", None),
+    ] {
+        let retry_after = seconds.map(Duration::from_secs);
+        assert_eq!(read(date(time)).await, ApiError::RateLimited { retry_after }, "{time}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_has_worked_is_given_up_after_five_minutes_of_refusals() {
+    let clock = Frozen::new();
+    let server = Server::start(|_| recorded("05-stop-start-conflicts", 6)).await;
+    let client = server.client();
+    client.workspace("w").await.unwrap();
+    server.answer(|_| recorded("13-database-outage", 11));
+    for _ in 0..5 {
+        let error = client.workspace("w").await.unwrap_err();
+        says(&error, &["a token that has worked", "log in again"]);
+        assert!(matches!(error, ApiError::Unavailable(_)), "{error:?}");
+        clock.pass(Duration::from_secs(60)).await;
+    }
+    assert_eq!(client.workspace("w").await, Err(ApiError::Unauthorized));
+    server.answer(|_| recorded("05-stop-start-conflicts", 6));
+    client.workspace("w").await.unwrap();
+    server.answer(|_| recorded("13-database-outage", 11));
+    let error = client.workspace("w").await.unwrap_err();
+    assert!(matches!(error, ApiError::Unavailable(_)), "it has worked again: {error:?}");
+}
+
+#[tokio::test]
+async fn that_a_deployment_tells_its_version_does_not_prove_the_token() {
+    let server =
+        Server::in_order([recorded("01-setup-create-workspace", 1), recorded("13-database-outage", 11)])
+            .await;
+    let client = server.client();
+    client.deployment_info().await.unwrap();
+    assert_eq!(client.workspace("w").await, Err(ApiError::Unauthorized));
+}
+
+#[tokio::test]
+async fn a_request_that_gets_no_answer_ends_after_fifteen_seconds() {
+    let clock = Frozen::new();
+    let server = Server::start(|_| Reply { kind: Kind::Silence, ..Reply::text(0, "") }).await;
+    let client = server.client();
+    let build: NewBuild = stop();
+    let (read, posted, ()) = tokio::join!(client.workspace("w"), client.create_build("w", &build), async {
+        clock.pass(Duration::from_secs(16)).await;
+    });
+    assert!(matches!(read, Err(ApiError::Unavailable(_))), "{read:?}");
+    assert!(matches!(posted, Err(ApiError::UnknownOutcome(_))), "{posted:?}");
+}

@@ -11,6 +11,8 @@ mod args;
 mod calls;
 mod chats;
 mod demo;
+mod deployment;
+mod doctor;
 mod events;
 mod host;
 mod hosts;
@@ -72,7 +74,7 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let output = Output { json: cli.json };
-    let place = host::Place::new(cli.data, cli.plugin, cli.shorten_times)?;
+    let place = host::Place::new(cli.data, cli.plugin, cli.shorten_times, cli.deployment.deployment())?;
     match cli.command {
         Command::Demo(args) => demo::run(&place, output, args.real_timings).await,
         Command::Local(LocalCommand::Serve { port }) => local::serve(&place, output, port).await,
@@ -91,6 +93,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Replay { file } => recordings::replay_file(&place, output, &file),
         Command::Prune { older_than } => recordings::prune(&place, output, older_than).await,
         Command::Host { stay } => hosts::run(&place, stay).await,
+        Command::Doctor { workspace } => doctor::run(&place, output, workspace.as_deref()).await,
         Command::Tools => plugins::tools(&place, output),
         // It has runtimes of its own.
         Command::Simulate(args) => {

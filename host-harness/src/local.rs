@@ -20,9 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use admin::{
-    AdminError, AgentSignal, CreatedTemplate, CreatedWorkspace, ListedWorkspace, LocalAdmin, SignalledAgent,
-};
+pub use admin::{AdminError, AgentSignal, CreatedTemplate, CreatedWorkspace, LocalAdmin, SignalledAgent};
 pub use model::{AgentSpec, BuildSpec, OnCancel, ParameterSpec, TemplateSpec, VersionSpec};
 pub use server_file::Endpoint;
 

@@ -470,6 +470,10 @@ impl ControlPlane for Seen {
         self.pass("workspace_by_name", self.plane.workspace_by_name(name)).await
     }
 
+    async fn workspaces(&self) -> Result<Vec<Workspace>, ApiError> {
+        self.pass("workspaces", self.plane.workspaces()).await
+    }
+
     async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {
         self.pass("build", self.plane.build(build)).await
     }

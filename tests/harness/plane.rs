@@ -379,6 +379,10 @@ impl ControlPlane for Plane {
         self.workspace(if name == "dev" { WORKSPACE } else { name }).await
     }
 
+    async fn workspaces(&self) -> Result<Vec<Workspace>, ApiError> {
+        Ok(vec![self.workspace(WORKSPACE).await?])
+    }
+
     async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {
         let mut world = self.world();
         world.read()?;

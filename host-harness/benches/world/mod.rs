@@ -162,6 +162,10 @@ impl ControlPlane for Plane {
         Err(ApiError::NotFound)
     }
 
+    async fn workspaces(&self) -> Result<Vec<Workspace>, ApiError> {
+        Err(ApiError::NotFound)
+    }
+
     async fn build(&self, _: &str) -> Result<BuildRead, ApiError> {
         Err(ApiError::NotFound)
     }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::deployment::DeploymentArgs;
+
 /// Brings a chat's unreachable workspace back.
 ///
 /// A chat works in a workspace; when the agent process in it dies, every command times out. This program runs commands
@@ -18,9 +20,12 @@ pub struct Cli {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Folder of the local control plane and of the chats. Made if it is missing.
+    /// Folder of the local control plane, and of all chats and calls. Made if it is missing.
     #[arg(long, global = true, env = "WORKSPACE_RECOVERY_DATA", value_name = "FOLDER")]
     pub data: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub deployment: DeploymentArgs,
 
     /// Use this plugin instead of the built-in one.
     #[arg(long, global = true, value_name = "FILE")]
@@ -71,7 +76,7 @@ pub enum Command {
     #[command(subcommand)]
     Local(LocalCommand),
 
-    /// Workspaces of the local control plane.
+    /// Look at workspaces; on the local control plane, also make and delete them.
     #[command(subcommand)]
     Workspace(WorkspaceCommand),
 
@@ -156,6 +161,16 @@ pub enum Command {
         stay: bool,
     },
 
+    /// Look at everything that a recovery rests on, and say what is wrong and what to do.
+    ///
+    /// The address, the version, the token, the clock; with a workspace also its newest build, its agents, the
+    /// provisioners if a build waits for one, and whether a command runs in it. Changes nothing. Exits 1 if something is
+    /// not well.
+    Doctor {
+        /// The workspace's name, OWNER/NAME, or its id.
+        workspace: Option<String>,
+    },
+
     /// List the plugin's tools.
     Tools,
 
@@ -201,7 +216,7 @@ pub enum LocalCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum WorkspaceCommand {
-    /// Create a workspace and wait until its first build has ended.
+    /// On the local control plane: create a workspace and wait until its first build has ended.
     Create {
         /// Its name: letters, digits and single hyphens.
         name: String,
@@ -212,19 +227,19 @@ pub enum WorkspaceCommand {
         #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
         parameters: Vec<(String, String)>,
     },
-    /// List the workspaces.
+    /// List your workspaces.
     List,
     /// Show one workspace: its newest build and its agents.
     Show {
-        /// The workspace's name.
+        /// The workspace's name, OWNER/NAME, or its id.
         name: String,
     },
-    /// Delete a workspace and wait until it is gone.
+    /// On the local control plane: delete a workspace and wait until it is gone.
     Delete {
         /// The workspace's name.
         name: String,
     },
-    /// Send a signal to the agent process of a workspace: kill it, hang it, or let it go on.
+    /// On the local control plane: send a signal to the agent process of a workspace: kill it, hang it, or let it go on.
     KillAgent {
         /// The workspace's name.
         name: String,
@@ -250,7 +265,7 @@ pub enum ChatCommand {
         /// The chat's name.
         #[arg(value_parser = name)]
         name: String,
-        /// The workspace's name.
+        /// The workspace's name, OWNER/NAME, or its id.
         workspace: String,
     },
     /// List the chats and what they are bound to.

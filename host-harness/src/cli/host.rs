@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use super::deployment::Deployment;
 use super::hosts;
 use crate::bindings::Tool;
 use crate::chat::{Chat, ChatHost};
@@ -13,12 +14,14 @@ use crate::control_plane::ControlPlane;
 use crate::control_plane::rest::RestClient;
 use crate::driver::Driver;
 use crate::engine::{Engine, EngineOptions, Plugin};
-use crate::local::{Endpoint, LocalAdmin, LocalControlPlane};
+use crate::local::{LocalAdmin, LocalControlPlane};
 use crate::policy::{ChatTools, Timings};
 use crate::store::Store;
 
 /// The store's file in the data folder. The name is that of its first days.
 pub const STORE_FILE: &str = "chats.db";
+/// The folder of the deployments' folders, in the data folder.
+const DEPLOYMENTS: &str = "deployments";
 
 /// Where a command finds its things.
 pub struct Place {
@@ -26,12 +29,15 @@ pub struct Place {
     cache: Option<PathBuf>,
     plugin: Option<PathBuf>,
     shorten_times: u32,
+    /// None: the local control plane.
+    deployment: Option<Deployment>,
 }
 
 /// A control plane with everything that a command needs to work on it.
 pub struct Host {
     pub plane: Arc<dyn ControlPlane>,
-    pub admin: LocalAdmin,
+    /// None: it is a deployment.
+    admin: Option<LocalAdmin>,
     pub driver: Driver,
     pub chats: ChatHost,
     pub store: Store,
@@ -39,19 +45,33 @@ pub struct Host {
 }
 
 impl Place {
-    pub fn new(data: Option<PathBuf>, plugin: Option<PathBuf>, shorten_times: u32) -> anyhow::Result<Self> {
+    pub fn new(
+        data: Option<PathBuf>,
+        plugin: Option<PathBuf>,
+        shorten_times: u32,
+        deployment: Option<Deployment>,
+    ) -> anyhow::Result<Self> {
         let data = match data.or_else(|| user_folder("XDG_DATA_HOME", ".local/share")) {
             Some(data) => data,
             None => {
                 bail!("no data folder: neither HOME nor XDG_DATA_HOME is set; name one with --data FOLDER")
             }
         };
-        Ok(Self { data, cache: user_folder("XDG_CACHE_HOME", ".cache"), plugin, shorten_times })
+        Ok(Self { data, cache: user_folder("XDG_CACHE_HOME", ".cache"), plugin, shorten_times, deployment })
     }
 
-    /// The folder of the local control plane and of the chats.
+    /// The folder of the local control plane.
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// The folder of the chats and calls. Each deployment has one of its own, so that a chat, and a call that is carried
+    /// on, can only ever be that deployment's.
+    pub fn folder(&self) -> PathBuf {
+        match &self.deployment {
+            None => self.data.clone(),
+            Some(deployment) => self.data.join(DEPLOYMENTS).join(deployment.folder()),
+        }
     }
 
     /// Loads the plugin: the one from the command line, or the built-in one.
@@ -68,7 +88,12 @@ impl Place {
         }
     }
 
-    /// The plugin file and the shortening of times, as arguments for another process of this program.
+    /// How long everything takes.
+    pub fn timings(&self) -> Timings {
+        Timings::shortened(self.shorten_times)
+    }
+
+    /// All this as arguments for another process of this program.
     pub fn arguments(&self) -> Vec<OsString> {
         let mut arguments = vec!["--data".into(), self.data.clone().into_os_string()];
         if let Some(plugin) = &self.plugin {
@@ -77,16 +102,18 @@ impl Place {
         if self.shorten_times > 1 {
             arguments.extend(["--shorten-times".into(), self.shorten_times.to_string().into()]);
         }
+        arguments.extend(self.deployment.iter().flat_map(Deployment::arguments));
         arguments
     }
 
     /// The store in the data folder, if something has been kept there.
     pub fn store(&self) -> anyhow::Result<Store> {
-        let file = self.data.join(STORE_FILE);
+        let file = self.folder().join(STORE_FILE);
         if !file.exists() {
             bail!(
-                "{} has no calls yet: name the folder that you work in with --data, or bind a chat first",
-                self.data.display()
+                "{} has no calls yet: name the folder that you work in with --data, and the deployment with \
+                 --coder-url, or bind a chat first",
+                self.folder().display()
             );
         }
         Ok(Store::open(&file)?)
@@ -101,34 +128,55 @@ impl Place {
         Ok(host)
     }
 
-    /// The local control plane that serves the data folder, with the chats in that folder.
+    /// The control plane, with its chats.
     pub async fn open(&self) -> anyhow::Result<Host> {
+        let (client, admin) = self.connect().await?;
+        let folder = self.folder();
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let store = Store::open(&folder.join(STORE_FILE))?;
+        Host::new(client, admin, self.load_plugin()?, store, self.timings()).await
+    }
+
+    /// A client of the control plane, and of its operations if it is the local one.
+    pub async fn connect(&self) -> anyhow::Result<(RestClient, Option<LocalAdmin>)> {
+        if let Some(deployment) = &self.deployment {
+            return Ok((deployment.connect()?, None));
+        }
         let Some(endpoint) = LocalControlPlane::find(&self.data).await? else {
             bail!(
                 "no local control plane serves {}: start one in another terminal with \
-                 `workspace-recovery local serve`, or name its folder with --data",
+                 `workspace-recovery local serve`, name its folder with --data, or name a Coder deployment with \
+                 --coder-url",
                 self.data.display()
             );
         };
-        let store = Store::open(&self.data.join(STORE_FILE))?;
-        let timings = Timings::shortened(self.shorten_times);
-        Host::new(&endpoint, self.load_plugin()?, store, timings).await
+        let client = RestClient::new(&endpoint.url, &endpoint.token)?;
+        Ok((client, Some(LocalAdmin::new(&endpoint))))
     }
 }
 
 impl Host {
     pub async fn new(
-        endpoint: &Endpoint,
+        client: RestClient,
+        admin: Option<LocalAdmin>,
         plugin: Plugin,
         store: Store,
         timings: Timings,
     ) -> anyhow::Result<Self> {
-        let plane: Arc<dyn ControlPlane> = Arc::new(RestClient::new(&endpoint.url, &endpoint.token)?);
+        let plane: Arc<dyn ControlPlane> = Arc::new(client);
         let driver = Driver::new(plugin, plane.clone(), store.clone(), timings);
         let tools = driver.list_tools().await?.into_iter().map(|Tool { name, .. }| name);
         let tools = ChatTools { names: tools.collect(), ..ChatTools::default() };
         let chats = ChatHost::new(driver.clone());
-        Ok(Self { plane, admin: LocalAdmin::new(endpoint), driver, chats, store, tools })
+        Ok(Self { plane, admin, driver, chats, store, tools })
+    }
+
+    /// The operations that only the local control plane has.
+    pub fn admin(&self) -> anyhow::Result<&LocalAdmin> {
+        self.admin.as_ref().context(
+            "only the local control plane does that; on a deployment, workspaces are made and deleted with the Coder \
+             command line or in the browser",
+        )
     }
 
     /// The chat `name`, which has all tools of the plugin.

@@ -47,7 +47,7 @@ fn patience(host: &Host) -> anyhow::Result<Duration> {
 /// Starts a host in the background, which ends by itself when nothing is left to do.
 pub fn start(place: &Place) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let log = place.data().join(LOG_FILE);
+    let log = place.folder().join(LOG_FILE);
     let log = OpenOptions::new()
         .create(true)
         .append(true)

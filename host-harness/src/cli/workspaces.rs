@@ -53,7 +53,7 @@ async fn create(
     parameters: &[(String, String)],
 ) -> anyhow::Result<Exit> {
     let created = host
-        .admin
+        .admin()?
         .create_workspace(name, template, parameters)
         .await
         .with_context(|| format!("the workspace \"{name}\" was not created"))?;
@@ -64,15 +64,7 @@ async fn create(
 }
 
 async fn list(host: &Host, output: Output) -> anyhow::Result<Exit> {
-    let mut workspaces = Vec::new();
-    for listed in host.admin.list_workspaces().await? {
-        match host.plane.workspace(&listed.id).await {
-            Ok(workspace) => workspaces.push(workspace),
-            // Deleted since it was listed.
-            Err(ApiError::Gone | ApiError::NotFound) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let workspaces = host.plane.workspaces().await?;
     let shown: Vec<_> = workspaces.iter().map(as_json).collect();
     output.print(&shown, |_| {
         let rows: Vec<_> = workspaces.iter().map(row).collect();
@@ -82,6 +74,7 @@ async fn list(host: &Host, output: Output) -> anyhow::Result<Exit> {
 }
 
 async fn delete(host: &Host, output: Output, name: &str) -> anyhow::Result<Exit> {
+    host.admin()?;
     let workspace = host.find(name).await?;
     let request = NewBuild { transition: Transition::Delete, template_version: None, parameters: Vec::new() };
     let issued = match host.plane.create_build(&workspace.id, &request).await {
@@ -106,7 +99,7 @@ async fn kill_agent(host: &Host, output: Output, name: &str, signal: Signal) -> 
         Signal::Cont => (AgentSignal::Cont, "let go on"),
     };
     let agent = host
-        .admin
+        .admin()?
         .signal_agent(name, None, signal)
         .await
         .with_context(|| format!("no signal was sent to the agent of \"{name}\""))?;

@@ -91,12 +91,17 @@ impl RestClient {
         })
     }
 
+    /// The deployment's address, as one opens it in a browser.
+    pub fn address(&self) -> &str {
+        self.base.as_str().trim_end_matches("/api/v2/")
+    }
+
     /// What the deployment says about itself. It is asked until it has answered once.
     pub async fn deployment_info(&self) -> Result<&Deployment, ApiError> {
         let ask = || async {
-            let info: deployment::BuildInfo =
-                self.send(Method::GET, &["buildinfo"], &[], None::<&()>).await?.0;
-            Ok(info.into())
+            let (info, observed) =
+                self.send::<deployment::BuildInfo>(Method::GET, &["buildinfo"], &[], None::<&()>).await?;
+            Ok(Deployment::new(info, observed))
         };
         self.deployment.get_or_try_init(ask).await
     }
@@ -228,8 +233,12 @@ impl RestClient {
 
     async fn read_workspace(&self, path: &[&str]) -> Result<Workspace, ApiError> {
         let (read, date) = self.request::<wire::Workspace>(Method::GET, path, &[], None::<&()>).await?;
-        let trusted = date.filter(|_| !self.clock_distrusted.load(Ordering::Relaxed));
-        Ok(read.into_workspace(trusted))
+        Ok(read.into_workspace(self.trusted(date)))
+    }
+
+    /// The time of an answer, unless the clock that dates answers is known to be wrong.
+    fn trusted(&self, date: Option<u64>) -> Option<u64> {
+        date.filter(|_| !self.clock_distrusted.load(Ordering::Relaxed))
     }
 }
 
@@ -249,8 +258,21 @@ impl ControlPlane for RestClient {
     }
 
     async fn workspace_by_name(&self, name: &str) -> Result<Workspace, ApiError> {
+        if uuid::Uuid::try_parse(name).is_ok() {
+            return self.workspace(name).await;
+        }
         let (owner, name) = name.split_once('/').unwrap_or(("me", name));
         self.read_workspace(&["users", owner, "workspace", name]).await
+    }
+
+    async fn workspaces(&self) -> Result<Vec<Workspace>, ApiError> {
+        let query: &[_] = &[("q", "owner:me")];
+        let (list, date) =
+            self.request::<wire::Workspaces>(Method::GET, &["workspaces"], query, None::<&()>).await?;
+        let trusted = self.trusted(date);
+        let mut read: Vec<_> = list.workspaces.into_iter().map(|read| read.into_workspace(trusted)).collect();
+        read.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(read)
     }
 
     async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {

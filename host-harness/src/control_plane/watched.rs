@@ -104,6 +104,10 @@ impl ControlPlane for Watched {
         self.note(self.plane.workspace_by_name(name).await)
     }
 
+    async fn workspaces(&self) -> Result<Vec<Workspace>, ApiError> {
+        self.note(self.plane.workspaces().await)
+    }
+
     async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {
         self.note(self.plane.build(build).await)
     }

@@ -189,6 +189,10 @@ impl ControlPlane for Plane {
         unimplemented!()
     }
 
+    async fn workspaces(&self) -> Result<Vec<Workspace>, ApiError> {
+        unimplemented!()
+    }
+
     async fn builds(&self, _workspace: &str, _limit: u32) -> Result<Vec<BuildRead>, ApiError> {
         unimplemented!()
     }

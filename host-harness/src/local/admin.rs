@@ -58,21 +58,6 @@ pub struct CreatedWorkspace {
     pub build_id: String,
 }
 
-/// A workspace in a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedWorkspace {
-    /// Its id.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// The name of its template.
-    pub template: String,
-    /// Its status, such as `running`, which says nothing of its agents.
-    pub status: String,
-    /// Whether all its agents are well.
-    pub healthy: bool,
-}
-
 /// Why an operation of [`LocalAdmin`] was not done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -101,47 +86,6 @@ fn with_detail(message: &str, detail: Option<&str>) -> String {
     match detail {
         Some(detail) => format!("{}: {detail}", message.trim_end_matches('.')),
         None => message.to_owned(),
-    }
-}
-
-/// The part of a workspace list that is read.
-mod wire {
-    use serde::Deserialize;
-
-    #[derive(Deserialize)]
-    pub struct List {
-        pub workspaces: Vec<Workspace>,
-    }
-
-    #[derive(Deserialize)]
-    pub struct Workspace {
-        id: String,
-        name: String,
-        template_name: String,
-        latest_build: Build,
-        health: Health,
-    }
-
-    #[derive(Deserialize)]
-    struct Build {
-        status: String,
-    }
-
-    #[derive(Deserialize)]
-    struct Health {
-        healthy: bool,
-    }
-
-    impl From<Workspace> for super::ListedWorkspace {
-        fn from(workspace: Workspace) -> Self {
-            Self {
-                id: workspace.id,
-                name: workspace.name,
-                template: workspace.template_name,
-                status: workspace.latest_build.status,
-                healthy: workspace.health.healthy,
-            }
-        }
     }
 }
 
@@ -237,16 +181,6 @@ impl LocalAdmin {
         let created: Created =
             self.send(self.http.post(self.at("/api/v2/users/me/workspaces")).json(&body)).await?;
         Ok(CreatedWorkspace { id: created.id, name: created.name, build_id: created.latest_build.id })
-    }
-
-    /// The workspaces that are not deleted, by name.
-    ///
-    /// # Errors
-    ///
-    /// No answer.
-    pub async fn list_workspaces(&self) -> Result<Vec<ListedWorkspace>, AdminError> {
-        let list: wire::List = self.send(self.http.get(self.at("/api/v2/workspaces"))).await?;
-        Ok(list.workspaces.into_iter().map(ListedWorkspace::from).collect())
     }
 
     /// Sends a signal to the agent process of a workspace, by the workspace's name or id. `agent` names one of several

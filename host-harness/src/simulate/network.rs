@@ -202,6 +202,10 @@ impl ControlPlane for Network {
         self.workspace(name).await
     }
 
+    async fn workspaces(&self) -> Result<Vec<Workspace>, ApiError> {
+        Err(ApiError::NotFound)
+    }
+
     async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {
         self.read(|plane, now| plane.build(build, now)).await
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+mod deployment;
 mod gone;
 mod kept;
 mod program;
@@ -178,7 +179,8 @@ fn interrupt_demo_at(line: &str, signal: Signal) {
     let folder = tempfile::tempdir().unwrap();
     let temporary = folder.path().join("temporary");
     std::fs::create_dir(&temporary).unwrap();
-    let mut demo = Program::with_temporary_folder(folder.path(), &temporary, &["demo"]);
+    let variables = [("TMPDIR", temporary.to_str().unwrap().to_owned())];
+    let mut demo = Program::with_environment(folder.path(), &variables, &["demo"]);
     demo.wait_for_stdout(line);
     assert!(!program::processes_that_name(&temporary).is_empty(), "its agents name its folder");
     demo.signal(signal);

@@ -14,6 +14,8 @@ use workspace_recovery::control_plane::rest::RestClient;
 use workspace_recovery::local::{AgentCommand, LocalControlPlane, LocalOptions, LocalTimings};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspace-recovery");
+/// The variable for the token.
+pub const TOKEN: &str = "CODER_SESSION_TOKEN";
 /// By how much the control plane's builds and reconnects are shortened.
 const SHORTENED: u32 = 20;
 /// By how much a host's waits are shortened where a test waits for one of them, such as for a lease to run out.
@@ -27,8 +29,13 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct World {
     background: Background,
     pub plane: LocalControlPlane,
+    /// What the program is started with besides.
+    environment: Environment,
     folder: TempDir,
 }
+
+/// Variables for the program, by name.
+type Environment = Vec<(&'static str, String)>;
 
 /// The hosts in the background that were started for a folder. Killed when dropped.
 struct Background(PathBuf);
@@ -37,14 +44,14 @@ impl World {
     pub async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let background = Background(folder.path().to_owned());
-        Self { background, plane: serve(folder.path(), None).await, folder }
+        Self { background, plane: serve(folder.path(), None).await, environment: Vec::new(), folder }
     }
 
     /// The same folder, served at another port from now on.
     pub async fn served_at(self, port: u16) -> Self {
-        let Self { background, plane, folder } = self;
+        let Self { background, plane, environment, folder } = self;
         plane.shutdown().await;
-        Self { background, plane: serve(folder.path(), Some(port)).await, folder }
+        Self { background, plane: serve(folder.path(), Some(port)).await, environment, folder }
     }
 
     /// With the workspace `dev`, and the chat `talk` in it.
@@ -55,8 +62,22 @@ impl World {
         world
     }
 
+    /// The control plane is a deployment to the program from now on, and the program has its token.
+    pub fn at_a_deployment(mut self) -> Self {
+        let url = self.plane.url().to_owned();
+        self.environment = vec![("CODER_URL", url), (TOKEN, self.plane.token().to_owned())];
+        self
+    }
+
     pub fn begin(&self, arguments: &[&str]) -> Program {
-        Program::in_folder(self.folder.path(), arguments)
+        Program::with_environment(self.folder.path(), &self.environment, arguments)
+    }
+
+    /// As [`begin`](Self::begin), and everything is logged that can be.
+    pub fn begin_logging_everything(&self, arguments: &[&str]) -> Program {
+        let mut environment = self.environment.clone();
+        environment.push(("RUST_LOG", "trace".to_owned()));
+        Program::with_environment(self.folder.path(), &environment, arguments)
     }
 
     pub fn folder(&self) -> &Path {
@@ -105,7 +126,7 @@ impl World {
 
     /// Ends its agents too.
     pub async fn end(self) {
-        let Self { background, plane, folder } = self;
+        let Self { background, plane, folder, .. } = self;
         background.kill();
         plane.shutdown().await;
         drop(folder);
@@ -167,31 +188,22 @@ pub struct Ended {
 impl Program {
     /// With this data folder.
     pub fn in_folder(data: &Path, arguments: &[&str]) -> Self {
-        Self::with_temporary_folder(data, &std::env::temp_dir(), arguments)
+        Self::with_environment(data, &[], arguments)
     }
 
-    /// With this data folder, and this one for temporary files.
-    pub fn with_temporary_folder(data: &Path, temporary: &Path, arguments: &[&str]) -> Self {
-        Self::spawn(data, temporary, arguments, None)
-    }
-
-    /// With this data folder, and everything logged that can be.
-    pub fn logging_everything(data: &Path, arguments: &[&str]) -> Self {
-        Self::spawn(data, &std::env::temp_dir(), arguments, Some("trace"))
-    }
-
-    fn spawn(data: &Path, temporary: &Path, arguments: &[&str], log: Option<&str>) -> Self {
+    /// With this data folder and these variables. Nothing of the user's own has a say.
+    pub fn with_environment(data: &Path, environment: &[(&'static str, String)], arguments: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
-        command.env_remove("RUST_LOG");
-        if let Some(log) = log {
-            command.env("RUST_LOG", log);
+        for name in ["RUST_LOG", "CODER_URL", TOKEN] {
+            command.env_remove(name);
         }
         let mut child = command
             .args(arguments)
             .env("WORKSPACE_RECOVERY_DATA", data)
+            .env("CODER_CONFIG_DIR", data.join("coder"))
             // Kept from run to run: compiling the plugin takes longer than most tests.
             .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
-            .env("TMPDIR", temporary)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::program::{Program, World};
+use crate::program::World;
 
 /// All files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -24,14 +24,30 @@ fn holds(bytes: &[u8], token: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_is_in_no_log_no_store_and_no_exported_call() {
     let world = World::with_a_workspace().await;
+    keeps_the_token_to_itself(&world);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployments_token_is_in_no_log_no_store_and_no_exported_call() {
+    let world = World::with_a_workspace().await.at_a_deployment();
+    assert_eq!(world.run(&["chat", "bind", "talk", "dev"]).code, 0);
+    let examined = world.begin_logging_everything(&["doctor", "dev"]).end();
+    assert_eq!(examined.code, 0, "{}", examined.stdout);
+    assert!(!holds(examined.stderr.as_bytes(), world.plane.token()));
+    keeps_the_token_to_itself(&world);
+    world.end().await;
+}
+
+fn keeps_the_token_to_itself(world: &World) {
     let token = world.plane.token().to_owned();
-    let called = Program::logging_everything(world.folder(), &["call", "talk", "restart_workspace"]).end();
+    let called = world.begin_logging_everything(&["call", "talk", "restart_workspace"]).end();
     let last: Vec<_> = called.stderr.lines().rev().take(8).collect();
     assert_eq!(called.code, 0, "{} {last:#?}", called.stdout);
     assert!(called.stderr.contains("workspace/latest-build") || called.stderr.contains("LatestBuild"));
     let shown = ["show", "export"].map(|command| world.run(&[command, "1"]));
     let listed = world.run(&["--json", "calls", "--all"]);
-    let refused = Program::logging_everything(world.folder(), &["exec", "nobody", "--", "true"]).end();
+    let refused = world.begin_logging_everything(&["exec", "nobody", "--", "true"]).end();
     for ended in shown.iter().chain([&called, &listed, &refused]) {
         assert!(!holds(ended.stdout.as_bytes(), &token) && !holds(ended.stderr.as_bytes(), &token));
     }
@@ -48,5 +64,4 @@ async fn the_token_is_in_no_log_no_store_and_no_exported_call() {
         assert!(!holds(&bytes, &token), "{}", file.display());
     }
     assert!(stores > 0, "the store was looked into");
-    world.end().await;
 }

@@ -295,6 +295,10 @@ impl ControlPlane for Struck {
         self.pass("workspace_by_name", self.client.workspace_by_name(name)).await
     }
 
+    async fn workspaces(&self) -> Result<Vec<Workspace>, ApiError> {
+        self.pass("workspaces", self.client.workspaces()).await
+    }
+
     async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {
         self.pass("build", self.client.build(build)).await
     }

@@ -69,9 +69,6 @@ async fn a_search_finds_workspaces_by_name_owner_and_status() {
     assert_eq!(count("l").await, 2, "a word is part of a name");
     let page = plane.get("/api/v2/workspaces?limit=1&offset=1").await.body;
     assert_eq!((page["workspaces"].as_array().unwrap().len(), &page["count"]), (1, &json!(2)));
-    let listed = admin.list_workspaces().await.unwrap();
-    let listed: Vec<_> = listed.iter().map(|one| (one.name.as_str(), one.status.as_str())).collect();
-    assert_eq!(listed, [("idle", "stopped"), ("live", "running")]);
     let builds = plane.get(&format!("/api/v2/workspaces/{}/builds?limit=1", idle.id)).await.body;
     assert_eq!((builds.as_array().unwrap().len(), &builds[0]["build_number"]), (1, &json!(2)));
     assert_eq!(plane.get("/api/v2/workspaces?q=nosuchfilter:x").await.status, 400);

@@ -16,10 +16,11 @@ use crate::cli::host::{Host, Place, STORE_FILE};
 use crate::cli::output::{Output, tell};
 use crate::cli::workspaces::gone_for;
 use crate::control_plane::Workspace;
+use crate::control_plane::rest::RestClient;
 use crate::journal::record::CallId;
 use crate::local::{
-    AgentCommand, AgentSignal, BuildSpec, LocalControlPlane, LocalOptions, LocalTimings, SignalledAgent,
-    TemplateSpec, VersionSpec,
+    AgentCommand, AgentSignal, BuildSpec, LocalAdmin, LocalControlPlane, LocalOptions, LocalTimings,
+    SignalledAgent, TemplateSpec, VersionSpec,
 };
 use crate::policy::Timings;
 use crate::store::{Listing, Store};
@@ -62,7 +63,10 @@ impl Stage {
         let plugin = place.load_plugin()?;
         let store = Store::open(&folder.path().join(STORE_FILE))?;
         let plane = LocalControlPlane::start(options.clone()).await?;
-        let host = Host::new(plane.endpoint(), plugin, store, timings.clone()).await?;
+        let endpoint = plane.endpoint();
+        let client = RestClient::new(&endpoint.url, &endpoint.token)?;
+        let admin = LocalAdmin::new(endpoint);
+        let host = Host::new(client, Some(admin), plugin, store, timings.clone()).await?;
         Ok(Self {
             host,
             folder,
@@ -93,8 +97,8 @@ impl Stage {
         let build = BuildSpec { duration_ms: Some(BUILD_MS), ..BuildSpec::default() };
         let version = VersionSpec { start: build.clone(), stop: build, ..VersionSpec::default() };
         let template = TemplateSpec { name: "demo".to_owned(), version, ..TemplateSpec::default() };
-        self.host.admin.create_template(&template).await?;
-        let created = self.host.admin.create_workspace(WORKSPACE, &template.name, &[]).await?;
+        self.host.admin()?.create_template(&template).await?;
+        let created = self.host.admin()?.create_workspace(WORKSPACE, &template.name, &[]).await?;
         self.workspace.clone_from(&created.id);
         self.host.chats.bind(CHAT, &created.name).await?;
         let result = self.call("start_workspace", "{}").await?;
@@ -116,7 +120,7 @@ impl Stage {
     }
 
     pub async fn signal(&self, signal: AgentSignal) -> anyhow::Result<SignalledAgent> {
-        Ok(self.host.admin.signal_agent(WORKSPACE, None, signal).await?)
+        Ok(self.host.admin()?.signal_agent(WORKSPACE, None, signal).await?)
     }
 
     pub async fn workspace(&self) -> anyhow::Result<Workspace> {

@@ -1,5 +1,7 @@
 //! What a deployment says about itself, and what this client misses in older ones.
 
+use std::fmt;
+
 use serde::Deserialize;
 
 /// What a deployment says about itself. It says so to everybody: no token is needed.
@@ -11,6 +13,8 @@ pub struct Deployment {
     pub release: Option<Release>,
     /// Its id, if it gives one.
     pub id: Option<String>,
+    /// Its time when it said so, Unix milliseconds. `None`: it does not tell the time.
+    pub observed: Option<u64>,
 }
 
 /// A release by number.
@@ -47,6 +51,11 @@ const NEEDS: &[Shortfall] = &[Shortfall {
 }];
 
 impl Deployment {
+    pub(super) fn new(info: BuildInfo, observed: Option<u64>) -> Self {
+        let release = release(&info.version);
+        Self { version: info.version, release, id: info.deployment_id.filter(|id| !id.is_empty()), observed }
+    }
+
     /// What this client does without on this deployment. Nothing, if its release is not known.
     pub fn shortfalls(&self) -> Vec<Shortfall> {
         let older = |need: &&Shortfall| self.release.is_some_and(|release| release < need.since);
@@ -54,10 +63,9 @@ impl Deployment {
     }
 }
 
-impl From<BuildInfo> for Deployment {
-    fn from(info: BuildInfo) -> Self {
-        let release = release(&info.version);
-        Self { version: info.version, release, id: info.deployment_id.filter(|id| !id.is_empty()) }
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
     }
 }
 

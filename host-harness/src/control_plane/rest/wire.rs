@@ -33,6 +33,11 @@ pub(super) struct User {
 }
 
 #[derive(Deserialize)]
+pub(super) struct Workspaces {
+    pub(super) workspaces: Vec<Workspace>,
+}
+
+#[derive(Deserialize)]
 pub(super) struct Workspace {
     id: String,
     name: String,

@@ -1,0 +1,167 @@
+//! The Coder deployment that a command works on, if it is not the local control plane: its address, whom to trust, and
+//! the user's token.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+
+use crate::control_plane::rest::{RestClient, RestError, RestOptions};
+
+/// The variable that the Coder command line reads its token from, too.
+const TOKEN_VARIABLE: &str = "CODER_SESSION_TOKEN";
+/// The folder in which the Coder command line keeps what `coder login` got, if it is not in its usual place.
+const CONFIG_VARIABLE: &str = "CODER_CONFIG_DIR";
+
+/// Which deployment, and how it is reached.
+#[derive(Clone, Debug, Args)]
+pub struct DeploymentArgs {
+    /// Work on this Coder deployment instead of the local control plane.
+    ///
+    /// The token comes from --coder-token-file, else from the variable CODER_SESSION_TOKEN, else from what `coder login`
+    /// has kept for this deployment. The chats and calls of each deployment are kept apart.
+    #[arg(long, global = true, env = "CODER_URL", value_name = "URL")]
+    pub coder_url: Option<String>,
+
+    /// Read the token from this file.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub coder_token_file: Option<PathBuf>,
+
+    /// Trust the authorities in this PEM file as well as those of the system.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub coder_ca_file: Option<PathBuf>,
+
+    /// Let the token go unencrypted over the network, if the URL begins with http. Everybody on the way can read it.
+    #[arg(long, global = true)]
+    pub coder_allow_http: bool,
+}
+
+/// A deployment that was named.
+#[derive(Clone)]
+pub struct Deployment {
+    pub url: String,
+    args: DeploymentArgs,
+}
+
+impl DeploymentArgs {
+    /// The deployment, if one was named.
+    pub fn deployment(self) -> Option<Deployment> {
+        // An empty variable is as good as none.
+        let url = self.coder_url.clone().filter(|url| !url.is_empty())?;
+        Some(Deployment { url, args: self })
+    }
+}
+
+impl Deployment {
+    /// A client with the user's token.
+    pub fn connect(&self) -> anyhow::Result<RestClient> {
+        let token = self.token()?;
+        let options = RestOptions {
+            ca_file: self.args.coder_ca_file.clone(),
+            allow_plain_http: self.args.coder_allow_http,
+            ..RestOptions::new(&self.url, token)
+        };
+        RestClient::with_options(&options).map_err(|error| match error {
+            RestError::Plain(_) => anyhow!("{error} with --coder-allow-http"),
+            error => error.into(),
+        })
+    }
+
+    /// The name of the folder for what is kept of it: its host, port and path, in characters that every file system
+    /// takes.
+    pub fn folder(&self) -> String {
+        let url = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        let url = url.trim_end_matches('/').to_ascii_lowercase();
+        url.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' }).collect()
+    }
+
+    /// Names the deployment to another process of this program. The token is in a file or in the environment.
+    pub fn arguments(&self) -> Vec<std::ffi::OsString> {
+        let DeploymentArgs { coder_url: _, coder_token_file, coder_ca_file, coder_allow_http } = &self.args;
+        let mut arguments = vec!["--coder-url".into(), self.url.clone().into()];
+        for (name, file) in [("--coder-token-file", coder_token_file), ("--coder-ca-file", coder_ca_file)] {
+            if let Some(file) = file {
+                arguments.extend([name.into(), file.clone().into_os_string()]);
+            }
+        }
+        if *coder_allow_http {
+            arguments.push("--coder-allow-http".into());
+        }
+        arguments
+    }
+
+    fn token(&self) -> anyhow::Result<String> {
+        if let Some(file) = &self.args.coder_token_file {
+            return read_token(file);
+        }
+        if let Some(token) = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()) {
+            return Ok(token);
+        }
+        let folder = coder_config();
+        let logged_in = folder.as_ref().and_then(|folder| std::fs::read_to_string(folder.join("url")).ok());
+        match (folder, logged_in.as_deref().map(str::trim)) {
+            // A token is for one deployment, and is shown to no other.
+            (Some(folder), Some(url)) if same(url, &self.url) => read_token(&folder.join("session")),
+            (_, Some(url)) => bail!(
+                "no token for {}: `coder login` was done for {url}; log in to this deployment, or set {TOKEN_VARIABLE}",
+                self.url
+            ),
+            (_, None) => bail!(
+                "no token for {url}: set {TOKEN_VARIABLE}, name a file with --coder-token-file, or run \
+                 `coder login {url}`",
+                url = self.url
+            ),
+        }
+    }
+}
+
+fn read_token(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read the token from {}", file.display()))?;
+    match text.trim() {
+        "" => bail!("the token file {} is empty", file.display()),
+        token => Ok(token.to_owned()),
+    }
+}
+
+/// Whether two addresses are those of one deployment.
+fn same(one: &str, other: &str) -> bool {
+    one.trim_end_matches('/').eq_ignore_ascii_case(other.trim_end_matches('/'))
+}
+
+/// Where the Coder command line keeps its `url` and `session`.
+fn coder_config() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || set("HOME");
+    set(CONFIG_VARIABLE).or_else(|| {
+        let config = if cfg!(target_os = "macos") {
+            home()?.join("Library/Application Support")
+        } else {
+            set("XDG_CONFIG_HOME").or_else(|| Some(home()?.join(".config")))?
+        };
+        Some(config.join("coderv2"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(url: &str) -> String {
+        let args = DeploymentArgs {
+            coder_url: Some(url.into()),
+            coder_token_file: None,
+            coder_ca_file: None,
+            coder_allow_http: false,
+        };
+        args.deployment().unwrap().folder()
+    }
+
+    #[test]
+    fn each_deployment_has_a_folder_of_its_own_however_its_address_is_written() {
+        assert_eq!(folder("https://coder.example.com/"), "coder.example.com");
+        assert_eq!(folder("https://Coder.example.com"), "coder.example.com");
+        assert_eq!(folder("http://127.0.0.1:3000/base"), "127.0.0.1_3000_base");
+        assert_eq!(folder("https://../../etc"), ".._.._etc");
+    }
+}

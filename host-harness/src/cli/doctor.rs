@@ -1,0 +1,217 @@
+//! `doctor`: looks at everything that a recovery rests on, from the address to a command in the workspace, and says
+//! what is wrong and what to do.
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::Exit;
+use super::events::{describe_build, lifecycle_word, state_word};
+use super::host::{Host, Place};
+use super::output::Output;
+use crate::bindings::{Agent, AgentState, JobStatus, Provisioner, Transition};
+use crate::chat::{Execute, ExecuteError};
+use crate::clock::{Clock, SystemClock};
+use crate::control_plane::rest::RestClient;
+use crate::control_plane::{ApiError, ControlPlane, Workspace, is_active};
+use crate::store::Store;
+
+/// From how far on two clocks are said to differ, in milliseconds: the control plane tells whole seconds, and the answer
+/// takes its time.
+const CLOCKS_DIFFER_MS: u64 = 5_000;
+/// The chat in which the command is tried. It is kept nowhere.
+const CHAT: &str = "doctor";
+
+/// What was looked at, in order.
+#[derive(Default)]
+struct Examination {
+    findings: Vec<Finding>,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    state: State,
+    /// One sentence: what was seen, and what to do if it is not well.
+    text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Good,
+    /// Works, but not as well as it could; or cannot be told.
+    Note,
+    Bad,
+}
+
+pub async fn run(place: &Place, output: Output, workspace: Option<&str>) -> anyhow::Result<Exit> {
+    let (client, admin) = place.connect().await?;
+    let mut examination = Examination::default();
+    if deployment(&mut examination, &client).await {
+        let host =
+            Host::new(client, admin, place.load_plugin()?, Store::in_memory(), place.timings()).await?;
+        match workspace {
+            Some(name) => examine(&mut examination, &host, name).await,
+            None => list(&mut examination, &host).await,
+        }
+        host.driver.leave().await?;
+    }
+    output.print(&examination.findings, |findings| {
+        findings.iter().map(|finding| format!(" {} {}\n", mark(finding.state), finding.text)).collect()
+    })?;
+    let bad = examination.findings.iter().any(|finding| finding.state == State::Bad);
+    Ok(if bad { Exit::Failed } else { Exit::Done })
+}
+
+/// Address, version, clock and token. Whether there is any use in going on.
+async fn deployment(examination: &mut Examination, client: &RestClient) -> bool {
+    let url = client.address();
+    match client.deployment_info().await {
+        Err(error) => {
+            examination.bad(format!("{url}: {error}"));
+            return false;
+        }
+        Ok(info) => {
+            examination.good(format!("{url} is a Coder deployment, version {}", info.version));
+            for shortfall in info.shortfalls() {
+                examination.note(format!("it is older than {}, so {}", shortfall.since, shortfall.lost));
+            }
+            clocks(examination, info.observed);
+        }
+    }
+    match client.user().await {
+        Ok(user) => {
+            examination.good(format!("it accepts the token, which is that of the user {}", user.name))
+        }
+        Err(error) => {
+            examination.bad(format!("who the token belongs to cannot be told: {error}"));
+            return false;
+        }
+    }
+    true
+}
+
+fn clocks(examination: &mut Examination, observed: Option<u64>) {
+    let Some(theirs) = observed else {
+        return examination.note(
+            "it does not tell the time, so how long an agent has been gone cannot be told: no restart will be advised"
+                .to_owned(),
+        );
+    };
+    let ours = SystemClock.now_ms();
+    match ours.abs_diff(theirs) {
+        apart if apart <= CLOCKS_DIFFER_MS => {
+            examination.good("its clock and this machine's agree".to_owned())
+        }
+        apart => {
+            let direction = if theirs > ours { "ahead of" } else { "behind" };
+            examination.note(format!(
+                "its clock is {} s {direction} this machine's; verdicts go by its clock alone, so they are not affected",
+                apart / 1000
+            ));
+        }
+    }
+}
+
+async fn list(examination: &mut Examination, host: &Host) {
+    match host.plane.workspaces().await {
+        Ok(workspaces) if workspaces.is_empty() => {
+            examination.note("this user has no workspace: create one first".to_owned());
+        }
+        Ok(workspaces) => {
+            let names: Vec<_> = workspaces.iter().map(|workspace| workspace.name.as_str()).collect();
+            examination.good(format!(
+                "this user has {}: name one to have a look at it (`workspace-recovery doctor {}`)",
+                names.join(", "),
+                names[0]
+            ));
+        }
+        Err(error) => examination.bad(format!("the workspaces cannot be listed: {error}")),
+    }
+}
+
+/// A workspace: its newest build, its agents, and a command in it.
+async fn examine(examination: &mut Examination, host: &Host, name: &str) {
+    let workspace = match host.plane.workspace_by_name(name).await {
+        Ok(workspace) => workspace,
+        Err(ApiError::NotFound | ApiError::Gone) => {
+            return examination.bad(format!(
+                "there is no workspace \"{name}\", or this user may not see it; `workspace-recovery workspace list` shows \
+                 this user's own, those of others are named OWNER/NAME"
+            ));
+        }
+        Err(error) => return examination.bad(format!("the workspace \"{name}\" cannot be read: {error}")),
+    };
+    newest_build(examination, &workspace);
+    for agent in &workspace.agents {
+        seen_agent(examination, agent);
+    }
+    if workspace.latest.build.transition == Transition::Start && !workspace.agents.is_empty() {
+        command(examination, host, &workspace).await;
+    }
+}
+
+fn newest_build(examination: &mut Examination, workspace: &Workspace) {
+    let build = &workspace.latest.build;
+    let text = format!("workspace {}/{}: {}", workspace.owner, workspace.name, describe_build(build));
+    match (&build.status, &build.transition) {
+        (JobStatus::Succeeded, Transition::Start) => examination.good(text),
+        (JobStatus::Succeeded, _) => {
+            examination.note(format!("{text}; it is not running: start_workspace starts it"));
+        }
+        (JobStatus::Pending, _) if build.provisioner == Provisioner::Missing => {
+            examination.bad(format!("{text}; ask an administrator to look after the provisioner daemons"));
+        }
+        (status, _) if is_active(status) => examination.note(format!("{text}; wait until it has ended")),
+        _ => examination
+            .bad(format!("{text}; the build's log says why; stop_workspace and start_workspace build anew")),
+    }
+    if workspace.dormant {
+        examination.bad(
+            "it is dormant, and cannot be started: activate it in the browser or with `coder`".to_owned(),
+        );
+    }
+}
+
+fn seen_agent(examination: &mut Examination, agent: &Agent) {
+    let text =
+        format!("agent {}: {}, {}", agent.name, state_word(&agent.state), lifecycle_word(&agent.lifecycle));
+    if agent.state == AgentState::Connected { examination.good(text) } else { examination.bad(text) }
+}
+
+/// Runs a command, which shows whether this user may open a terminal, and whether anybody answers there.
+async fn command(examination: &mut Examination, host: &Host, workspace: &Workspace) {
+    if let Err(error) = host.chats.bind(CHAT, &workspace.id).await {
+        return examination.bad(error.to_string());
+    }
+    let command = Execute { command: "true".to_owned(), workdir: None, timeout: None };
+    match host.chat(CHAT).execute(&command, &CancellationToken::new()).await {
+        Ok(done) if done.exit_code == Some(0) => examination.good("a command runs in it".to_owned()),
+        Ok(done) => examination.bad(format!("`true` does not run in it as it should: {}", done.output)),
+        Err(ExecuteError::Failed(ApiError::NotFound | ApiError::Forbidden(_))) => examination.bad(
+            "this user may not open a terminal in it: the token needs permission to connect to it".to_owned(),
+        ),
+        Err(error) => examination.bad(format!("no command runs in it: {error}")),
+    }
+}
+
+impl Examination {
+    fn good(&mut self, text: String) {
+        self.findings.push(Finding { state: State::Good, text });
+    }
+
+    fn note(&mut self, text: String) {
+        self.findings.push(Finding { state: State::Note, text });
+    }
+
+    fn bad(&mut self, text: String) {
+        self.findings.push(Finding { state: State::Bad, text });
+    }
+}
+
+fn mark(state: State) -> char {
+    match state {
+        State::Good => '✓',
+        State::Note => '!',
+        State::Bad => '✗',
+    }
+}

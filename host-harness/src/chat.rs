@@ -56,8 +56,8 @@ pub struct Execute {
 /// A command that was run.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Executed {
-    /// Standard output and error in the order in which they came, lines ending in `\n`. At most
-    /// [`MAX_OUTPUT_BYTES`]; of longer output the middle is left out and a line says how much.
+    /// Standard output and error in the order in which they came, lines ending in `\n`, without escape sequences. At
+    /// most [`MAX_OUTPUT_BYTES`]; of longer output the middle is left out and a line says how much.
     pub output: String,
     /// `None` if it did not end within its time; it was asked to end then.
     pub exit_code: Option<i32>,

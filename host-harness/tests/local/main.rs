@@ -7,6 +7,7 @@ mod builds;
 mod conformance;
 mod operations;
 mod outages;
+mod scenarios;
 mod support;
 mod terminals;
 mod waits;

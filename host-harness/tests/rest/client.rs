@@ -298,7 +298,8 @@ async fn a_terminal_shows_output_takes_input_and_ends_when_the_connection_breaks
     assert_eq!(terminal.next().await, Ok(None));
     let request = server.requests().remove(0);
     assert_eq!(request.token.as_deref(), Some(TOKEN));
-    let path = "/api/v2/workspaceagents/a1/pty?reconnect=5f1d&height=24&width=80&command=echo+%27a%26b%27";
+    let path = "/api/v2/workspaceagents/a1/pty?reconnect=5f1d&height=24&width=80&command=echo+%27a%26b%27\
+                &backend_type=buffered";
     assert_eq!(request.path, path);
 }
 

@@ -6,6 +6,7 @@ mod client;
 mod effects;
 mod errors;
 mod every;
+mod play;
 mod proxies;
 mod replay;
 mod stage;

@@ -123,12 +123,17 @@ type Answers = Box<dyn FnMut(&Asked) -> Reply + Send>;
 struct Shared {
     answers: Mutex<Answers>,
     asked: Mutex<Vec<Asked>>,
+    typed: Mutex<Vec<Value>>,
 }
 
 impl Server {
     /// Starts it on a free port.
     pub async fn start(answers: impl FnMut(&Asked) -> Reply + Send + 'static) -> Self {
-        let shared = Arc::new(Shared { answers: Mutex::new(Box::new(answers)), asked: Mutex::default() });
+        let shared = Arc::new(Shared {
+            answers: Mutex::new(Box::new(answers)),
+            asked: Mutex::default(),
+            typed: Mutex::default(),
+        });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(answer).with_state(shared.clone());
@@ -150,6 +155,11 @@ impl Server {
     /// What it was asked until now.
     pub fn requests(&self) -> Vec<Asked> {
         self.shared.asked.lock().unwrap().clone()
+    }
+
+    /// What was sent on websockets that stayed open.
+    pub fn typed(&self) -> Vec<Value> {
+        self.shared.typed.lock().unwrap().clone()
     }
 
     pub fn client(&self) -> RestClient {
@@ -174,7 +184,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Kind::Http => http(&reply),
         Kind::Socket(frames) => {
             let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.unwrap();
-            upgrade.on_upgrade(move |socket| play(socket, frames, at))
+            upgrade.on_upgrade(move |socket| async move { play(socket, frames, at, &shared).await })
         }
         // Ends the task that serves the connection, and so the connection, without a word.
         Kind::HangUp => std::panic::resume_unwind(Box::new("hang up")),
@@ -195,7 +205,7 @@ fn http(reply: &Reply) -> Response {
 }
 
 /// Dropped without a close frame in the end, as a real server does at the end of a command.
-async fn play(mut socket: WebSocket, frames: Vec<Frame>, begun: Instant) {
+async fn play(mut socket: WebSocket, frames: Vec<Frame>, begun: Instant, shared: &Shared) {
     for Frame { at, what } in frames {
         // What the client sends meanwhile is read: else its pings would not be answered.
         let come = sleep_until(begun + at);
@@ -222,7 +232,9 @@ async fn play(mut socket: WebSocket, frames: Vec<Frame>, begun: Instant) {
                 socket.send(Message::Binary(repeated.into())).await
             }
             What::Nothing => {
-                while let Some(Ok(_)) = socket.recv().await {}
+                while let Some(Ok(frame)) = socket.recv().await {
+                    shared.typed.lock().unwrap().extend(serde_json::from_slice::<Value>(&frame.into_data()));
+                }
                 return;
             }
         };

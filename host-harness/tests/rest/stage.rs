@@ -9,7 +9,7 @@ use tokio::time::{Instant, advance, pause, resume};
 const STEP: Duration = Duration::from_millis(50);
 /// Steps of a long time, which then are longer.
 const STEPS: u32 = 400;
-/// How often everything that is ready gets its turn before time goes on. A request and its answer take some ten turns.
+/// How often all that is ready gets its turn before time goes on. A request and its answer take some ten turns.
 const TURNS: u32 = 60;
 
 /// The runtime's clock, stopped. By itself a stopped clock jumps to whatever is due next as soon as there is nothing else

@@ -25,6 +25,9 @@ pub(super) async fn open(client: &Client, url: Url, wanted: &NewTerminal) -> Res
         ("height", &height),
         ("width", &width),
         ("command", &wanted.command),
+        // Where `screen` is installed, an agent would show its redrawn screen instead of the output. Older servers take
+        // no notice of this.
+        ("backend_type", "buffered"),
     ];
     Ok(match socket::open(client, url, &query).await? {
         socket::Opened::Socket(socket) => Opened::Terminal(Box::new(WebTerminal { socket })),

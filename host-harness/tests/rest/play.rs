@@ -1,0 +1,305 @@
+//! Recordings played in their own time: chats run commands while the workspace goes through what was recorded.
+
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use reqwest::Url;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use workspace_recovery::bindings::{Action, Cause};
+use workspace_recovery::chat::{ChatHost, Execute, ExecuteError, Executed, MAX_OUTPUT_BYTES, Unreachable};
+use workspace_recovery::clock::Clock;
+use workspace_recovery::driver::Driver;
+use workspace_recovery::policy::Timings;
+use workspace_recovery::store::Store;
+
+use crate::replay::{Asked, Reply, Server, What};
+use crate::stage::Frozen;
+use crate::transcript::{Transcript, agents, is_workspace_read, path_of, recorded};
+use crate::verdicts::{plugin, tools};
+
+/// More time than any command here takes.
+const LONG: Duration = Duration::from_secs(150);
+/// The host's clock when a play begins: far from the recordings' time, with which it must never be mixed.
+const HOST_TIME: u64 = 1_000_000_000_000;
+const TEN_MINUTES: i64 = 600_000;
+
+/// What a living agent does with a command.
+#[derive(Clone, Copy, PartialEq)]
+enum Does {
+    Runs,
+    /// It begins, and says nothing more.
+    BeginsOnly,
+    /// It begins and says something, and then the connection breaks off.
+    BreaksOff,
+}
+
+/// One workspace of a recording, from some second on.
+struct Play {
+    clock: Frozen,
+    server: Server,
+    chats: ChatHost,
+    does: Arc<Mutex<Does>>,
+}
+
+/// What happened: who was there when is not always what the server says.
+#[derive(Clone, Copy)]
+struct Script {
+    file: &'static str,
+    workspace: &'static str,
+    /// When the agent was able to work, in seconds.
+    alive: &'static [(f64, f64)],
+}
+
+const KILLED: Script =
+    Script { file: "03a-agent-killed", workspace: "f9150dd7", alive: &[(0.8, 22.31), (172.6, 1000.0)] };
+const HUNG: Script =
+    Script { file: "03b-agent-hung", workspace: "04185d7d", alive: &[(0.6, 20.68), (172.8, 1000.0)] };
+const KILLED_SOON: Script = Script {
+    file: "03d-agent-killed-soon-after-reconnect",
+    workspace: "f9150dd7",
+    alive: &[(33.0, 38.04), (84.0, 103.06)],
+};
+const DATABASE_AWAY: Script =
+    Script { file: "13-database-outage", workspace: "18f41cd6", alive: &[(0.0, 1000.0)] };
+const SERVER_AWAY: Script = Script {
+    file: "13b-control-plane-outage",
+    workspace: "18f41cd6",
+    alive: &[(0.0, 24.3), (133.0, 1000.0)],
+};
+
+impl Play {
+    /// Begins at this second of the recording, on a host whose clock goes wrong by so many milliseconds.
+    async fn begin(script: Script, from: f64, skew: i64) -> Self {
+        let clock = Frozen::new();
+        let begun = Instant::now();
+        let does = Arc::new(Mutex::new(Does::Runs));
+        let transcript = Transcript::load(script.file);
+        let polls: Vec<_> = (0..transcript.exchanges.len())
+            .filter(|index| {
+                let exchange = &transcript.exchanges[*index];
+                is_workspace_read(exchange) && path_of(exchange).contains(script.workspace)
+            })
+            .collect();
+        let workspace = path_of(&transcript.exchanges[polls[0]]).rsplit('/').next().unwrap().to_owned();
+        let agent_does = does.clone();
+        let server = Server::start(move |asked| {
+            let second = from + begun.elapsed().as_secs_f64();
+            let last = polls.iter().rev().find(|index| transcript.at(**index) <= second);
+            let now = transcript.reply(*last.unwrap_or(&polls[0]));
+            if now.status != 200 || !asked.path.contains("/pty") {
+                return now;
+            }
+            let alive = script.alive.iter().any(|(since, until)| (*since..*until).contains(&second));
+            terminal(asked, &now, alive, *agent_does.lock().unwrap())
+        })
+        .await;
+        let store = Store::in_memory();
+        store.update("ana", move |chat| chat.bind(Some(&workspace))).await.unwrap();
+        let host_clock = Arc::new(WrongClock { begun, skew });
+        let plane = Arc::new(server.client());
+        let driver = Driver::with_clock(plugin(), plane, store, Timings::default(), host_clock);
+        Self { clock, server, chats: ChatHost::new(driver), does }
+    }
+
+    async fn run(&self, execute: Execute) -> Result<Executed, ExecuteError> {
+        let chat = self.chats.chat("ana", tools());
+        let interrupt = CancellationToken::new();
+        tokio::select! {
+            executed = chat.execute(&execute, &interrupt) => executed,
+            () = self.clock.pass(LONG) => panic!("a command takes too long"),
+        }
+    }
+
+    async fn echo(&self) -> Result<Executed, ExecuteError> {
+        self.run(Execute { command: "echo hi".into(), ..Execute::default() }).await
+    }
+
+    async fn unreachable(&self) -> Unreachable {
+        match self.echo().await {
+            Err(ExecuteError::Unreachable(unreachable)) => *unreachable,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn verdict(&self) -> (Action, Cause) {
+        let verdict = self.unreachable().await.verdict;
+        (verdict.action, verdict.cause)
+    }
+}
+
+/// What a terminal that is asked for now becomes.
+fn terminal(asked: &Asked, now: &Reply, alive: bool, does: Does) -> Reply {
+    let status = agents(&now.body)[0]["status"].clone();
+    match (alive, status.as_str()) {
+        (true, _) => {
+            let url = Url::parse(&format!("http://x{}", asked.path)).unwrap();
+            let command = url.query_pairs().find(|(key, _)| key == "command").unwrap().1.into_owned();
+            working_terminal(&command, does)
+        }
+        // It opens, is silent, and is closed by the server after half a minute.
+        (false, Some("connected")) => recorded("12b-pty-dead-and-hung", 7),
+        (false, _) => recorded("12b-pty-dead-and-hung", 29),
+    }
+}
+
+fn working_terminal(command: &str, does: Does) -> Reply {
+    let ran = Command::new("/bin/sh").arg("-c").arg(command).env("SHELL", "/bin/sh").output().unwrap();
+    let shown = String::from_utf8(ran.stdout).unwrap().replace('\n', "\r\n");
+    let begin = shown.find("\r\n").unwrap() + 2;
+    match does {
+        Does::Runs => Reply::socket([What::Binary(shown)]),
+        Does::BeginsOnly => Reply::socket([What::Binary(shown[..begin].to_owned()), What::Nothing]),
+        Does::BreaksOff => Reply::socket([What::Binary(format!("{}half of it\r\n", &shown[..begin]))]),
+    }
+}
+
+/// A wall clock that is wrong, on the runtime's clock.
+struct WrongClock {
+    begun: Instant,
+    skew: i64,
+}
+
+impl Clock for WrongClock {
+    fn now_ms(&self) -> u64 {
+        HOST_TIME.saturating_add_signed(self.skew) + self.monotonic_ms()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap()
+    }
+}
+
+// Verdicts.
+
+#[tokio::test]
+async fn a_killed_agent_is_brought_back_when_it_has_been_gone_for_long_and_used_when_it_is_back() {
+    let play = Play::begin(KILLED, 60.0, 0).await;
+    let unreachable = play.unreachable().await;
+    assert_eq!(
+        (unreachable.verdict.action, unreachable.verdict.cause),
+        (Action::Retry, Cause::RecentlyDisconnected)
+    );
+    assert!((30..32).contains(&unreachable.tried.as_secs()), "{:?}", unreachable.tried);
+    let terminals = play.server.requests().iter().filter(|asked| asked.path.contains("/pty")).count();
+    assert!(terminals > 10, "a refused terminal is asked for again and again, not only {terminals} times");
+    // The second one ends at 120 s, 98 s after the kill.
+    let unreachable = play.unreachable().await;
+    assert_eq!(
+        (unreachable.verdict.action, unreachable.verdict.cause),
+        (Action::Restart, Cause::Disconnected)
+    );
+    play.clock.pass(Duration::from_secs(30)).await;
+    // Begun at 150 s, and the agent comes back at 172.6 s: within the window.
+    assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
+}
+
+#[tokio::test]
+async fn a_hung_agent_that_still_reads_connected_is_found_by_its_silence() {
+    let play = Play::begin(HUNG, 21.0, 0).await;
+    let unreachable = play.unreachable().await;
+    assert_eq!(unreachable.verdict.cause, Cause::RecentlyDisconnected, "noticed meanwhile");
+    assert!((30..32).contains(&unreachable.tried.as_secs()), "{:?}", unreachable.tried);
+    let play = {
+        drop(play);
+        Play::begin(KILLED_SOON, 39.0, 0).await
+    };
+    assert_eq!(play.verdict().await, (Action::Retry, Cause::RecentlyDisconnected));
+}
+
+#[tokio::test]
+async fn a_healthy_agent_is_not_restarted_after_an_outage_of_the_control_plane() {
+    let play = Play::begin(SERVER_AWAY, 22.0, 0).await;
+    assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
+    play.clock.pass(Duration::from_secs(5)).await;
+    assert_eq!(play.verdict().await, (Action::Retry, Cause::ControlPlaneAway));
+    // From 87 s on: the control plane is back at 124.7 s, with an agent that reads gone for 109 s, and is not.
+    assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
+    // A host that knows nothing of the outage.
+    let play = {
+        drop(play);
+        Play::begin(SERVER_AWAY, 124.8, 0).await
+    };
+    assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_refuses_good_tokens_and_costs_nothing_but_time() {
+    let play = Play::begin(DATABASE_AWAY, 33.0, 0).await;
+    play.echo().await.unwrap();
+    play.clock.pass(Duration::from_secs(7)).await;
+    // From 40 to 44.6 s every answer is a 401.
+    assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
+}
+
+#[tokio::test]
+async fn a_hosts_clock_that_is_wrong_by_minutes_changes_no_verdict() {
+    for (script, from, wanted) in [
+        (KILLED, 60.0, [Some(Cause::RecentlyDisconnected), Some(Cause::Disconnected)]),
+        (HUNG, 100.0, [Some(Cause::RecentlyDisconnected), Some(Cause::Disconnected)]),
+        (KILLED_SOON, 39.0, [Some(Cause::RecentlyDisconnected), None]),
+        (SERVER_AWAY, 27.0, [Some(Cause::ControlPlaneAway), None]),
+    ] {
+        for skew in [-TEN_MINUTES, TEN_MINUTES] {
+            let play = Play::begin(script, from, skew).await;
+            for wanted in &wanted {
+                let cause = match play.echo().await {
+                    Ok(_) => None,
+                    Err(ExecuteError::Unreachable(unreachable)) => Some(unreachable.verdict.cause),
+                    Err(error) => panic!("{error}"),
+                };
+                assert_eq!(cause, *wanted, "{} from {from} with {skew}", script.file);
+            }
+        }
+    }
+}
+
+// Commands.
+
+#[tokio::test]
+async fn a_command_has_its_output_of_both_streams_and_its_exit_code() {
+    let play = Play::begin(KILLED, 2.0, 0).await;
+    let run = async |command: &str| {
+        play.run(Execute { command: command.into(), ..Execute::default() }).await.unwrap()
+    };
+    let executed = run("printf 'one\\n\\033[31mtwo\\033[0m\\n'; echo three >&2; exit 7").await;
+    assert_eq!(
+        executed,
+        Executed { output: "one\ntwo\nthree\n".into(), exit_code: Some(7), truncated: false }
+    );
+    assert_eq!(run("nosuchcommand").await.exit_code, Some(127));
+    let long = run("seq 1 100000").await;
+    assert!(
+        long.truncated && long.output.len() < MAX_OUTPUT_BYTES + 100 && long.output.ends_with("\n100000\n")
+    );
+}
+
+#[tokio::test]
+async fn a_command_that_takes_too_long_is_interrupted() {
+    let play = Play::begin(KILLED, 2.0, 0).await;
+    *play.does.lock().unwrap() = Does::BeginsOnly;
+    let timeout = Some(Duration::from_secs(5));
+    let executed = play.run(Execute { command: "true".into(), timeout, ..Execute::default() }).await.unwrap();
+    assert_eq!(executed.exit_code, None);
+    play.clock.pass(Duration::from_secs(1)).await;
+    assert_eq!(play.server.typed(), [serde_json::json!({"data": "\u{3}"})]);
+}
+
+#[tokio::test]
+async fn a_session_that_breaks_off_half_way_says_that_the_command_may_still_run() {
+    let play = Play::begin(KILLED, 2.0, 0).await;
+    *play.does.lock().unwrap() = Does::BreaksOff;
+    let error = play.echo().await.unwrap_err();
+    assert!(matches!(&error, ExecuteError::Lost { output } if output == "half of it\n"), "{error:?}");
+    assert!(error.to_string().contains("may still be running"), "{error}");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_under_a_silent_command_is_noticed_though_its_terminal_stays_open() {
+    let play = Play::begin(KILLED, 2.0, 0).await;
+    *play.does.lock().unwrap() = Does::BeginsOnly;
+    let unreachable = play.unreachable().await;
+    assert_eq!(unreachable.begun.as_deref(), Some(""));
+    assert_eq!(unreachable.verdict.cause, Cause::RecentlyDisconnected);
+}

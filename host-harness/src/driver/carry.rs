@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +56,9 @@ struct Inner {
     /// Taken by the supervisor when it begins.
     queues: Mutex<Option<Queues>>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
-    holding: watch::Sender<Holding>,
+    holding: Mutex<Holding>,
+    /// `holding` has changed. Wakes in order of arrival, always the same: a `watch` channel does so by chance.
+    held: Notify,
     /// This host is about to leave: it begins nothing more.
     leaving: CancellationToken,
     /// Somebody was told that the lease is lost.
@@ -103,7 +105,8 @@ impl Carrier {
             woken,
             queues: Mutex::new(Some((next_job, next_woken))),
             supervisor: Mutex::default(),
-            holding: watch::Sender::new(Holding::Entering),
+            holding: Mutex::new(Holding::Entering),
+            held: Notify::new(),
             leaving: CancellationToken::new(),
             lost: Notify::new(),
         }))
@@ -233,7 +236,7 @@ impl Carrier {
     }
 
     fn current(&self) -> Option<Arc<Lease>> {
-        match &*self.0.holding.borrow() {
+        match &*lock(&self.0.holding) {
             Holding::Lease(lease) => Some(lease.clone()),
             Holding::Entering | Holding::Failed(_) => None,
         }
@@ -245,13 +248,22 @@ impl Carrier {
             let supervisor = tokio::spawn(self.clone().supervise(queues));
             *lock(&self.0.supervisor) = Some(supervisor);
         }
-        let mut holding = self.0.holding.subscribe();
-        let holding = holding.wait_for(|holding| !matches!(holding, Holding::Entering)).await;
-        match holding.map(|holding| holding.clone()) {
-            Ok(Holding::Lease(lease)) => Ok(lease),
-            Ok(Holding::Failed(error)) => Err(error.into()),
-            Ok(Holding::Entering) | Err(_) => Err(DriveError::Halted),
+        loop {
+            let mut changed = std::pin::pin!(self.0.held.notified());
+            // From here on nothing is missed.
+            changed.as_mut().enable();
+            match lock(&self.0.holding).clone() {
+                Holding::Lease(lease) => return Ok(lease),
+                Holding::Failed(error) => return Err(error.into()),
+                Holding::Entering => {}
+            }
+            changed.await;
         }
+    }
+
+    fn hold(&self, holding: Holding) {
+        *lock(&self.0.holding) = holding;
+        self.0.held.notify_waiters();
     }
 }
 

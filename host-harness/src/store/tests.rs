@@ -266,6 +266,47 @@ async fn a_host_whose_lease_has_run_out_writes_nothing_even_if_nobody_has_taken_
 }
 
 #[tokio::test]
+async fn a_call_that_has_ended_or_is_another_hosts_is_told_apart_from_a_lost_lease() {
+    for world in World::all().await {
+        let id = world.active().await;
+        let not_held = Err(StoreError::NotHeld { call: id });
+        assert_eq!(world.two.rewind(id, 0, false).await, not_held);
+        world.one.end(id, 0, Vec::new(), done()).await.unwrap();
+        assert_eq!(world.one.rewind(id, 0, false).await, not_held);
+        assert_eq!(world.one.renew(None).await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn a_note_that_is_said_again_shows_since_when() {
+    for world in World::all().await {
+        let id = world.active().await;
+        let note = |text: Option<&str>| world.one.note(id, text.map(str::to_owned));
+        world.clock.pass(1);
+        let said = note(Some("no component")).await.unwrap();
+        world.clock.pass(1);
+        assert_eq!(note(Some("no component")).await, Ok(said.clone()));
+        assert!(note(None).await.unwrap().touched_ms > said.touched_ms);
+        assert_eq!(world.store.call(id).unwrap().unwrap().note, None);
+    }
+}
+
+#[tokio::test]
+async fn a_component_is_brought_where_an_unended_call_needs_it() {
+    for world in World::all().await {
+        let bring = |bytes: &'static [u8]| world.store.bring_component("c0ffee", Arc::from(bytes));
+        bring(b"early").await.unwrap();
+        assert_eq!(world.store.component("c0ffee").unwrap(), None);
+        let id = world.active().await;
+        bring(b"sound").await.unwrap();
+        assert_eq!(world.store.component("c0ffee").unwrap().as_deref(), Some(&b"sound"[..]));
+        world.one.end(id, 0, Vec::new(), done()).await.unwrap();
+        bring(b"late").await.unwrap();
+        assert_eq!(world.store.component("c0ffee").unwrap().as_deref(), Some(&b"sound"[..]));
+    }
+}
+
+#[tokio::test]
 async fn calls_of_a_host_that_is_gone_go_to_another_of_the_same_user_and_control_plane_only() {
     for world in World::all().await {
         let id = world.active().await;

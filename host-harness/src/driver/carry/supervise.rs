@@ -34,14 +34,14 @@ impl Carrier {
         loop {
             match self.enter().await {
                 Ok(lease) => {
-                    self.0.holding.send_replace(Holding::Lease(lease.clone()));
+                    self.hold(Holding::Lease(lease.clone()));
                     let Some(error) = self.carry(&lease, &mut queues).await else { return };
                     tracing::warn!(host = lease.host(), %error, "this host begins anew");
-                    self.0.holding.send_replace(Holding::Entering);
+                    self.hold(Holding::Entering);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "this host cannot enter the store");
-                    self.0.holding.send_replace(Holding::Failed(error));
+                    self.hold(Holding::Failed(error));
                     tokio::time::sleep(REST).await;
                 }
             }

@@ -22,8 +22,8 @@ use crate::store::Go;
 const BUILDS_SEEN: u32 = 50;
 /// The control plane tells its time in whole seconds, so that it may have been later by so much.
 const TRUNCATED: Duration = Duration::from_secs(1);
-/// How long writing a request down may take, so that the read before it still counts as directly before sending. It takes
-/// milliseconds as a rule.
+/// How long writing a request down may take, so that the read before it still counts as directly before sending. As a
+/// rule it takes milliseconds.
 const FRESH: Duration = Duration::from_secs(1);
 /// The reason that a control plane records for a build whose request gave none.
 const UNGIVEN_REASON: &str = "initiator";

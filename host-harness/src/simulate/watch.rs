@@ -16,7 +16,7 @@ use crate::store::{CallRow, HostId, HostRow, Store, StoreError, Tables};
 /// Violations that are kept of one world: the first ones tell.
 const KEPT: usize = 20;
 
-/// How old the read may be that a request rests on: a second from its answer, which may have been under way for a while.
+/// How old the read may be that a request rests on: a second from its answer, which may have been under way a while.
 const FRESH: At = 1_100;
 
 /// What was seen of a world.

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::time::{Instant, advance};
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Build, JobStatus, Parameter, Transition, TransitionError};
 use workspace_recovery::control_plane::ApiError;
-use workspace_recovery::driver::{Call, DriveError, NotRecorded};
-use workspace_recovery::journal::record::Failure;
+use workspace_recovery::driver::{Call, DriveError, NotRecorded, Record};
+use workspace_recovery::journal::record::{Failure, Intent};
 use workspace_recovery::journal::{Answer, Request};
+use workspace_recovery::store::{Go, StoreError};
 
 use crate::plane::{Host, Plane, Post, refusal, unavailable};
 
@@ -109,6 +111,40 @@ async fn a_build_in_progress_is_a_conflict_before_anything_is_sent() {
         assert!(matches!(issued, Err(TransitionError::Conflict(Some(build))) if build.id == "b1"));
         assert_eq!(posts, 0);
     }
+}
+
+/// A disk on which writing a request down takes this long.
+struct Slow(Duration);
+
+#[async_trait]
+impl Record for Slow {
+    async fn intend(&self, _: &Request, _: Intent) -> Result<Go, StoreError> {
+        tokio::time::sleep(self.0).await;
+        Ok(Go::Ahead)
+    }
+
+    fn may_send(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_that_comes_while_a_request_is_slowly_written_down_is_seen_before_it_is_sent() {
+    let host = Plane::running().host();
+    let call = begin(&host);
+    let request =
+        Request::IssueTransition { to: Transition::Stop, rests_on: "b1".into(), parameters: Vec::new() };
+    let slow = Slow(Duration::from_secs(2));
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        host.plane.foreign_build("f2", Transition::Start, JobStatus::Succeeded);
+    };
+    let (performed, ()) = tokio::join!(host.performer().perform(&call, &request, &slow), later);
+    let answer = performed.unwrap().answer;
+    let Answer::IssueTransition(Err(TransitionError::Superseded(build))) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!((build.id.as_str(), host.plane.world().posts.len()), ("f2", 0));
 }
 
 #[tokio::test(start_paused = true)]

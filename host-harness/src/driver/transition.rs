@@ -22,6 +22,9 @@ use crate::store::Go;
 const BUILDS_SEEN: u32 = 50;
 /// The control plane tells its time in whole seconds, so that it may have been later by so much.
 const TRUNCATED: Duration = Duration::from_secs(1);
+/// How long writing a request down may take, so that the read before it still counts as directly before sending. As a
+/// rule it takes milliseconds.
+const FRESH: Duration = Duration::from_secs(1);
 /// The reason that a control plane records for a build whose request gave none.
 const UNGIVEN_REASON: &str = "initiator";
 
@@ -52,12 +55,26 @@ impl Performer {
             Ok(prepared) => prepared,
             Err(refused) => return Ok(Err(refused)),
         };
+        let read = Instant::now();
         match record.intend(request, Intent::Build(intent.clone())).await? {
             Go::Ahead => call.note_sent(),
             Go::Interrupted => return Ok(Err(TransitionError::Interrupted)),
             Go::Rebound => return Ok(Err(TransitionError::Rebound)),
         }
+        if read.elapsed() > FRESH
+            && let Some(refused) = self.refused_now(&intent).await?
+        {
+            return Ok(Err(refused));
+        }
         self.send(&intent, parameters, template, record).await
+    }
+
+    /// Looks at the workspace once more.
+    async fn refused_now(&self, intent: &BuildIntent) -> Result<Option<TransitionError>, DriveError> {
+        match self.read_workspace(&intent.workspace).await {
+            Ok(workspace) => self.refused_there(&workspace, &intent.rests_on),
+            Err(error) => Ok(Some(not_read(error))),
+        }
     }
 
     /// The gate: looks whether the decision still holds, and collects what makes the build recognisable. Answers the

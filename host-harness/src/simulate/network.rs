@@ -191,7 +191,7 @@ impl ControlPlane for Network {
         let (stage, gate) = (&self.stage, &self.gate);
         self.read(|plane, now| {
             let read = plane.workspace(workspace, now)?;
-            stage.watch().read(gate, &read);
+            stage.watch().read(now, gate, &read);
             Ok(read)
         })
         .await

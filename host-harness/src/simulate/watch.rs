@@ -16,6 +16,9 @@ use crate::store::{CallRow, HostId, HostRow, Store, StoreError, Tables};
 /// Violations that are kept of one world: the first ones tell.
 const KEPT: usize = 20;
 
+/// How old the read may be that a request rests on: a second from its answer, which may have been under way a while.
+const FRESH: At = 1_100;
+
 /// What was seen of a world.
 pub struct Watch {
     /// Whether what happens is written down in words.
@@ -30,6 +33,8 @@ pub struct Watch {
     pub violations: Vec<Violation>,
     /// What each host last read of each workspace.
     reads: BTreeMap<(u64, String), Read>,
+    /// When each host last read that this build of a workspace was the newest, and at rest.
+    rested: BTreeMap<(u64, String), At>,
     /// Requests for builds that were written down and have no answer yet.
     open: BTreeMap<CallId, Opened>,
     /// Intents that count as never carried out.
@@ -79,6 +84,7 @@ impl Watch {
             counts: BTreeMap::new(),
             violations: Vec::new(),
             reads: BTreeMap::new(),
+            rested: BTreeMap::new(),
             open: BTreeMap::new(),
             given_up: BTreeSet::new(),
             intents: 0,
@@ -107,10 +113,13 @@ impl Watch {
     }
 
     /// A host read a workspace.
-    pub fn read(&mut self, gate: &Gate, workspace: &Workspace) {
+    pub fn read(&mut self, now: At, gate: &Gate, workspace: &Workspace) {
         let latest = &workspace.latest.build;
         let read =
             Read { build: latest.id.clone(), number: latest.number, at_rest: !is_active(&latest.status) };
+        if read.at_rest {
+            self.rested.insert((gate.host, read.build.clone()), now);
+        }
         self.reads.insert((gate.host, workspace.id.clone()), read);
     }
 
@@ -322,6 +331,10 @@ pub fn sent(stage: &Stage, gate: &Gate, store: &Store, workspace: &str, to: &Tra
     watch.check(now, Invariant::OneEffectPerIntent, once);
     let based = match watch.reads.get(&(gate.host, workspace.to_owned())) {
         Some(read) if read.build == rests_on && read.at_rest => Ok(()),
+        // Another call of the host's has read something newer since.
+        Some(_) if watch.rested.get(&(gate.host, rests_on.clone())).is_some_and(|at| now <= at + FRESH) => {
+            Ok(())
+        }
         Some(read) => Err(format!("call {call} rests on {rests_on}, but {} was read last", read.build)),
         None => Err(format!("call {call}: the workspace was not read")),
     };

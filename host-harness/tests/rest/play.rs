@@ -106,10 +106,7 @@ impl Play {
     async fn run(&self, execute: Execute) -> Result<Executed, ExecuteError> {
         let chat = self.chats.chat("ana", tools());
         let interrupt = CancellationToken::new();
-        tokio::select! {
-            executed = chat.execute(&execute, &interrupt) => executed,
-            () = self.clock.pass(LONG) => panic!("a command takes too long"),
-        }
+        self.clock.within(LONG, chat.execute(&execute, &interrupt)).await
     }
 
     async fn echo(&self) -> Result<Executed, ExecuteError> {

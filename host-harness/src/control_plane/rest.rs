@@ -249,6 +249,10 @@ impl ControlPlane for RestClient {
     }
 
     async fn workspace_by_name(&self, name: &str) -> Result<Workspace, ApiError> {
+        // Too long for a name.
+        if name.len() == uuid::fmt::Hyphenated::LENGTH && uuid::Uuid::try_parse(name).is_ok() {
+            return self.workspace(name).await;
+        }
         let (owner, name) = name.split_once('/').unwrap_or(("me", name));
         self.read_workspace(&["users", owner, "workspace", name]).await
     }

@@ -231,6 +231,25 @@ async fn a_database_that_is_away_refuses_good_tokens_and_costs_nothing_but_time(
 }
 
 #[tokio::test]
+async fn a_terminal_that_is_not_found_while_the_database_is_away_is_asked_for_again() {
+    let play = Play::begin(DATABASE_AWAY, 33.0, 0).await;
+    let (body, begun) = (recorded("13-database-outage", 7), Instant::now());
+    let mut asked_before = false;
+    play.server.answer(move |asked| {
+        let away = asked_before && begun.elapsed() < Duration::from_secs(5);
+        asked_before = true;
+        match (away, asked.path.contains("/pty")) {
+            // As it answers who has no valid token.
+            (true, true) => recorded("12b-pty-dead-and-hung", 2),
+            (true, false) => recorded("13-database-outage", 11),
+            (false, true) => terminal(asked, &body, true, Does::Runs),
+            (false, false) => body.clone(),
+        }
+    });
+    assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
+}
+
+#[tokio::test]
 async fn a_hosts_clock_that_is_wrong_by_minutes_changes_no_verdict() {
     for (script, from, wanted) in [
         (KILLED, 60.0, [Some(Cause::RecentlyDisconnected), Some(Cause::Disconnected)]),

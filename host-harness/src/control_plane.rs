@@ -34,8 +34,7 @@ pub trait ControlPlane: Send + Sync {
     /// A deleted workspace is [`ApiError::Gone`].
     async fn workspace(&self, workspace: &str) -> Result<Workspace, ApiError>;
 
-    /// The same read by name: `name` for a workspace of this user, `owner/name` for somebody else's. An id will do, too:
-    /// no name looks like one.
+    /// The same read by name: `name` for a workspace of this user, `owner/name` for somebody else's, or its id.
     async fn workspace_by_name(&self, name: &str) -> Result<Workspace, ApiError>;
 
     /// The workspaces of this user, by name.

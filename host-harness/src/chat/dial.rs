@@ -92,8 +92,6 @@ struct Dial<'a> {
     begun: Instant,
     hard_end: Instant,
     agent: Option<String>,
-    /// The agent was chosen from the newest build, not taken from memory.
-    resolved: bool,
     disconnected_at_start: Option<u64>,
     /// It was seen disconnected while it was dialled.
     seen_disconnected: bool,
@@ -108,7 +106,7 @@ struct Dial<'a> {
     /// The last moment at which reads are known to have worked.
     readable_at: Option<Instant>,
     counted: Duration,
-    /// A failure that waiting cannot cure, of an agent that may not be the right one.
+    /// A failure that waiting cannot cure, if the agent is the right one and the control plane well.
     in_doubt: Option<ApiError>,
     /// Whether the agent may be judged: an attempt failed, or it has had its time.
     may_judge: bool,
@@ -125,7 +123,6 @@ impl<'a> Dial<'a> {
             begun: now,
             hard_end: now + timings.dial_timeout * LONGEST,
             agent: target.agent.clone(),
-            resolved: false,
             disconnected_at_start: None,
             seen_disconnected: false,
             build: None,
@@ -189,10 +186,10 @@ impl<'a> Dial<'a> {
                 if curable(&error) {
                     self.retry_at = now + error.retry_after().unwrap_or(self.pause);
                     self.pause = (self.pause * 2).min(self.timings.poll);
-                } else if self.resolved {
-                    return Some(DialEnd::Failed(error));
                 } else {
+                    // A control plane in trouble says all sorts of things: what the workspace is like now decides.
                     self.in_doubt = Some(error);
+                    self.probe_at = now;
                 }
             }
         }
@@ -270,7 +267,6 @@ impl<'a> Dial<'a> {
             self.retry_at = now;
             self.pause = self.timings.first_retry;
         }
-        self.resolved = true;
         // The right one after all, and it cannot be helped.
         self.in_doubt.take().map(DialEnd::Failed)
     }

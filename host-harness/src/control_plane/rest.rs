@@ -258,7 +258,8 @@ impl ControlPlane for RestClient {
     }
 
     async fn workspace_by_name(&self, name: &str) -> Result<Workspace, ApiError> {
-        if uuid::Uuid::try_parse(name).is_ok() {
+        // Too long for a name.
+        if name.len() == uuid::fmt::Hyphenated::LENGTH && uuid::Uuid::try_parse(name).is_ok() {
             return self.workspace(name).await;
         }
         let (owner, name) = name.split_once('/').unwrap_or(("me", name));

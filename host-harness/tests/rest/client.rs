@@ -247,13 +247,16 @@ async fn builds_parameters_logs_and_the_user_are_read() {
 }
 
 #[tokio::test]
-async fn a_workspace_is_found_by_name_with_or_without_owner() {
+async fn a_workspace_is_found_by_name_with_or_without_owner_and_by_id() {
     let reply = || recorded("05-stop-start-conflicts", 6);
-    let (client, server) = serving([reply(), reply()]).await;
-    client.workspace_by_name("dev").await.unwrap();
-    client.workspace_by_name("ben/dev").await.unwrap();
+    let (client, server) = serving([reply(), reply(), reply()]).await;
+    let id = "37bb662f-f699-4f23-a50b-5033c5ee39e6";
+    for name in ["dev", "ben/dev", id] {
+        client.workspace_by_name(name).await.unwrap();
+    }
     let paths: Vec<_> = server.requests().into_iter().map(|request| request.path).collect();
-    assert_eq!(paths, ["/api/v2/users/me/workspace/dev", "/api/v2/users/ben/workspace/dev"]);
+    let by_id = format!("/api/v2/workspaces/{id}");
+    assert_eq!(paths, ["/api/v2/users/me/workspace/dev", "/api/v2/users/ben/workspace/dev", &by_id]);
 }
 
 #[tokio::test]

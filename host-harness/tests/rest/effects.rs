@@ -56,13 +56,12 @@ impl Stage {
         Self { clock, server, performer }
     }
 
-    /// Asks for a stop, while so much time goes by.
+    /// Asks for a stop, which takes so much time at most.
     async fn stop(&self, time: Duration) -> Result<Build, TransitionError> {
         let rests_on = recorded(FILE, 6).body["latest_build"]["id"].as_str().unwrap().to_owned();
         let call = self.performer.begin("ana", CancellationToken::new()).unwrap();
         let request = Request::IssueTransition { to: Transition::Stop, rests_on, parameters: Vec::new() };
-        let (performed, ()) =
-            tokio::join!(self.performer.perform(&call, &request, &NotRecorded), self.clock.pass(time));
+        let performed = self.clock.within(time, self.performer.perform(&call, &request, &NotRecorded)).await;
         match performed.unwrap().answer {
             Answer::IssueTransition(issued) => issued,
             other => panic!("{other:?}"),
@@ -154,10 +153,8 @@ async fn read(
     stage.server.answer(answers);
     let call = stage.performer.begin("ana", CancellationToken::new()).unwrap();
     let begun = tokio::time::Instant::now();
-    let (performed, ()) = tokio::join!(
-        stage.performer.perform(&call, &Request::AgentStatus, &NotRecorded),
-        stage.clock.pass(time)
-    );
+    let performed =
+        stage.clock.within(time, stage.performer.perform(&call, &Request::AgentStatus, &NotRecorded)).await;
     let Answer::AgentStatus(read) = performed.unwrap().answer else { panic!() };
     (read.err(), stage.server.requests().iter().map(|asked| asked.at - begun).collect())
 }

@@ -197,9 +197,8 @@ async fn a_request_that_gets_no_answer_ends_after_fifteen_seconds() {
     let server = Server::start(|_| Reply { kind: Kind::Silence, ..Reply::text(0, "") }).await;
     let client = server.client();
     let build: NewBuild = stop();
-    let (read, posted, ()) = tokio::join!(client.workspace("w"), client.create_build("w", &build), async {
-        clock.pass(Duration::from_secs(16)).await;
-    });
+    let both = async { tokio::join!(client.workspace("w"), client.create_build("w", &build)) };
+    let (read, posted) = clock.within(Duration::from_secs(16), both).await;
     assert!(matches!(read, Err(ApiError::Unavailable(_))), "{read:?}");
     assert!(matches!(posted, Err(ApiError::UnknownOutcome(_))), "{posted:?}");
 }

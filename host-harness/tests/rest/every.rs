@@ -346,9 +346,7 @@ fn same_agent(read: &Agent, body: &Value, at: usize, what: &str) {
     }
     assert_eq!(usize::try_from(read.order).unwrap(), at, "{what}");
     assert_eq!(read.parent.as_deref(), body["parent_id"].as_str(), "{what}");
-    let state = word(&read.state);
-    let state = if state == "timed_out" { "timeout" } else { &state };
-    assert_eq!(state, str_of(body, "/status"), "{what}");
+    assert_eq!(word(&read.state), str_of(body, "/status"), "{what}");
     assert_eq!(word(&read.lifecycle), str_of(body, "/lifecycle_state"), "{what}");
     let times = [
         (Some(read.created), "created_at"),
@@ -421,7 +419,7 @@ fn fits(form: &str, request: &str) -> bool {
 }
 
 /// The API's word for a value of the contract. There is none for one that the contract does not know.
-fn word(value: &impl Debug) -> String {
+pub fn word(value: &impl Debug) -> String {
     let (mut word, shown) = (String::new(), format!("{value:?}"));
     for character in shown.rsplit("::").next().unwrap().chars() {
         if character.is_uppercase() && !word.is_empty() {
@@ -429,7 +427,7 @@ fn word(value: &impl Debug) -> String {
         }
         word.extend(character.to_lowercase());
     }
-    word
+    if word == "timed_out" { "timeout".to_owned() } else { word }
 }
 
 fn str_of<'a>(body: &'a Value, pointer: &str) -> &'a str {

@@ -9,6 +9,7 @@ mod every;
 mod play;
 mod proxies;
 mod replay;
+mod secrets;
 mod stage;
 mod tls;
 mod transcript;

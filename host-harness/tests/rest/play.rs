@@ -106,10 +106,7 @@ impl Play {
     async fn run(&self, execute: Execute) -> Result<Executed, ExecuteError> {
         let chat = self.chats.chat("ana", tools());
         let interrupt = CancellationToken::new();
-        tokio::select! {
-            executed = chat.execute(&execute, &interrupt) => executed,
-            () = self.clock.pass(LONG) => panic!("a command takes too long"),
-        }
+        self.clock.within(LONG, chat.execute(&execute, &interrupt)).await
     }
 
     async fn echo(&self) -> Result<Executed, ExecuteError> {
@@ -230,6 +227,25 @@ async fn a_database_that_is_away_refuses_good_tokens_and_costs_nothing_but_time(
     play.echo().await.unwrap();
     play.clock.pass(Duration::from_secs(7)).await;
     // From 40 to 44.6 s every answer is a 401.
+    assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_not_found_while_the_database_is_away_is_asked_for_again() {
+    let play = Play::begin(DATABASE_AWAY, 33.0, 0).await;
+    let (body, begun) = (recorded("13-database-outage", 7), Instant::now());
+    let mut asked_before = false;
+    play.server.answer(move |asked| {
+        let away = asked_before && begun.elapsed() < Duration::from_secs(5);
+        asked_before = true;
+        match (away, asked.path.contains("/pty")) {
+            // As it answers who has no valid token.
+            (true, true) => recorded("12b-pty-dead-and-hung", 2),
+            (true, false) => recorded("13-database-outage", 11),
+            (false, true) => terminal(asked, &body, true, Does::Runs),
+            (false, false) => body.clone(),
+        }
+    });
     assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
 }
 

@@ -36,6 +36,15 @@ impl Frozen {
         Self { _end: end, _blocks: blocks }
     }
 
+    /// What comes of something within so much time.
+    pub async fn within<T>(&self, time: Duration, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.pass(time) => panic!("not done within {time:?}"),
+        }
+    }
+
     /// Lets so much time go, and everything happen that is due meanwhile.
     pub async fn pass(&self, time: Duration) {
         let (end, step) = (Instant::now() + time, STEP.max(time / STEPS));

@@ -11,12 +11,13 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Action, Cause, Dial, Evidence, Policy, Verdict};
 use workspace_recovery::control_plane::ControlPlane;
-use workspace_recovery::driver::Driver;
+use workspace_recovery::driver::{Driver, NotRecorded};
 use workspace_recovery::engine::{Engine, EngineOptions, Plugin};
-use workspace_recovery::journal::{Export, Output};
+use workspace_recovery::journal::{Answer, Export, Output, Request};
 use workspace_recovery::policy::{ChatTools, Timings};
 use workspace_recovery::store::Store;
 
+use crate::every::word;
 use crate::replay::{Reply, Server};
 use crate::transcript::{Transcript, agents, is_workspace_read, path_of};
 
@@ -343,4 +344,52 @@ async fn in_17_an_external_agent_comes_and_goes() {
     // There at 0.31, killed at 5.31.
     let wanted = [(0.194, OFFLINE), (0.81, ONLINE), (5.312, OFFLINE)];
     check("17-external-agent", "a9eed6cd", Host::Watching, &wanted).await;
+}
+
+/// What `agent-status` answers at the polls of a workspace, one entry for each change: the chat's agent and its scripts.
+async fn states(file: &str, workspace: &str) -> Vec<(f64, String, String)> {
+    let transcript = Transcript::load(file);
+    let mut states: Vec<(f64, String, String)> = Vec::new();
+    let mut judge = None;
+    for (index, exchange) in transcript.exchanges.iter().enumerate() {
+        if !is_workspace_read(exchange) || !path_of(exchange).contains(workspace) {
+            continue;
+        }
+        if judge.is_none() {
+            judge = Some(Judge::new(path_of(exchange).rsplit('/').next().unwrap()).await);
+        }
+        let judge = judge.as_ref().unwrap();
+        let reply = transcript.reply(index);
+        judge.server.answer(move |_| reply.clone());
+        let performer = judge.driver.performer();
+        let call = performer.begin("ana", CancellationToken::new()).unwrap();
+        let performed = performer.perform(&call, &Request::AgentStatus, &NotRecorded).await.unwrap();
+        let Answer::AgentStatus(Ok(read)) = performed.answer else { panic!("{file} {index}") };
+        assert_eq!(read.observed, performed.observed, "{file} {index}");
+        let agent = &read.agents[0];
+        let state = (word(&agent.state), word(&agent.lifecycle));
+        if states.last().is_none_or(|last| (&last.1, &last.2) != (&state.0, &state.1)) {
+            states.push((transcript.at(index), state.0, state.1));
+        }
+    }
+    states
+}
+
+#[tokio::test]
+async fn the_plugin_sees_each_state_of_an_agent_and_its_scripts() {
+    for (file, workspace, wanted) in [
+        (
+            "02-agent-lifecycle",
+            "2d890d15",
+            "timeout created, connected created, connected starting, connected ready",
+        ),
+        ("02-agent-lifecycle", "ab817bfc", "connecting created, connected start_error"),
+        ("02-agent-lifecycle", "ace0eb9a", "connecting created, connected starting, connected start_timeout"),
+        ("03c-agent-terminated", "2aa1c488", "connected ready, connected shutting_down, disconnected off"),
+        ("04-agent-never-connected", "65ea6704", "connecting created, timeout created, connected ready"),
+    ] {
+        let seen = states(file, workspace).await;
+        let seen: Vec<_> = seen.iter().map(|(_, state, lifecycle)| format!("{state} {lifecycle}")).collect();
+        assert_eq!(seen.join(", "), wanted, "{file} {workspace}");
+    }
 }

@@ -57,7 +57,7 @@ impl Performer {
             Go::Interrupted => return Ok(Err(TransitionError::Interrupted)),
             Go::Rebound => return Ok(Err(TransitionError::Rebound)),
         }
-        self.send(&intent, parameters, template, record).await
+        self.send(call, &intent, parameters, template, record).await
     }
 
     /// The gate: looks whether the decision still holds, and collects what makes the build recognisable. Answers the
@@ -81,7 +81,7 @@ impl Performer {
             Ok(user) => user,
             Err(error) => return Ok(Err(not_read(error))),
         };
-        let workspace = match self.read_workspace(id).await {
+        let workspace = match self.read_workspace(call, id).await {
             Ok(workspace) => workspace,
             Err(error) => return Ok(Err(not_read(error))),
         };
@@ -111,6 +111,7 @@ impl Performer {
     /// Sends the request, once, and finds out what became of it.
     async fn send(
         &self,
+        call: &Call,
         intent: &BuildIntent,
         parameters: &[Parameter],
         template: Option<String>,
@@ -148,7 +149,7 @@ impl Performer {
                     Found::Never => Err(TransitionError::Unavailable(None)),
                 })
             }
-            Err(error) => Ok(Err(self.refused(error, intent, template).await?)),
+            Err(error) => Ok(Err(self.refused(call, error, intent, template).await?)),
         }
     }
 
@@ -187,12 +188,13 @@ impl Performer {
     /// What the control plane's refusal means for the plugin.
     async fn refused(
         &self,
+        call: &Call,
         error: ApiError,
         intent: &BuildIntent,
         template: Option<String>,
     ) -> Result<TransitionError, DriveError> {
         Ok(match error {
-            ApiError::Conflict(_) => match self.read_workspace(&intent.workspace).await {
+            ApiError::Conflict(_) => match self.read_workspace(call, &intent.workspace).await {
                 Ok(now) => {
                     let latest = self.marked(now.latest.build)?;
                     if is_active(&latest.status) {

@@ -38,6 +38,8 @@ pub struct Timings {
     pub poll: Duration,
     /// First pause before a failed request or dial attempt is repeated; doubles up to `poll`.
     pub first_retry: Duration,
+    /// The longest wait for a control plane that refuses a read for being asked too often: what a Coder server asks for.
+    pub rate_patience: Duration,
     /// For how long a silent command is left alone before the agent's status is looked at again: about as long as a
     /// control plane takes to notice a killed agent, plus some.
     pub silence_check: Duration,
@@ -95,6 +97,7 @@ impl Default for Timings {
             restart_memory: minutes(60),
             poll: seconds(2),
             first_retry: Duration::from_millis(250),
+            rate_patience: seconds(60),
             silence_check: seconds(20),
             command_limit: minutes(10),
             build_limit: minutes(10),
@@ -127,6 +130,7 @@ impl Timings {
             restart_memory: real.restart_memory / by,
             poll: real.poll / by,
             first_retry: real.first_retry / by,
+            rate_patience: real.rate_patience / by,
             silence_check: real.silence_check / by,
             command_limit: real.command_limit / by,
             build_limit: real.build_limit / by,

@@ -20,7 +20,7 @@ impl Performer {
             return Ok((Ok(Binding::Rebound), None));
         }
         let Some(id) = call.workspace() else { return Ok((Ok(Binding::Unbound), None)) };
-        let workspace = match self.read_workspace(id).await {
+        let workspace = match self.read_workspace(call, id).await {
             Ok(workspace) => workspace,
             Err(ApiError::Gone) => return Ok((Ok(Binding::Deleted), None)),
             Err(error) => return Ok((Err(error.into()), None)),
@@ -48,7 +48,7 @@ impl Performer {
         if !self.still_bound(call)? {
             return Ok(Err(ReadError::NotFound));
         }
-        Ok(match self.read_workspace(id).await {
+        Ok(match self.read_workspace(call, id).await {
             Ok(workspace) => Ok(Agents {
                 build: self.marked(workspace.latest.build)?,
                 observed: workspace.observed,
@@ -74,17 +74,23 @@ impl Performer {
         }
     }
 
-    /// Reads the workspace, again if the failure may pass.
-    pub(super) async fn read_workspace(&self, id: &str) -> Result<Workspace, ApiError> {
+    /// Reads the workspace, again if the failure may pass. A control plane that says for how long to stay away is asked
+    /// again after that, if it is not too long; an interrupt ends the wait for it.
+    pub(super) async fn read_workspace(&self, call: &Call, id: &str) -> Result<Workspace, ApiError> {
         let mut pause = self.timings().first_retry;
         for attempt in 1..READ_ATTEMPTS {
-            match self.plane.workspace(id).await {
-                // A control plane that says for how long to stay away is not asked again before that.
-                Err(error) if error.is_transient() && error.retry_after().is_none() => {
-                    tokio::time::sleep(spread(pause, id, attempt)).await;
-                    pause *= 2;
-                }
+            let error = match self.plane.workspace(id).await {
+                Err(error) if error.is_transient() => error,
                 result => return result,
+            };
+            let wait = error.retry_after().unwrap_or_else(|| spread(pause, id, attempt));
+            if wait > self.timings().rate_patience {
+                return Err(error);
+            }
+            tokio::select! {
+                biased;
+                () = call.interrupt().cancelled() => return Err(error),
+                () = tokio::time::sleep(wait) => pause *= 2,
             }
         }
         self.plane.workspace(id).await

@@ -62,16 +62,20 @@ impl Performer {
             Go::Rebound => return Ok(Err(TransitionError::Rebound)),
         }
         if read.elapsed() > FRESH
-            && let Some(refused) = self.refused_now(&intent).await?
+            && let Some(refused) = self.refused_now(call, &intent).await?
         {
             return Ok(Err(refused));
         }
-        self.send(&intent, parameters, template, record).await
+        self.send(call, &intent, parameters, template, record).await
     }
 
     /// Looks at the workspace once more.
-    async fn refused_now(&self, intent: &BuildIntent) -> Result<Option<TransitionError>, DriveError> {
-        match self.read_workspace(&intent.workspace).await {
+    async fn refused_now(
+        &self,
+        call: &Call,
+        intent: &BuildIntent,
+    ) -> Result<Option<TransitionError>, DriveError> {
+        match self.read_workspace(call, &intent.workspace).await {
             Ok(workspace) => self.refused_there(&workspace, &intent.rests_on),
             Err(error) => Ok(Some(not_read(error))),
         }
@@ -98,7 +102,7 @@ impl Performer {
             Ok(user) => user,
             Err(error) => return Ok(Err(not_read(error))),
         };
-        let workspace = match self.read_workspace(id).await {
+        let workspace = match self.read_workspace(call, id).await {
             Ok(workspace) => workspace,
             Err(error) => return Ok(Err(not_read(error))),
         };
@@ -128,6 +132,7 @@ impl Performer {
     /// Sends the request, once, and finds out what became of it.
     async fn send(
         &self,
+        call: &Call,
         intent: &BuildIntent,
         parameters: &[Parameter],
         template: Option<String>,
@@ -165,7 +170,7 @@ impl Performer {
                     Found::Never => Err(TransitionError::Unavailable(None)),
                 })
             }
-            Err(error) => Ok(Err(self.refused(error, intent, template).await?)),
+            Err(error) => Ok(Err(self.refused(call, error, intent, template).await?)),
         }
     }
 
@@ -204,12 +209,13 @@ impl Performer {
     /// What the control plane's refusal means for the plugin.
     async fn refused(
         &self,
+        call: &Call,
         error: ApiError,
         intent: &BuildIntent,
         template: Option<String>,
     ) -> Result<TransitionError, DriveError> {
         Ok(match error {
-            ApiError::Conflict(_) => match self.read_workspace(&intent.workspace).await {
+            ApiError::Conflict(_) => match self.read_workspace(call, &intent.workspace).await {
                 Ok(now) => {
                     let latest = self.marked(now.latest.build)?;
                     if is_active(&latest.status) {

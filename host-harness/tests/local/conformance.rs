@@ -393,3 +393,27 @@ async fn refused_terminals_are_as_recorded() {
     assert_eq!(u64::from(ours.status), recorded(file, 36, "GET /pty").status);
     plane.end().await;
 }
+
+#[tokio::test]
+async fn refused_streams_and_logs_are_as_recorded() {
+    let plane = Plane::start().await;
+    let workspace = plane.ready_workspace().await;
+    let read = plane.read(&workspace).await;
+    let agent = agents_of(&read)[0]["id"].as_str().unwrap().to_owned();
+    let build = read["latest_build"]["id"].as_str().unwrap();
+    let file = "11-watch-events";
+    for (index, path) in [
+        (51, format!("workspaceagents/{agent}/logs?after=-1")),
+        (62, format!("workspaces/{}/watch-ws", new_reconnect())),
+    ] {
+        refuses(&plane.get(&format!("/api/v2/{path}")).await, &recorded(file, index, "GET /api/v2"));
+    }
+    for (index, path) in [
+        (53, format!("workspacebuilds/{build}/logs?follow=true")),
+        (61, format!("workspaces/{workspace}/watch-ws")),
+    ] {
+        let ours = plane.get(&format!("/api/v2/{path}")).await;
+        assert_eq!(u64::from(ours.status), recorded(file, index, "GET /api/v2").status, "{path}");
+    }
+    plane.end().await;
+}

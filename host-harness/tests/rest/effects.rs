@@ -174,15 +174,44 @@ async fn a_read_that_fails_is_repeated_after_pauses_that_grow_and_differ() {
 }
 
 #[tokio::test]
-async fn a_read_that_is_refused_for_good_or_for_a_while_is_not_repeated() {
+async fn a_read_that_is_refused_for_good_or_for_too_long_is_not_repeated() {
     for (reply, error) in [
         (recorded("08-deleted-missing-forbidden", 17), ReadError::NotFound),
         (recorded("08-deleted-missing-forbidden", 31), ReadError::Unauthorized),
-        (recorded("13a-rate-limit", 1), ReadError::Unavailable(Some(60_000))),
+        (recorded("13a-rate-limit", 1).header("Retry-After", "61"), ReadError::Unavailable(Some(61_000))),
     ] {
         let (got, at) = read(move |_| reply.clone(), Duration::from_secs(1)).await;
         assert_eq!((got, at.len()), (Some(error), 1));
     }
+}
+
+#[tokio::test]
+async fn a_read_that_is_refused_for_a_while_is_repeated_after_it() {
+    let mut asked = 0;
+    let answers = move |_: &Asked| {
+        asked += 1;
+        if asked == 1 { recorded("13a-rate-limit", 1) } else { recorded(FILE, 6) }
+    };
+    let (error, at) = read(answers, Duration::from_secs(70)).await;
+    assert_eq!((error, at.len()), (None, 2));
+    assert!((60..62).contains(&(at[1] - at[0]).as_secs()), "{at:?}");
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_wait_for_a_control_plane_that_limits_requests() {
+    let stage = Stage::new(false, Reply::hang_up()).await;
+    stage.server.answer(|_| recorded("13a-rate-limit", 1));
+    let interrupt = CancellationToken::new();
+    let call = stage.performer.begin("ana", interrupt.clone()).unwrap();
+    let read = stage.performer.perform(&call, &Request::AgentStatus, &NotRecorded);
+    let interrupted = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        interrupt.cancel();
+    };
+    let both = async { tokio::join!(read, interrupted).0 };
+    let performed = stage.clock.within(Duration::from_secs(6), both).await.unwrap();
+    assert!(matches!(performed.answer, Answer::AgentStatus(Err(ReadError::Unavailable(_)))), "{performed:?}");
+    assert_eq!(stage.server.requests().len(), 1);
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ const STEP: Duration = Duration::from_millis(50);
 const STEPS: u32 = 400;
 /// How often all that is ready gets its turn before time goes on. A request and its answer take some ten turns.
 const TURNS: u32 = 60;
+/// Sockets live in real time: in each step a busy machine's kernel gets a moment to deliver.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// The runtime's clock, stopped. By itself a stopped clock jumps to whatever is due next as soon as there is nothing else
 /// to do, and to wait for a socket counts as nothing; a task that blocks keeps it from that.
@@ -57,6 +59,7 @@ impl Frozen {
                 return;
             }
             advance(left.min(step)).await;
+            std::thread::sleep(MOMENT);
         }
     }
 }

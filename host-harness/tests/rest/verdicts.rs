@@ -83,8 +83,9 @@ impl Judge {
         let store = Store::in_memory();
         let workspace = workspace.to_owned();
         store.update("ana", move |chat| chat.bind(Some(&workspace))).await.unwrap();
-        // Reads that fail are repeated at once.
-        let timings = Timings { first_retry: Duration::from_millis(1), ..Timings::default() };
+        // Reads that fail are repeated at once, or not at all.
+        let (first_retry, rate_patience) = (Duration::from_millis(1), Duration::ZERO);
+        let timings = Timings { first_retry, rate_patience, ..Timings::default() };
         let policy = timings.policy(&tools());
         let plane: Arc<dyn ControlPlane> = Arc::new(server.client());
         Self { server, driver: Driver::new(plugin(), plane, store, timings), policy }

@@ -170,7 +170,6 @@ async fn a_call_that_no_host_may_carry_on_is_told_as_that_and_goes_on_when_one_m
     }
     let port = old.rsplit(':').next().unwrap().parse().unwrap();
     let world = world.served_at(port).await;
-    world.let_builds_run(true).await;
     let attached = world.run(&with_short_times(&["--json", "attach", "1"]));
     assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
     assert_eq!(world.transitions().await, [Start, Stop, Start]);
@@ -195,5 +194,11 @@ async fn with_a_call_of_another_control_plane() -> (World, String) {
     wait_until("its lease has run out", || world.json(&["calls"])[0]["state"] == "waits for a host");
     let old = world.plane.url().to_owned();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    (world.served_at(free).await, old)
+    let world = world.served_at(free).await;
+    // It runs as soon as there is a control plane; that must not be ended in the middle of it.
+    wait_until("its stop has succeeded", || {
+        let newest = &world.json(&["workspace", "show", "dev"])["latest_build"];
+        (&newest["number"], &newest["status"]) == (&Value::from(2), &Value::from("succeeded"))
+    });
+    (world, old)
 }

@@ -13,6 +13,7 @@ use crate::chat::{Execute, ExecuteError};
 use crate::clock::{Clock, SystemClock};
 use crate::control_plane::rest::RestClient;
 use crate::control_plane::{ApiError, ControlPlane, Workspace, is_active};
+use crate::plain::plain;
 use crate::store::Store;
 
 /// From how far on two clocks are said to differ, in milliseconds: the control plane tells whole seconds, and the answer
@@ -55,9 +56,7 @@ pub async fn run(place: &Place, output: Output, workspace: Option<&str>) -> anyh
         }
         host.driver.leave().await?;
     }
-    output.print(&examination.findings, |findings| {
-        findings.iter().map(|finding| format!(" {} {}\n", mark(finding.state), finding.text)).collect()
-    })?;
+    output.print(&examination.findings, |findings| findings.iter().map(line).collect())?;
     let bad = examination.findings.iter().any(|finding| finding.state == State::Bad);
     Ok(if bad { Exit::Failed } else { Exit::Done })
 }
@@ -206,6 +205,11 @@ impl Examination {
     fn bad(&mut self, text: String) {
         self.findings.push(Finding { state: State::Bad, text });
     }
+}
+
+/// A finding as it is printed. Only its first line begins as one, whatever a deployment says.
+fn line(finding: &Finding) -> String {
+    format!(" {} {}\n", mark(finding.state), plain(&finding.text).replace('\n', "\n   "))
 }
 
 fn mark(state: State) -> char {

@@ -22,6 +22,8 @@ mod dial;
 mod output;
 mod session;
 
+#[cfg(feature = "cli")]
+pub(crate) use dial::choose_agent;
 pub use output::MAX_OUTPUT_BYTES;
 
 use session::{Ended, Script};

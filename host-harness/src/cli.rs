@@ -1,5 +1,6 @@
 //! The command line: parses, wires the library's parts together, prints, and chooses the exit code.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -115,6 +116,7 @@ fn log_to_stderr(command: &Command) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         // A reader who has gone away is no reason to panic.
         .log_internal_errors(false)
         .init();

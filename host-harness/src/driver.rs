@@ -71,6 +71,12 @@ pub enum DriveError {
         /// The number given.
         call: CallId,
     },
+    /// The call was made to judge a failed connection. It has a verdict, and no tool's result.
+    #[error("call {call} is a verdict, and no tool's call: `show {call}` prints it")]
+    NoTool {
+        /// Its number.
+        call: CallId,
+    },
     /// The call cannot go on on this host.
     #[error("the call cannot go on here: {why}")]
     Stranded {
@@ -242,7 +248,7 @@ impl Driver {
             };
             return match outcome {
                 Outcome::Done { result: Output::CallTool(result) } => Ok(result),
-                Outcome::Done { result } => unreachable!("the engine answered {result:?} to call-tool"),
+                Outcome::Done { .. } => Err(DriveError::NoTool { call }),
                 Outcome::Failed(failure) => Err(failure.into()),
             };
         }

@@ -37,6 +37,7 @@ pub mod engine;
 pub mod journal;
 #[cfg(feature = "local")]
 pub mod local;
+mod plain;
 pub mod policy;
 pub mod replay;
 #[cfg(all(test, feature = "simulate"))]

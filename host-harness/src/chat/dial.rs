@@ -305,7 +305,7 @@ fn curable(error: &ApiError) -> bool {
 /// The agent for a chat: of the agents without parent the one whose name ends with the chat suffix; without such a one, the
 /// first by order, name and id. None if there is none, or several claim the suffix. The plugin applies the same rule; the
 /// host needs it only to know whom to dial.
-fn choose_agent(agents: &[Agent]) -> Option<&Agent> {
+pub(crate) fn choose_agent(agents: &[Agent]) -> Option<&Agent> {
     let roots = || agents.iter().filter(|agent| agent.parent.is_none());
     let mut claimants = roots().filter(|agent| agent.name.to_lowercase().ends_with(CHAT_SUFFIX));
     match (claimants.next(), claimants.next()) {

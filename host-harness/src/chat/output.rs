@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::plain::plain;
+
 /// Limit of a command's output, in bytes: the first and the last half of it are kept. About what a model can usefully read at
 /// once; who needs more redirects it into a file and looks at pieces.
 pub const MAX_OUTPUT_BYTES: usize = 32 * 1024;
@@ -95,43 +97,15 @@ impl Kept {
     fn text(self) -> (String, bool) {
         let tail = Vec::from(self.tail);
         if self.left_out == 0 {
-            return (plain(&[self.head, tail].concat()), false);
+            return (shown(&[self.head, tail].concat()), false);
         }
-        let (head, tail) = (plain(&self.head), plain(&tail));
+        let (head, tail) = (shown(&self.head), shown(&tail));
         (format!("{head}\n[... {} bytes left out ...]\n{tail}", self.left_out), true)
     }
 }
 
-/// Text without what only tells a terminal how to show it: escape sequences, bells and backspaces.
-fn plain(bytes: &[u8]) -> String {
-    const ESCAPE: char = '\u{1b}';
-    let text = String::from_utf8_lossy(bytes);
-    let mut characters = text.chars().peekable();
-    let mut plain = String::with_capacity(text.len());
-    while let Some(character) = characters.next() {
-        match character {
-            ESCAPE => match characters.next() {
-                // Parameters, up to a letter or the like.
-                Some('[') => while characters.next().is_some_and(|within| !('@'..='~').contains(&within)) {},
-                // A title or a link, up to a bell or the sequence that ends strings.
-                Some(']') => {
-                    while let Some(within) = characters.next_if(|within| *within != ESCAPE) {
-                        if within == '\u{7}' {
-                            break;
-                        }
-                    }
-                }
-                // A set of characters is chosen, by one more character.
-                Some('(' | ')') => {
-                    characters.next();
-                }
-                _ => {}
-            },
-            '\u{7}' | '\u{8}' => {}
-            other => plain.push(other),
-        }
-    }
-    plain
+fn shown(bytes: &[u8]) -> String {
+    plain(&String::from_utf8_lossy(bytes))
 }
 
 /// Turns each `\r\n` into `\n`. A `\r` at the very end may be half of one and stays for the next time.
@@ -190,7 +164,7 @@ mod tests {
     fn pieces_may_be_cut_anywhere() {
         let whole = b"S\r\na\r\nb\rc\r\n\r\nE:12\r\n";
         let bytes: Vec<&[u8]> = whole.chunks(1).collect();
-        assert_eq!(read(&bytes), (Some(12), "a\nb\rc\n".into(), false));
+        assert_eq!(read(&bytes), (Some(12), "a\nb\nc\n".into(), false));
     }
 
     #[test]
@@ -209,8 +183,8 @@ mod tests {
 
     #[test]
     fn what_only_tells_a_terminal_how_to_show_the_output_is_left_out() {
-        let shown = b"S\r\n\x1b[?2004h\x1b[1;31mred\x1b[0m \x1b]0;title\x07a\x1b]8;;http://x\x1b\\link\x08\x1b(B\tb\r50%\r\n\r\nE:0\r\n";
-        assert_eq!(read(&[shown]), (Some(0), "red alink\tb\r50%\n".into(), false));
+        let coloured = b"S\r\n\x1b[?2004h\x1b[1;31mred\x1b[0m \x1b]0;title\x07a\x1b]8;;http://x\x1b\\link\x08\x1b(B\tb\r50%\r\n\r\nE:0\r\n";
+        assert_eq!(read(&[coloured]), (Some(0), "red alink\tb\n50%\n".into(), false));
         assert_eq!(read(&[b"S\ncut \x1b[3", b"1mhere\x1b", b"\nE:0\n"]), (Some(0), "cut here".into(), false));
     }
 

@@ -101,7 +101,10 @@ impl Deployment {
         let logged_in = folder.as_ref().and_then(|folder| std::fs::read_to_string(folder.join("url")).ok());
         match (folder, logged_in.as_deref().map(str::trim)) {
             // A token is for one deployment, and is shown to no other.
-            (Some(folder), Some(url)) if same(url, &self.url) => read_token(&folder.join("session")),
+            (Some(folder), Some(url)) if same(url, &self.url) => read_token(&folder.join("session"))
+                .with_context(|| {
+                    format!("`coder login` has left no token that can be read: set {TOKEN_VARIABLE}")
+                }),
             (_, Some(url)) => bail!(
                 "no token for {}: `coder login` was done for {url}; log in to this deployment, or set {TOKEN_VARIABLE}",
                 self.url

@@ -9,10 +9,11 @@ use super::events::{describe_build, lifecycle_word, state_word};
 use super::host::{Host, Place};
 use super::output::Output;
 use crate::bindings::{Agent, AgentState, JobStatus, Provisioner, Transition};
-use crate::chat::{Execute, ExecuteError};
+use crate::chat::{Execute, ExecuteError, choose_agent};
 use crate::clock::{Clock, SystemClock};
 use crate::control_plane::rest::RestClient;
 use crate::control_plane::{ApiError, ControlPlane, Workspace, is_active};
+use crate::plain::plain;
 use crate::store::Store;
 
 /// From how far on two clocks are said to differ, in milliseconds: the control plane tells whole seconds, and the answer
@@ -55,9 +56,7 @@ pub async fn run(place: &Place, output: Output, workspace: Option<&str>) -> anyh
         }
         host.driver.leave().await?;
     }
-    output.print(&examination.findings, |findings| {
-        findings.iter().map(|finding| format!(" {} {}\n", mark(finding.state), finding.text)).collect()
-    })?;
+    output.print(&examination.findings, |findings| findings.iter().map(line).collect())?;
     let bad = examination.findings.iter().any(|finding| finding.state == State::Bad);
     Ok(if bad { Exit::Failed } else { Exit::Done })
 }
@@ -142,8 +141,11 @@ async fn examine(examination: &mut Examination, host: &Host, name: &str) {
         Err(error) => return examination.bad(format!("the workspace \"{name}\" cannot be read: {error}")),
     };
     newest_build(examination, &workspace);
+    let chosen = choose_agent(&workspace.agents);
     for agent in &workspace.agents {
-        seen_agent(examination, agent);
+        // Of several that claim to be the chat's, each may be meant.
+        let is_the_chats = chosen.is_none_or(|chosen| chosen.id == agent.id);
+        seen_agent(examination, agent, is_the_chats);
     }
     if workspace.latest.build.transition == Transition::Start && !workspace.agents.is_empty() {
         command(examination, host, &workspace).await;
@@ -172,10 +174,14 @@ fn newest_build(examination: &mut Examination, workspace: &Workspace) {
     }
 }
 
-fn seen_agent(examination: &mut Examination, agent: &Agent) {
+fn seen_agent(examination: &mut Examination, agent: &Agent, is_the_chats: bool) {
     let text =
         format!("agent {}: {}, {}", agent.name, state_word(&agent.state), lifecycle_word(&agent.lifecycle));
-    if agent.state == AgentState::Connected { examination.good(text) } else { examination.bad(text) }
+    match agent.state {
+        AgentState::Connected => examination.good(text),
+        _ if is_the_chats => examination.bad(text),
+        _ => examination.note(format!("{text}; chats work with another agent")),
+    }
 }
 
 /// Runs a command, which shows whether this user may open a terminal, and whether anybody answers there.
@@ -190,6 +196,9 @@ async fn command(examination: &mut Examination, host: &Host, workspace: &Workspa
         Err(ExecuteError::Failed(ApiError::NotFound | ApiError::Forbidden(_))) => examination.bad(
             "this user may not open a terminal in it: the token needs permission to connect to it".to_owned(),
         ),
+        Err(ExecuteError::Unreachable(unreachable)) if !unreachable.verdict.message.is_empty() => {
+            examination.bad(format!("no command runs in it: {}", unreachable.verdict.message))
+        }
         Err(error) => examination.bad(format!("no command runs in it: {error}")),
     }
 }
@@ -206,6 +215,11 @@ impl Examination {
     fn bad(&mut self, text: String) {
         self.findings.push(Finding { state: State::Bad, text });
     }
+}
+
+/// A finding as it is printed. Only its first line begins as one, whatever a deployment says.
+fn line(finding: &Finding) -> String {
+    format!(" {} {}\n", mark(finding.state), plain(&finding.text).replace('\n', "\n   "))
 }
 
 fn mark(state: State) -> char {

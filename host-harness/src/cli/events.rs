@@ -43,7 +43,7 @@ fn render(progress: &mut Progress, kind: &EventKind) {
     match kind {
         EventKind::WaitingForTurn { holder } => progress.status(format!("waiting for {holder}")),
         EventKind::Build(build) => progress.status(describe_build(build)),
-        EventKind::BuildLog { line, .. } => progress.line(&format!("  | {}: {}", line.stage, line.text)),
+        EventKind::BuildLog { line, .. } => progress.log(line),
         EventKind::Agent(agent) => {
             progress.status(format!(
                 "agent {}: {}, {}",

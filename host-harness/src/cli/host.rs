@@ -1,6 +1,8 @@
 //! Finds and opens what a command works with: the data folder, the plugin, the control plane, the chats.
 
 use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -132,7 +134,12 @@ impl Place {
     pub async fn open(&self) -> anyhow::Result<Host> {
         let (client, admin) = self.connect().await?;
         let folder = self.folder();
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        // What calls say and are given is for their user alone. A folder that is there is left as it is.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
         let store = Store::open(&folder.join(STORE_FILE))?;
         Host::new(client, admin, self.load_plugin()?, store, self.timings()).await
     }

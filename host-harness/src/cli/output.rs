@@ -1,10 +1,15 @@
 //! What is printed: results on standard output, progress on standard error.
+//!
+//! Much of it comes from a control plane or a workspace, so that all text goes through [`plain`] on its way.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+use crate::control_plane::LogLine;
+use crate::plain::plain;
 
 /// How often the spinner turns.
 const SPINNER_TICK: Duration = Duration::from_millis(120);
@@ -18,25 +23,48 @@ pub struct Output {
 impl Output {
     /// Prints a result: as one line of JSON, or as the text made by `text`.
     pub fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
-        let shown = if self.json { serde_json::to_string(value)? } else { text(value) };
-        let end = if !shown.ends_with('\n') && (self.json || !shown.is_empty()) { "\n" } else { "" };
-        let mut stdout = std::io::stdout().lock();
-        match write!(stdout, "{shown}{end}").and_then(|()| stdout.flush()) {
-            // Whoever reads has seen enough, as `head` has.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            written => Ok(written?),
+        if self.json {
+            return data(&serde_json::to_string(value)?);
+        }
+        write(&plain(&text(value)))
+    }
+}
+
+/// Prints lines of JSON. Their strings stay what they are: what a terminal would obey is written as JSON's escapes.
+pub fn data(lines: &str) -> anyhow::Result<()> {
+    write(&escaped(lines))
+}
+
+fn write(shown: &str) -> anyhow::Result<()> {
+    let end = if shown.is_empty() || shown.ends_with('\n') { "" } else { "\n" };
+    let mut stdout = std::io::stdout().lock();
+    match write!(stdout, "{shown}{end}").and_then(|()| stdout.flush()) {
+        // Whoever reads has seen enough, as `head` has.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// JSON itself leaves only the control characters below the blank out of strings.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\u{7f}'..='\u{9f}' => escaped += &format!("\\u{:04x}", u32::from(character)),
+            other => escaped.push(other),
         }
     }
+    escaped
 }
 
 /// Prints a line that nobody needs to see: a reader who has gone away is no reason to stop.
 pub fn tell(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(std::io::stdout(), "{}", plain(line));
 }
 
 /// As [`tell`], on standard error.
 pub fn note(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", plain(line));
 }
 
 /// Tells a person who waits what is going on: a spinner with the newest state and log lines above it on a terminal,
@@ -61,7 +89,7 @@ impl Progress {
 
     /// What is being waited for now.
     pub fn status(&mut self, text: impl Into<String>) {
-        let text = text.into();
+        let text = plain(&text.into());
         if text == self.last {
             return;
         }
@@ -72,12 +100,18 @@ impl Progress {
         self.last = text;
     }
 
-    /// A line that stays: of a build's log, for instance.
+    /// A line that stays.
     pub fn line(&self, text: &str) {
         match &self.spinner {
-            Some(spinner) => spinner.println(text),
+            Some(spinner) => spinner.println(plain(text)),
             None => note(text),
         }
+    }
+
+    /// A line of a build's log. All of it has the mark of one, so that it cannot be taken for a line of this program.
+    pub fn log(&self, line: &LogLine) {
+        let text = plain(&line.text).replace('\n', "\n  | ");
+        self.line(&format!("  | {}: {text}", line.stage));
     }
 }
 
@@ -89,10 +123,12 @@ impl Drop for Progress {
     }
 }
 
-/// Rows as columns that line up, with a heading.
+/// Rows as columns that line up, with a heading. Each row is one line, whatever is in its cells.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let cell = |cell: &String| plain(cell).replace(['\n', '\t'], " ");
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(cell).collect()).collect();
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -102,7 +138,7 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
-    std::iter::once(&heading).chain(rows).map(line).collect()
+    std::iter::once(&heading).chain(&rows).map(line).collect()
 }
 
 #[cfg(test)]
@@ -119,5 +155,19 @@ mod tests {
             table(&["NAME", "STATUS"], &rows),
             "NAME           STATUS\ndev            running\na-longer-name\n"
         );
+    }
+
+    #[test]
+    fn a_row_is_one_line_whatever_its_cells_hold() {
+        let rows = vec![vec!["\x1b[31mdev".to_owned(), "failed\nnot\tgood".to_owned()]];
+        assert_eq!(table(&["NAME", "STATUS"], &rows), "NAME  STATUS\ndev   failed not good\n");
+    }
+
+    #[test]
+    fn data_stays_what_it_is_without_anything_that_a_terminal_obeys() {
+        let value = "\u{9b}31m\x1b[31m\x7f \u{e4}";
+        let shown = escaped(&serde_json::to_string(value).unwrap());
+        assert_eq!(shown, "\"\\u009b31m\\u001b[31m\\u007f \u{e4}\"");
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), value);
     }
 }

@@ -9,7 +9,7 @@ use similar::TextDiff;
 
 use super::Exit;
 use super::host::Place;
-use super::output::{Output, note};
+use super::output::{Output, data, note};
 use super::timeline::timeline;
 use crate::clock::{Clock, SystemClock};
 use crate::driver::DriveError;
@@ -30,8 +30,7 @@ pub fn show(place: &Place, output: Output, id: CallId) -> anyhow::Result<Exit> {
 
 pub fn export(place: &Place, id: CallId) -> anyhow::Result<Exit> {
     let lines = recording(place, id)?.to_json_lines()?;
-    // JSON with and without --json.
-    Output { json: false }.print(&lines, Clone::clone)?;
+    data(&lines)?;
     Ok(Exit::Done)
 }
 

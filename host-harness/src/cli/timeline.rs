@@ -268,7 +268,7 @@ impl<'a> Follower<'a> {
         let lines = self.host.plane.build_logs(build, after).await.unwrap_or_default();
         let last = lines.iter().map(|line| line.id).fold(after, u64::max);
         for line in lines {
-            self.progress.line(&format!("  | {}: {}", line.stage, line.text));
+            self.progress.log(&line);
         }
         self.log = Some((build.clone(), last));
     }

@@ -117,7 +117,7 @@ async fn follow(host: &Host, id: &str) -> anyhow::Result<Build> {
         let read = host.plane.build(id).await?;
         for line in host.plane.build_logs(id, shown).await? {
             shown = line.id;
-            progress.line(&format!("  | {}: {}", line.stage, line.text));
+            progress.log(&line);
         }
         // The log was read after the status: a job that had ended then has no further lines.
         if is_terminal(&read.build.status) {

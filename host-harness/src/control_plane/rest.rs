@@ -99,8 +99,13 @@ impl RestClient {
     /// What the deployment says about itself. It is asked until it has answered once.
     pub async fn deployment_info(&self) -> Result<&Deployment, ApiError> {
         let ask = || async {
-            let (info, observed) =
-                self.send::<deployment::BuildInfo>(Method::GET, &["buildinfo"], &[], None::<&()>).await?;
+            let asked =
+                self.send::<deployment::BuildInfo>(Method::GET, &["buildinfo"], &[], None::<&()>).await;
+            let (info, observed) = asked.map_err(|error| match error {
+                // Every deployment has this, for everybody.
+                ApiError::NotFound => ApiError::NotCoder("it does not tell its version".to_owned()),
+                error => error,
+            })?;
             Ok(Deployment::new(info, observed))
         };
         self.deployment.get_or_try_init(ask).await

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use futures_util::stream::{BoxStream, unfold};
+use futures_util::stream::{BoxStream, once, unfold};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) ended: Vec<String>,
     /// What reads answer, if it is not the truth.
     pub(super) fail: Option<ApiError>,
+    /// The workspace whose reads panic.
+    pub(super) panics: Option<String>,
     /// How long a read of a workspace takes.
     pub(super) takes: Duration,
     /// Reads of workspaces that were begun.
@@ -44,6 +46,8 @@ pub(super) struct World {
     pub(super) streams: bool,
     /// The streams end without an announcement.
     pub(super) mute: bool,
+    /// Streams of changes that are to panic.
+    pub(super) bad_streams: u32,
     /// The streams that are open.
     pub(super) open: BTreeMap<String, mpsc::UnboundedSender<()>>,
     /// When streams were opened.
@@ -138,6 +142,8 @@ impl ControlPlane for Plane {
         if !takes.is_zero() {
             sleep(takes).await;
         }
+        let panics = self.world().panics.as_deref() == Some(workspace);
+        assert!(!panics, "a test wants this read to panic");
         let world = self.world();
         if let Some(error) = &world.fail {
             return Err(error.clone());
@@ -170,6 +176,10 @@ impl ControlPlane for Plane {
         let mut world = self.world();
         if !world.streams {
             return None;
+        }
+        if world.bad_streams > 0 {
+            world.bad_streams -= 1;
+            return Some(once(async { panic!("a test wants this stream to panic") }).boxed());
         }
         let (sender, receiver) = mpsc::unbounded_channel();
         if !world.mute {

@@ -1,8 +1,10 @@
 //! With `--coder-url`: the same program on a deployment, whose part the local control plane plays here.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 use workspace_recovery::bindings::Transition::{Start, Stop};
-use workspace_recovery::local::AgentSignal;
+use workspace_recovery::local::{AgentSignal, AgentSpec, TemplateSpec, VersionSpec};
 
 use crate::program::{Ended, Program, SHORTEN_TIMES, TOKEN, World};
 
@@ -89,6 +91,8 @@ async fn chats_and_calls_of_each_deployment_are_kept_apart() {
     let world = world.at_a_deployment();
     assert_eq!(world.json(&["chat", "list"]), json!([]), "`talk` is the local control plane's");
     assert_eq!(world.json(&["calls", "--all"]), json!([]));
+    let folder = std::fs::metadata(world.folder().join("deployments")).unwrap();
+    assert_eq!(folder.permissions().mode() & 0o077, 0, "they are their user's alone");
     world.end().await;
 }
 
@@ -115,6 +119,9 @@ async fn the_token_comes_from_a_file_a_variable_or_a_login_to_the_same_deploymen
     std::fs::write(login.join("session"), token).unwrap();
     std::fs::write(login.join("url"), format!("{}/\n", world.plane.url())).unwrap();
     assert!(doctor(&world, &[], &[]).stdout.contains(good));
+    std::fs::remove_file(login.join("session")).unwrap();
+    let kept_elsewhere = doctor(&world, &[], &[]).stderr;
+    assert!(kept_elsewhere.contains("left no token") && kept_elsewhere.contains(TOKEN), "{kept_elsewhere}");
     std::fs::write(login.join("url"), "https://coder.example.com").unwrap();
     let elsewhere = doctor(&world, &[], &[]);
     assert_eq!((elsewhere.code, elsewhere.stdout.as_str()), (1, ""));
@@ -174,7 +181,7 @@ async fn doctor_says_what_is_wrong_with_a_workspace_and_changes_nothing() {
     let (code, findings) = examined(&world, "dev");
     assert_eq!(code, 1);
     has(&findings, "bad", "agent main: disconnected");
-    has(&findings, "bad", "no command runs in it");
+    has(&findings, "bad", "no command runs in it: The agent did not answer in time");
 
     let (code, findings) = examined(&world, "nothing");
     assert_eq!(code, 1);
@@ -197,6 +204,23 @@ async fn doctor_says_what_is_wrong_with_a_workspace_and_changes_nothing() {
     let (code, findings) = examined(&world, "dev");
     assert_eq!(code, 0, "a stopped workspace is no fault");
     has(&findings, "note", "start_workspace");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_no_chat_works_with_is_no_fault_of_a_workspace() {
+    let world = World::new().await.at_a_deployment();
+    let other = AgentSpec { name: "other".into(), connects: false, ..AgentSpec::default() };
+    let version = VersionSpec { agents: vec![other, AgentSpec::default()], ..VersionSpec::default() };
+    let template = TemplateSpec { name: "two".into(), version, ..TemplateSpec::default() };
+    world.plane.admin().create_template(&template).await.unwrap();
+    world.plane.admin().create_workspace("dev", "two", &[]).await.unwrap();
+    assert_eq!(world.run(&["chat", "bind", "talk", "dev"]).code, 0);
+    assert_eq!(world.json(&["call", "talk", "start_workspace"])["started"], true);
+    let (code, findings) = examined(&world, "dev");
+    assert_eq!(code, 0, "{findings:?}");
+    let told = |state: &str, part: &str| findings.iter().any(|(is, text)| is == state && text.contains(part));
+    assert!(told("note", "agent other: connecting") && told("good", "agent main: connected"), "{findings:?}");
     world.end().await;
 }
 

@@ -207,6 +207,20 @@ fn a_name_that_cannot_be_printed_in_a_line_is_a_usage_error() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_is_kept_as_a_call_that_has_ended() {
+    let world = World::with_a_workspace().await;
+    assert_eq!(world.run(&["call", "talk", "stop_workspace"]).code, 0);
+    assert_eq!(world.run(&["exec", "talk", "--", "true"]).code, 123);
+    let shown = world.run(&["show", "2"]);
+    assert!(shown.stdout.contains("the verdict: start"), "{}", shown.stdout);
+    let attached = world.run(&["attach", "2"]);
+    assert_eq!((attached.code, attached.stdout.as_str()), (1, ""));
+    assert!(attached.stderr.contains("`show 2` prints it"), "{}", attached.stderr);
+    assert!(world.run(&["cancel", "2"]).stdout.contains("had ended before"));
+    world.end().await;
+}
+
 #[test]
 fn a_folder_without_calls_is_told_as_that_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@
 
 mod deployment;
 mod gone;
+mod hostile;
 mod kept;
 mod program;
 mod recordings;

@@ -57,9 +57,10 @@ async fn what_is_no_deployment_is_told_as_that_whatever_it_answers() {
     says(&read(Reply::json(200, serde_json::json!({"other": "service"}))).await, &["check the URL"]);
     // What a Go server answers to plain http on its https port.
     says(&read(Reply::text(400, "Client sent an HTTP request to an HTTPS server.")).await, &["use https"]);
-    let error =
-        Server::in_order([Reply::text(200, "<html>")]).await.client().deployment_info().await.unwrap_err();
-    says(&error, &["check the URL"]);
+    for reply in [Reply::text(200, "<html>"), Reply::text(404, "")] {
+        let error = Server::in_order([reply]).await.client().deployment_info().await.unwrap_err();
+        says(&error, &["check the URL"]);
+    }
 }
 
 #[tokio::test]
@@ -99,6 +100,9 @@ async fn an_encrypted_connection_that_does_not_come_about_says_why() {
         let url = identity.serve(|_| Reply::silence()).await;
         says(&tls(&identity.options(&url)).await, &parts);
     }
+    let authority = Identity::of_an_authority("localhost");
+    let url = authority.serve(|_| Reply::silence()).await;
+    says(&tls(&authority.options(&url)).await, &["CA:FALSE"]);
     let plain =
         Server::start(|_| Reply::silence()).await.url.replace("http://127.0.0.1", "https://localhost");
     says(&tls(&RestOptions::new(plain, TOKEN)).await, &["does not encrypt", "check the port"]);

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd,
+};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -46,6 +48,19 @@ impl Identity {
         }
         let key = KeyPair::generate().unwrap();
         let certificate = server.signed_by(&key, &authority).unwrap();
+        Self::with(&certificate, &key, &authority.pem())
+    }
+
+    /// A certificate that was made by nobody else, for an authority, as people make them who read no manual.
+    pub fn of_an_authority(name: &str) -> Self {
+        let mut certificate = CertificateParams::new([name.to_owned()]).unwrap();
+        certificate.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = certificate.self_signed(&key).unwrap();
+        Self::with(&certificate, &key, &certificate.pem())
+    }
+
+    fn with(certificate: &Certificate, key: &KeyPair, authority: &str) -> Self {
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -54,7 +69,7 @@ impl Identity {
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), authority).unwrap();
         Self { folder, config: Arc::new(config) }
     }
 

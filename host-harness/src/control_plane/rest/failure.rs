@@ -6,7 +6,7 @@ use std::error::Error;
 
 use reqwest::Url;
 use reqwest::header::{HeaderMap, LOCATION};
-use rustls::{CertificateError, InvalidMessage};
+use rustls::{CertificateError, InvalidMessage, OtherError};
 
 use crate::control_plane::ApiError;
 
@@ -72,7 +72,8 @@ fn tls_problem(error: &rustls::Error) -> String {
     use CertificateError as Bad;
     match error {
         rustls::Error::InvalidCertificate(bad) => match bad {
-            Bad::UnknownIssuer => {
+            // Or by one that only has the name of one that is.
+            Bad::UnknownIssuer | Bad::BadSignature => {
                 "its certificate was made by an authority that is not trusted here: give that \
                                    authority's certificate as a CA file"
                     .to_owned()
@@ -87,6 +88,10 @@ fn tls_problem(error: &rustls::Error) -> String {
                 "its certificate is for another name: use the name that the deployment's certificate is for"
                     .to_owned()
             }
+            // Many self-made ones are an authority's own, which are no server's.
+            Bad::Other(OtherError(why)) => format!(
+                "its certificate is not accepted ({why}): if it is self-made, it has to be a server's, with CA:FALSE"
+            ),
             other => format!("its certificate is not accepted ({other})"),
         },
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {

@@ -1,8 +1,10 @@
 //! What becomes of one call: it runs, sleeps, rests or ends.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +23,14 @@ impl Carrier {
     pub(super) async fn run(self, lease: Arc<Lease>, job: Job) {
         let call = job.call;
         let token = lock(&self.0.mine).run(call);
-        match self.try_run(&lease, job, token.clone()).await {
+        let came = AssertUnwindSafe(self.try_run(&lease, job, token.clone())).catch_unwind().await;
+        // As there may be one in a control plane of others. Nobody else knows that the call does not run any more.
+        let panicked = |_| {
+            Err(DriveError::Stranded {
+                why: "something panicked: please report what was printed of it".into(),
+            })
+        };
+        match came.unwrap_or_else(panicked) {
             Ok(Came::ToWait(open, context)) => self.park(open, &context, call, token.is_cancelled()),
             Ok(Came::ToEnd(outcome, next)) => self.ended(call, Ok(outcome), next),
             // The lease may last after all: it is looked at more strictly before something is sent.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use tokio::sync::{broadcast, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::bindings::{CallError, ToolResult};
@@ -231,6 +231,19 @@ async fn a_call_that_is_ended_while_it_runs_is_let_go_and_told_to_those_who_wait
     assert!(matches!(host.follow(call).await, Err(DriveError::Failed(Failure::Interrupted))));
     sleep(2 * MOMENT).await;
     assert_eq!((host.id(), host.driver.unended()), (id, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_panics_is_told_and_tried_again() {
+    let world = World::new();
+    let host = world.host().await;
+    world.plane.world().panics = Some("w".into());
+    let call = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+    let told = timeout(HOUR, host.follow(call)).await.expect("somebody knows that it does not run any more");
+    assert!(matches!(told, Err(DriveError::Stranded { .. })), "{told:?}");
+    world.plane.world().panics = None;
+    world.plane.end("w");
+    assert!(host.follow(call).await.unwrap().is_ok());
 }
 
 /// A call is in the store as soon as its host has written it there. The host's next round finds it, and must not take

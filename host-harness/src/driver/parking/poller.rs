@@ -1,11 +1,12 @@
 //! The one task that looks after all waits. It begins with the first of them and ends with the last.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Shared;
 use super::lot::Lot;
@@ -18,7 +19,7 @@ pub(super) const MAX_READS: usize = 32;
 /// Begins the task, if it does not run.
 pub(super) fn ensure(lot: &mut Lot, shared: &Arc<Shared>, reader: &Arc<Reader>) {
     if lot.poller.as_ref().is_some_and(JoinHandle::is_finished) {
-        // Its runtime has ended, or a read has panicked.
+        // Its runtime has ended.
         lot.look_again(Instant::now());
     } else if lot.poller.is_some() {
         return;
@@ -26,16 +27,28 @@ pub(super) fn ensure(lot: &mut Lot, shared: &Arc<Shared>, reader: &Arc<Reader>) 
     lot.poller = Some(tokio::spawn(run(shared.clone(), reader.clone())));
 }
 
+/// Begins anew after a panic, as there may be one in a control plane of others: nobody else would ever wake those who wait.
 async fn run(shared: Arc<Shared>, reader: Arc<Reader>) {
+    while AssertUnwindSafe(look_after(&shared, &reader)).catch_unwind().await.is_err() {
+        tracing::error!(
+            "looking after waits came to a bad end, and begins anew: please report the panic above"
+        );
+        sleep(reader.timings.poll).await;
+        shared.lock().look_again(Instant::now());
+    }
+}
+
+/// Looks after the waits until there are none.
+async fn look_after(shared: &Shared, reader: &Arc<Reader>) {
     let mut reads = FuturesUnordered::new();
     let mut watches = Watches::new(reader.clone());
     loop {
         let due = {
             let (mut lot, now) = (shared.lock(), Instant::now());
-            lot.turn(&reader, now);
+            lot.turn(reader, now);
             watches.close(&lot.take_deserted());
             while reads.len() < MAX_READS
-                && let Some(look) = lot.begin(&reader, now)
+                && let Some(look) = lot.begin(reader, now)
             {
                 if watches.open(&look.place, now) {
                     lot.set_streamed(&look.place);
@@ -51,7 +64,7 @@ async fn run(shared: Arc<Shared>, reader: Arc<Reader>) {
         };
         tokio::select! {
             biased;
-            Some(reading) = reads.next() => shared.lock().see(&reading, &reader, Instant::now()),
+            Some(reading) = reads.next() => shared.lock().see(&reading, reader, Instant::now()),
             Some((place, heard)) = watches.next() => match heard {
                 Heard::Change(at) => shared.lock().announce(&place, at),
                 Heard::End => shared.lock().set_silent(&place, reader.timings.poll, Instant::now()),

@@ -1,8 +1,10 @@
 //! One look at a workspace on behalf of all who wait for something of it.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
 use super::lot::Place;
@@ -55,22 +57,25 @@ impl Reader {
         self.events.tell(call, chat, kind);
     }
 
-    /// Reads the workspace once, and then each build that is not its newest one.
+    /// Takes a look. One that panics is one that failed: others wait elsewhere, and those who wait here have deadlines.
     pub(super) async fn read(&self, look: Look) -> Reading {
+        let (place, number) = (look.place.clone(), look.number);
+        AssertUnwindSafe(self.read_all(look)).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!("a read on behalf of waits came to a bad end: please report the panic above");
+            let failed = ApiError::Unavailable("the read came to a bad end".to_owned());
+            Reading { workspace: Some(Err(failed)), ..Reading::new(place, number) }
+        })
+    }
+
+    /// Reads the workspace once, and then each build that is not its newest one.
+    async fn read_all(&self, look: Look) -> Reading {
         let Look { place, number, builds } = look;
         let workspace = match &place {
             Some(id) => Some(self.plane.workspace(id).await),
             None => None,
         };
-        let mut reading = Reading {
-            place,
-            number,
-            observed: workspace.as_ref().and_then(|read| read.as_ref().ok()?.observed),
-            logged: false,
-            workspace: None,
-            builds: BTreeMap::new(),
-            logs: BTreeMap::new(),
-        };
+        let mut reading = Reading::new(place, number);
+        reading.observed = workspace.as_ref().and_then(|read| read.as_ref().ok()?.observed);
         for (build, after) in builds {
             let read = self.read_build(workspace.as_ref(), &build).await;
             if read.is_ok() && self.events.are_there() {
@@ -114,6 +119,19 @@ impl Reader {
 }
 
 impl Reading {
+    /// Nothing has been seen yet.
+    fn new(place: Place, number: u64) -> Self {
+        Self {
+            place,
+            number,
+            observed: None,
+            logged: false,
+            workspace: None,
+            builds: BTreeMap::new(),
+            logs: BTreeMap::new(),
+        }
+    }
+
     /// What is known of a build. `None`: it was not asked for.
     pub(super) fn build(&self, build: &str) -> Option<Result<&Arc<Build>, ApiError>> {
         self.builds.get(build).map(|read| read.as_ref().map_err(Clone::clone))

@@ -62,7 +62,7 @@ impl Lot {
     }
 
     async fn woken(&mut self) -> Woken {
-        self.woken.recv().await.unwrap()
+        timeout(24 * HOUR, self.woken.recv()).await.expect("somebody wakes").unwrap()
     }
 
     /// The next end of a wait for a build, and how many milliseconds it waited.
@@ -115,6 +115,29 @@ async fn a_build_that_is_not_the_newest_is_read_by_itself_once_for_all() {
         assert_eq!(lot.ended().await.0, WaitEnd::Reached);
     }
     assert_eq!(lot.plane.world().builds, ["older"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_panics_is_one_that_failed() {
+    let mut lot = lot();
+    lot.plane.world().panics = Some("w".into());
+    lot.park(1, "w", MINUTE);
+    lot.park(2, "x", HOUR);
+    settle().await;
+    lot.plane.end("x");
+    assert_eq!(lot.woken().await.call, 2, "others are not affected");
+    assert_eq!(lot.ended().await, (WaitEnd::Limit, 60_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_ever_after_a_panic() {
+    let mut lot = lot();
+    (lot.plane.world().streams, lot.plane.world().bad_streams) = (true, 1);
+    lot.park(1, "w", HOUR);
+    sleep(MINUTE).await;
+    lot.plane.end("w");
+    assert_eq!(lot.ended().await.0, WaitEnd::Reached);
+    assert_eq!(lot.plane.world().opened.len(), 1, "a stream was opened again");
 }
 
 #[tokio::test(start_paused = true)]

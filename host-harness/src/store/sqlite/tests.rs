@@ -166,6 +166,21 @@ async fn a_full_disk_is_told_as_that_and_nothing_of_the_work_is_there_afterwards
     assert_eq!(names, ["another", "small"]);
 }
 
+#[tokio::test]
+async fn a_file_that_may_not_be_written_is_told_as_that_and_stays_as_it_is() {
+    let folder = folder();
+    let path = folder.path().join("store.db");
+    drop(Store::open(&path).unwrap());
+    // What SQLite says when it may only read is what it says in a folder that is read-only.
+    let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let writer = Writer::start(connection, "store.db".into()).unwrap();
+    let chat = ChatRecord { name: "ana".to_owned(), ..ChatRecord::default() };
+    let error = writer.transact(Box::new(move |tables| tables.put_chat(&chat))).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
+    assert!(error.to_string().contains("check that the file and its folder are writable"), "{error}");
+    assert_eq!(Store::open(&path).unwrap().chats().unwrap(), []);
+}
+
 #[test]
 fn a_folder_that_is_not_there_is_an_error_with_its_name() {
     let folder = folder();

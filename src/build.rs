@@ -75,13 +75,18 @@ pub fn unfinished(build: &Build) -> String {
     }
 }
 
+/// When to try again, to follow a sentence, if the control plane has said it. In milliseconds.
+pub fn later(pause: Option<u32>) -> String {
+    pause.map_or_else(String::new, |pause| format!(" Try again in {} s.", pause.div_ceil(1000)))
+}
+
 /// Why a read gave nothing, to follow a colon.
 pub fn read_failure(error: &ReadError) -> String {
     match error {
         ReadError::Unauthorized => "the control plane does not accept this identity.".into(),
         ReadError::Forbidden => "this user may not read it.".into(),
         ReadError::NotFound => "it does not exist, or is hidden from this user.".into(),
-        ReadError::Unavailable(_) => "the control plane does not answer.".into(),
+        ReadError::Unavailable(pause) => format!("the control plane does not answer.{}", later(*pause)),
         ReadError::Other(text) => text.clone(),
     }
 }

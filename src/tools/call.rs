@@ -154,8 +154,9 @@ impl<'a> Call<'a> {
                 Err(Outcome::failed(text).with("expired", true))
             }
             Err(TransitionError::Gone) => Err(self.deleted()),
-            Err(TransitionError::Unavailable(_)) => {
-                let text = format!("The control plane did not answer, and no {verb} build was made.");
+            Err(TransitionError::Unavailable(pause)) => {
+                let later = build::later(pause);
+                let text = format!("The control plane did not answer, and no {verb} build was made.{later}");
                 Err(if self.issued { Outcome::failed(text) } else { Outcome::refused(text) })
             }
             Err(

@@ -279,7 +279,7 @@ fn a_refused_request_keeps_its_fields() {
 #[test]
 fn a_control_plane_that_does_not_answer_the_request_is_an_error_response() {
     let script = [latest(start(1, Succeeded)), refused(TransitionError::Unavailable(Some(1000)))];
-    run("stop_workspace", script).is_refused("no stop build");
+    run("stop_workspace", script).is_refused("no stop build was made. Try again in 1 s.");
 }
 
 #[test]

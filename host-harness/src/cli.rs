@@ -18,6 +18,7 @@ mod events;
 mod host;
 mod hosts;
 mod local;
+mod mcp;
 mod output;
 mod plugins;
 mod recordings;
@@ -95,6 +96,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Prune { older_than } => recordings::prune(&place, output, older_than).await,
         Command::Host { stay } => hosts::run(&place, stay).await,
         Command::Doctor { workspace } => doctor::run(&place, output, workspace.as_deref()).await,
+        Command::Mcp(args) => mcp::run(&place, args).await,
         Command::Tools => plugins::tools(&place, output),
         // It has runtimes of its own.
         Command::Simulate(args) => {
@@ -105,14 +107,17 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
-/// What RUST_LOG says; else warnings, but not those of a world that is made to go wrong.
+/// What --log or RUST_LOG says; else warnings, but not those of a world that is made to go wrong.
 fn log_to_stderr(command: &Command) {
     let usual = match command {
         Command::Simulate(_) => "workspace_recovery=error",
         _ => "workspace_recovery=warn",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
+    let filter = match command {
+        Command::Mcp(args::McpArgs { log: Some(filter), .. }) => tracing_subscriber::EnvFilter::new(filter),
+        _ => tracing_subscriber::EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual)),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -261,6 +261,11 @@ impl Driver {
         Ok(interrupted)
     }
 
+    /// Says that nobody waits for a call any more: one that has sent nothing is interrupted, one that has goes on.
+    pub async fn abandon(&self, call: CallId) {
+        self.carrier.abandon(call).await;
+    }
+
     /// From now on carries the calls of hosts that are gone, too. A driver that has begun a call does so anyway.
     pub async fn stand_by(&self) -> Result<(), DriveError> {
         self.carrier.stand_by().await

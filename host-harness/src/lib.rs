@@ -24,6 +24,7 @@
     feature = "simulate",
     doc = "- [`simulate`]: plugin, engine and driver in worlds made of chance."
 )]
+#![cfg_attr(feature = "mcp", doc = "- [`mcp`]: the tools as an MCP server.")]
 #![cfg_attr(feature = "cli", doc = "- [`cli`]: the command line.")]
 
 pub mod bindings;
@@ -37,6 +38,8 @@ pub mod engine;
 pub mod journal;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 mod plain;
 pub mod policy;
 pub mod replay;
@@ -45,6 +48,8 @@ mod sabotage;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 pub mod store;
+#[cfg(feature = "mcp")]
+mod words;
 
 /// The plugin of this repository, a component. Feature `plugin`.
 #[cfg(feature = "plugin")]

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -171,6 +172,18 @@ pub enum Command {
         workspace: Option<String>,
     },
 
+    /// Give the tools to an agent: an MCP server on standard input and output, or over HTTP.
+    ///
+    /// `mcp --print-config CLIENT` prints what to write into the client's configuration.
+    ///
+    /// Besides the plugin's tools it has `execute`, which runs a command in the workspace and says what to do when that
+    /// cannot be reached, and `workspace_status`. Without --workspace and --chat the agent chooses the workspace, with
+    /// `list_workspaces` and `use_workspace`.
+    ///
+    /// When the client goes away, its requests are cancelled: a call that has sent nothing is interrupted, one that has goes
+    /// on in the background.
+    Mcp(McpArgs),
+
     /// List the plugin's tools.
     Tools,
 
@@ -314,6 +327,51 @@ pub struct CallsArgs {
     /// At most so many.
     #[arg(long, default_value_t = 50)]
     pub limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct McpArgs {
+    /// Work in this workspace: its name, OWNER/NAME, or its id.
+    #[arg(long)]
+    pub workspace: Option<String>,
+    /// Work in this chat; see `chat bind`. With --workspace, the chat is bound to that first.
+    #[arg(long, value_parser = name)]
+    pub chat: Option<String>,
+    /// Print the snippet for a client's configuration with which it starts this program as it was started now.
+    #[arg(long, value_enum, value_name = "CLIENT", conflicts_with = "http")]
+    pub print_config: Option<McpClient>,
+    /// Serve streamable HTTP at this address, at the path /mcp, instead of standard input and output.
+    ///
+    /// At /mcp/NAME it is that of the chat NAME, unless --workspace or --chat names one. Clients show a token as
+    /// `Authorization: Bearer TOKEN`.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http: Option<SocketAddr>,
+    /// The file with the token for HTTP. Made, readable for you alone, if it is missing. If none is named it is
+    /// `mcp-token` in the data folder.
+    #[arg(long, value_name = "FILE", requires = "http")]
+    pub http_token_file: Option<PathBuf>,
+    /// Ask for no token over HTTP: everybody on this machine may run commands in your workspaces then.
+    #[arg(long, requires = "http", conflicts_with = "http_token_file")]
+    pub http_no_token: bool,
+    /// Answer at most so many requests a second over HTTP.
+    #[arg(long, value_name = "N", requires = "http", default_value_t = crate::mcp::http::RATE, value_parser = clap::value_parser!(u32).range(1..))]
+    pub http_rate: u32,
+    /// What to log on standard error: `warn`, `info`, `debug`, or a filter as RUST_LOG takes it, which this overrides.
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// A program whose configuration this one knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum McpClient {
+    ClaudeCode,
+    ClaudeDesktop,
+    Codex,
+    Cursor,
+    Vscode,
+    Zed,
+    /// Any other that takes the usual JSON.
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -65,7 +65,7 @@ pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Resu
 }
 
 /// Leaves what this process still carries to another one.
-async fn leave(place: &Place, host: &Host) -> anyhow::Result<()> {
+pub async fn leave(place: &Place, host: &Host) -> anyhow::Result<()> {
     host.driver.leave().await?;
     if host.driver.has_orphans().await? {
         hosts::start(place)?;

@@ -10,8 +10,8 @@ use super::calls::interrupted_by_signals;
 use super::events;
 use super::host::Place;
 use super::output::{Output, note, table};
-use crate::bindings::{Action, Verdict};
 use crate::chat::{Execute, ExecuteError, Executed};
+pub use crate::words::{action_word, cause_word, verdict_json};
 
 /// Exit codes of `exec` for its own failures; they leave the command's own codes alone as far as shells do.
 const EXEC_UNREACHABLE: u8 = 123;
@@ -95,41 +95,6 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
             )
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-/// A verdict as data.
-pub fn verdict_json(verdict: &Verdict) -> Value {
-    json!({
-        "action": action_word(verdict.action),
-        "cause": cause_word(verdict),
-        "tools": verdict.tools,
-        "message": verdict.message,
-    })
-}
-
-/// The contract's word for the row of the decision table: `AgentAlive` is `agent-alive`.
-pub fn cause_word(verdict: &Verdict) -> String {
-    let name = format!("{:?}", verdict.cause);
-    let mut word = String::new();
-    for letter in name.rsplit("::").next().unwrap_or_default().chars() {
-        if letter.is_ascii_uppercase() && !word.is_empty() {
-            word.push('-');
-        }
-        word.push(letter.to_ascii_lowercase());
-    }
-    word
-}
-
-/// The contract's word for an action.
-pub fn action_word(action: Action) -> &'static str {
-    match action {
-        Action::Propagate => "propagate",
-        Action::Retry => "retry",
-        Action::AskUser => "ask-user",
-        Action::Start => "start",
-        Action::Restart => "restart",
-        Action::ReconnectAgent => "reconnect-agent",
     }
 }
 

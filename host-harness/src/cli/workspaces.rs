@@ -1,17 +1,18 @@
 //! `workspace create|list|show|delete|kill-agent`.
 
 use anyhow::{Context, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Exit;
 use super::args::{Signal, WorkspaceCommand};
-use super::events::{describe_build, lifecycle_word, state_word, status_word, transition_word};
 use super::host::{Host, Place};
 use super::output::{Output, Progress, table};
-use crate::bindings::{Agent, AgentState, Build, JobStatus, Transition};
+use crate::bindings::{Build, JobStatus, Transition};
 use crate::control_plane::{ApiError, NewBuild, Workspace, is_terminal};
 use crate::local::AgentSignal;
 use crate::policy::Timings;
+pub use crate::words::gone_for;
+use crate::words::{build_json, describe_build, describe_workspace, state_word, workspace_json};
 
 pub async fn run(place: &Place, output: Output, command: WorkspaceCommand) -> anyhow::Result<Exit> {
     let host = place.open().await?;
@@ -22,7 +23,7 @@ pub async fn run(place: &Place, output: Output, command: WorkspaceCommand) -> an
         WorkspaceCommand::List => list(&host, output).await,
         WorkspaceCommand::Show { name } => {
             let workspace = host.find(&name).await?;
-            output.print(&as_json(&workspace), |_| as_text(&workspace))?;
+            output.print(&workspace_json(&workspace), |_| describe_workspace(&workspace))?;
             Ok(Exit::Done)
         }
         WorkspaceCommand::Delete { name } => delete(&host, output, &name).await,
@@ -59,13 +60,13 @@ async fn create(
         .with_context(|| format!("the workspace \"{name}\" was not created"))?;
     let build = follow(host, &created.build_id).await?;
     let workspace = host.plane.workspace(&created.id).await?;
-    output.print(&as_json(&workspace), |_| format!("{name}: {}", describe_build(&build)))?;
+    output.print(&workspace_json(&workspace), |_| format!("{name}: {}", describe_build(&build)))?;
     Ok(succeeded(&build))
 }
 
 async fn list(host: &Host, output: Output) -> anyhow::Result<Exit> {
     let workspaces = host.plane.workspaces().await?;
-    let shown: Vec<_> = workspaces.iter().map(as_json).collect();
+    let shown: Vec<_> = workspaces.iter().map(workspace_json).collect();
     output.print(&shown, |_| {
         let rows: Vec<_> = workspaces.iter().map(row).collect();
         table(&["NAME", "NEWEST BUILD", "AGENTS"], &rows)
@@ -132,69 +133,8 @@ fn succeeded(build: &Build) -> Exit {
     if build.status == JobStatus::Succeeded { Exit::Done } else { Exit::Failed }
 }
 
-fn as_json(workspace: &Workspace) -> Value {
-    let agents: Vec<_> = workspace
-        .agents
-        .iter()
-        .map(|agent| {
-            json!({
-                "id": agent.id,
-                "name": agent.name,
-                "status": state_word(&agent.state),
-                "lifecycle_state": lifecycle_word(&agent.lifecycle),
-                "disconnected_for_ms": gone_for(workspace, agent),
-            })
-        })
-        .collect();
-    json!({
-        "id": workspace.id,
-        "name": workspace.name,
-        "owner": workspace.owner,
-        "dormant": workspace.dormant,
-        "latest_build": build_json(&workspace.latest.build),
-        "agents": agents,
-    })
-}
-
-fn build_json(build: &Build) -> Value {
-    json!({
-        "id": build.id,
-        "number": build.number,
-        "transition": transition_word(&build.transition),
-        "status": status_word(&build.status),
-        "error": build.error,
-    })
-}
-
-fn as_text(workspace: &Workspace) -> String {
-    let mut text =
-        format!("{}/{}\n  {}\n", workspace.owner, workspace.name, describe_build(&workspace.latest.build));
-    for agent in &workspace.agents {
-        text += &format!(
-            "  agent {}: {}, {}",
-            agent.name,
-            state_word(&agent.state),
-            lifecycle_word(&agent.lifecycle)
-        );
-        if let Some(gone) = gone_for(workspace, agent) {
-            text += &format!(", gone for {} s", gone / 1000);
-        }
-        text.push('\n');
-    }
-    text
-}
-
 fn row(workspace: &Workspace) -> Vec<String> {
     let agents: Vec<_> =
         workspace.agents.iter().map(|agent| format!("{} {}", agent.name, state_word(&agent.state))).collect();
     vec![workspace.name.clone(), describe_build(&workspace.latest.build), agents.join(", ")]
-}
-
-/// How long an agent has been gone on the control plane's clock, in milliseconds. A connected agent may still carry the
-/// time of a past disconnect.
-pub fn gone_for(workspace: &Workspace, agent: &Agent) -> Option<u64> {
-    if agent.state != AgentState::Disconnected {
-        return None;
-    }
-    workspace.observed?.checked_sub(agent.disconnected?)
 }

@@ -1,0 +1,127 @@
+//! `mcp`: the tools for MCP clients, on standard input and output or over HTTP.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use rmcp::transport::stdio_pipes;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::Exit;
+use super::args::McpArgs;
+use super::calls::{interrupted_by_signals, leave};
+use super::host::{Host, Place};
+use super::output::note;
+use crate::mcp::http::{self, HttpOptions, PATH};
+use crate::mcp::{Chats, Server, chat_of, stdio};
+
+mod config;
+
+/// The file of the token that is made if none is named, in the folder of the chats.
+const TOKEN_FILE: &str = "mcp-token";
+/// Bytes of a token that is made.
+const TOKEN_BYTES: usize = 32;
+
+pub async fn run(place: &Place, args: McpArgs) -> anyhow::Result<Exit> {
+    if let Some(client) = args.print_config {
+        return config::print(place, &args, client);
+    }
+    let host = place.open().await?;
+    let end = interrupted_by_signals()?;
+    // So that a client that comes back finds its calls carried on.
+    host.driver.stand_by().await?;
+    let server = Server::new(host.chats.clone(), chats(&host, &args).await?).await?;
+    let served = match args.http {
+        Some(address) => serve_http(place, &server, address, &args, end).await,
+        None => {
+            let (read, write) = stdio_pipes();
+            stdio::serve(&server, read, write, end).await.map_err(Into::into)
+        }
+    };
+    leave(place, &host).await?;
+    served.map(|()| Exit::Done)
+}
+
+/// The chat that the command line names, bound to the workspace that it names.
+async fn chats(host: &Host, args: &McpArgs) -> anyhow::Result<Chats> {
+    let chat = match (&args.chat, &args.workspace) {
+        (None, None) => return Ok(Chats::Chosen),
+        (Some(chat), None) => chat.clone(),
+        (chat, Some(name)) => {
+            let workspace = host.find(name).await?;
+            let chat = chat.clone().unwrap_or_else(|| chat_of(&workspace));
+            host.chats.bind(&chat, &workspace.id).await?;
+            chat
+        }
+    };
+    Ok(Chats::One(chat))
+}
+
+async fn serve_http(
+    place: &Place,
+    server: &Server,
+    address: SocketAddr,
+    args: &McpArgs,
+    end: CancellationToken,
+) -> anyhow::Result<()> {
+    let token = match (&args.http_token_file, args.http_no_token) {
+        (_, true) if !address.ip().is_loopback() => bail!(
+            "without a token, everybody who reaches {address} could run commands in your workspaces: leave \
+             --http-no-token out, or serve 127.0.0.1"
+        ),
+        (_, true) => None,
+        (Some(file), false) => Some((file.clone(), token(file)?)),
+        (None, false) => {
+            let file = place.folder().join(TOKEN_FILE);
+            let token = token(&file)?;
+            Some((file, token))
+        }
+    };
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot serve {address}"))?;
+    let address = listener.local_addr()?;
+    note(&match &token {
+        Some((file, _)) => format!("serving http://{address}{PATH}; its token is in {}", file.display()),
+        None => format!("serving http://{address}{PATH}, without a token"),
+    });
+    let options = HttpOptions {
+        token: token.map(|(_, token)| token),
+        hosts: vec![address.ip().to_string()],
+        rate: args.http_rate,
+    };
+    Ok(http::serve(server, listener, options, end).await?)
+}
+
+/// The token in a file, which is made if it is missing.
+fn token(file: &Path) -> anyhow::Result<String> {
+    let cannot = || format!("cannot use the token file {}", file.display());
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    match made {
+        Ok(mut made) => {
+            let mut bytes = [0; TOKEN_BYTES];
+            getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+            let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(made, "{token}").with_context(cannot)?;
+            Ok(token)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            if std::fs::metadata(file).with_context(cannot)?.mode() & 0o077 != 0 {
+                bail!("others can read the token file {0}: `chmod 600 {0}`", file.display());
+            }
+            let token = std::fs::read_to_string(file).with_context(cannot)?.trim().to_owned();
+            if token.is_empty() {
+                bail!("the token file {} is empty", file.display());
+            }
+            Ok(token)
+        }
+        Err(error) => Err(error).with_context(cannot),
+    }
+}
+
+/// Paths in a client's configuration are absolute: nobody knows where it starts the program.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

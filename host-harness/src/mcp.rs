@@ -1,0 +1,236 @@
+//! The tools as an MCP server: the plugin's own, and those of the host around them.
+//!
+//! A [`Server`] answers clients over [`stdio`] or [`http`]; the protocol itself is `rmcp`'s. What a client's end means is
+//! the same for both: it cancels the *request*. A call that has sent nothing is interrupted then; one that has goes on,
+//! and the same call made again joins it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rmcp::ServerHandler;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ErrorData, GetTaskParams,
+    GetTaskResult, Implementation, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig,
+    Tool, UpdateTaskParams,
+};
+use rmcp::service::{RequestContext, RoleServer};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::chat::{Chat, ChatHost};
+use crate::driver::DriveError;
+use crate::policy::ChatTools;
+pub use workspaces::chat_of;
+
+use calls::Waiting;
+use tools::HostTool;
+
+mod answers;
+mod ask;
+mod calls;
+mod execute;
+pub mod http;
+mod progress;
+pub mod stdio;
+mod tasks;
+mod tools;
+mod workspaces;
+
+/// Tools that may run at the same time, of all clients together. Far more than people have agents, and few enough that
+/// a client in a loop is told so before this machine is busy with nothing else.
+pub const MAX_CALLS: u32 = 256;
+
+/// Which chat the clients of a server work in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chats {
+    /// All of them in this one.
+    One(String),
+    /// Each chooses its workspace with `use_workspace`.
+    Chosen,
+}
+
+/// Why a server could not be made or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The plugin's tools could not be listed.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// A tool of the plugin cannot be told to a client.
+    #[error("the plugin's tool {tool} has a schema that is no JSON object: {reason}")]
+    Schema {
+        /// Its name.
+        tool: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The plugin has a tool of a name that the host's own tools have.
+    #[error("the plugin's tool {0} has the name of one of the host's own tools")]
+    NameTaken(String),
+    /// The transport failed.
+    #[error("the connection to the client failed: {0}")]
+    Transport(String),
+}
+
+/// Answers one client; clones answer the same one.
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+    /// The chat that this client has chosen.
+    chosen: Arc<Mutex<Option<String>>>,
+}
+
+/// What the clients of a server share.
+struct Shared {
+    host: ChatHost,
+    /// The tools that verdicts may name: the plugin's.
+    names: ChatTools,
+    /// All tools, in the order in which they are listed.
+    tools: Vec<Tool>,
+    chats: Chats,
+    waiting: Waiting,
+    /// One permit for each tool that runs.
+    permits: Semaphore,
+    /// The server ends: requests are cancelled.
+    closing: CancellationToken,
+}
+
+impl Server {
+    /// A server for the chats of a host.
+    pub async fn new(host: ChatHost, chats: Chats) -> Result<Self, ServerError> {
+        let plugin = host.driver().list_tools().await?;
+        let names = plugin.iter().map(|tool| tool.name.clone()).collect();
+        let shared = Shared {
+            names: ChatTools { names, ..ChatTools::default() },
+            tools: tools::all(&plugin, &chats)?,
+            host,
+            chats,
+            waiting: Waiting::default(),
+            permits: Semaphore::new(MAX_CALLS as usize),
+            closing: CancellationToken::new(),
+        };
+        Ok(Self { shared: Arc::new(shared), chosen: Arc::default() })
+    }
+
+    /// The same server for another client.
+    fn for_another_client(&self) -> Self {
+        Self { shared: self.shared.clone(), chosen: Arc::default() }
+    }
+
+    /// Cancels the requests of all clients, and waits until none is left.
+    pub async fn close(&self) {
+        self.shared.closing.cancel();
+        // Each request holds one: none is closed while this waits, so that it cannot fail.
+        let _ = self.shared.permits.acquire_many(MAX_CALLS).await;
+    }
+
+    fn chosen(&self) -> MutexGuard<'_, Option<String>> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The chat that a request is for, if it is known yet.
+    fn chat(&self, context: &RequestContext<RoleServer>) -> Option<Chat> {
+        let name = match &self.shared.chats {
+            Chats::One(name) => Some(name.clone()),
+            Chats::Chosen => http::named_chat(context).or_else(|| self.chosen().clone()),
+        };
+        name.map(|name| self.shared.host.chat(&name, self.shared.names.clone()))
+    }
+
+    /// Waits until nobody is interested in the answer to a request any more.
+    async fn gone(&self, context: &RequestContext<RoleServer>) {
+        tokio::select! {
+            () = context.ct.cancelled() => {}
+            () = self.shared.closing.cancelled() => {}
+        }
+    }
+
+    /// A look at the control plane, given up when nobody is interested any more.
+    async fn while_wanted(
+        &self,
+        context: &RequestContext<RoleServer>,
+        look: impl Future<Output = CallToolResult>,
+    ) -> CallToolResult {
+        tokio::select! {
+            answer = look => answer,
+            () = self.gone(context) => answers::cancelled(),
+        }
+    }
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        let name = Implementation::new("workspace-recovery", env!("CARGO_PKG_VERSION"))
+            .with_title("Workspace recovery");
+        let capabilities = ServerCapabilities::builder().enable_tools().enable_tasks().build();
+        ServerConfig::new(capabilities)
+            .with_server_info(name)
+            .with_instructions(tools::instructions(&self.shared.chats))
+    }
+
+    async fn list_tools(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(self.shared.tools.clone()))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        self.shared.tools.iter().find(|tool| tool.name == name).cloned()
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        if self.get_tool(&request.name).is_none() {
+            return Err(ErrorData::invalid_params(format!("there is no tool \"{}\"", request.name), None));
+        }
+        let Ok(_permit) = self.shared.permits.try_acquire() else {
+            return Ok(
+                answers::failed("too many calls run at the same time: try again when one has ended").into()
+            );
+        };
+        if self.shared.closing.is_cancelled() {
+            return Ok(answers::failed("the server ends").into());
+        }
+        Ok(match HostTool::named(&request.name) {
+            Some(HostTool::Execute) => self.execute(request, &context).await,
+            Some(HostTool::ListWorkspaces) => {
+                self.while_wanted(&context, self.list_workspaces(request.arguments)).await.into()
+            }
+            Some(HostTool::UseWorkspace) => {
+                self.while_wanted(&context, self.use_workspace(request.arguments, &context)).await.into()
+            }
+            Some(HostTool::WorkspaceStatus) => {
+                self.while_wanted(&context, self.workspace_status(request.arguments, &context)).await.into()
+            }
+            None => self.call_plugin(&request.name, request.arguments, &context).await,
+        })
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        self.task_now(&request.task_id, &context)
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        // No task asks its client for anything, so that there is nothing that an answer could be to.
+        self.task_call(&request.task_id, &context).map(drop)
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.interrupt_task(&request.task_id, &context).await
+    }
+}

@@ -1,0 +1,113 @@
+//! Calls of the plugin's tools: begun for a request, and waited for while somebody is interested.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+
+use rmcp::model::{CallToolResponse, CallToolResult, JsonObject};
+use rmcp::service::{RequestContext, RoleServer};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::progress::Progress;
+use super::{Server, answers};
+use crate::chat::Chat;
+use crate::driver::DriveError;
+use crate::journal::record::CallId;
+
+/// How many requests wait for each call: identical calls are one, and one request's end is not the others'.
+#[derive(Default)]
+pub(super) struct Waiting(Mutex<BTreeMap<CallId, usize>>);
+
+impl Waiting {
+    fn begin(&self, call: CallId) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(call).or_default() += 1;
+    }
+
+    /// Answers whether nobody else waits for it.
+    fn end(&self, call: CallId) -> bool {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = waiting.get(&call).map_or(0, |count| count - 1);
+        if left == 0 {
+            waiting.remove(&call);
+        } else {
+            waiting.insert(call, left);
+        }
+        left == 0
+    }
+}
+
+impl Server {
+    /// Calls a tool of the plugin. A client that knows tasks gets one, and asks for the result when it likes.
+    pub(super) async fn call_plugin(
+        &self,
+        tool: &str,
+        arguments: Option<JsonObject>,
+        context: &RequestContext<RoleServer>,
+    ) -> CallToolResponse {
+        let chat = match self.bound_chat(context) {
+            Ok(chat) => chat,
+            Err(answer) => return (*answer).into(),
+        };
+        let progress = Progress::new(self.shared.host.driver(), context);
+        let id = match self.begin(&chat, tool, arguments).await {
+            Ok(Ok(id)) => id,
+            Ok(Err(refused)) => return (*refused).into(),
+            Err(error) => return answers::failed(error).into(),
+        };
+        if context.client_capabilities().is_some_and(|client| client.supports_tasks()) {
+            return self.task_of(id);
+        }
+        self.wait(id, tool, progress, context).await.into()
+    }
+
+    /// Begins a call, or joins the same one that has not ended.
+    async fn begin(
+        &self,
+        chat: &Chat,
+        tool: &str,
+        arguments: Option<JsonObject>,
+    ) -> Result<Result<CallId, Box<CallToolResult>>, DriveError> {
+        let driver = self.shared.host.driver();
+        let arguments = Value::Object(arguments.unwrap_or_default()).to_string();
+        // Told at once, and not when the call has got its turn.
+        if let Some(refusal) = driver.refusal(tool, &arguments, chat.policy()) {
+            return Ok(Err(Box::new(answers::failed(answers::refused(tool, &refusal)))));
+        }
+        Ok(Ok(driver.begin(chat.name(), tool, &arguments, chat.policy(), None).await?))
+    }
+
+    /// Waits for the end of a call, or of the interest in it.
+    async fn wait(
+        &self,
+        id: CallId,
+        tool: &str,
+        mut progress: Progress,
+        context: &RequestContext<RoleServer>,
+    ) -> CallToolResult {
+        let driver = self.shared.host.driver();
+        let never = CancellationToken::new();
+        self.shared.waiting.begin(id);
+        let called = {
+            let mut followed = pin!(driver.follow(id, &never));
+            tokio::select! {
+                called = &mut followed => Some(called),
+                () = progress.tell(|event| event.call == Some(id)) => None,
+                () = self.gone(context) => None,
+            }
+        };
+        let was_last = self.shared.waiting.end(id);
+        match called {
+            Some(called) => {
+                progress.rest(|event| event.call == Some(id)).await;
+                answers::called(tool, called)
+            }
+            None => {
+                if was_last {
+                    driver.abandon(id).await;
+                }
+                answers::cancelled()
+            }
+        }
+    }
+}

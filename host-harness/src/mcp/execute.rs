@@ -1,0 +1,126 @@
+//! `execute`: runs a command, and says what to do when the workspace cannot be reached.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult};
+use rmcp::service::{RequestContext, RoleServer};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::progress::Progress;
+use super::tools::{ExecuteArguments, HostTool, read};
+use super::{Server, answers, ask};
+use crate::bindings::Action;
+use crate::chat::{Chat, Execute, ExecuteError, Executed, Unreachable};
+use crate::words::verdict_json;
+
+/// The longest time that a command may be given.
+const LONGEST_SECONDS: u32 = 3600;
+
+impl Server {
+    pub(super) async fn execute(
+        &self,
+        request: CallToolRequestParams,
+        context: &RequestContext<RoleServer>,
+    ) -> CallToolResponse {
+        if let Some(answered) = ask::answered(&request) {
+            return answered.into();
+        }
+        let execute = match arguments(request) {
+            Ok(execute) => execute,
+            Err(sentence) => return answers::failed(sentence).into(),
+        };
+        let chat = match self.bound_chat(context) {
+            Ok(chat) => chat,
+            Err(answer) => return (*answer).into(),
+        };
+        match self.run(&chat, &execute, context).await {
+            Ok(executed) => told(executed).into(),
+            Err(ExecuteError::Unreachable(unreachable)) => {
+                let answer = unreachable_told(&unreachable);
+                match unreachable.verdict.action {
+                    Action::AskUser => ask::ask(&unreachable.verdict.message, answer, self, context).await,
+                    _ => answer.into(),
+                }
+            }
+            Err(ExecuteError::Lost { output }) => {
+                let text = ExecuteError::Lost { output: String::new() }.to_string();
+                let data = json!({ "error": text, "output": output });
+                answers::told_error(data, format!("{output}\n[{text}]")).into()
+            }
+            Err(error) => answers::failed(error).into(),
+        }
+    }
+
+    /// Runs a command to its end. It is asked to end when nobody is interested any more.
+    async fn run(
+        &self,
+        chat: &Chat,
+        execute: &Execute,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Executed, ExecuteError> {
+        let mut progress = Progress::new(self.shared.host.driver(), context);
+        let interrupt = CancellationToken::new();
+        let mut running = pin!(chat.execute(execute, &interrupt));
+        loop {
+            tokio::select! {
+                executed = &mut running => return executed,
+                () = progress.tell(|event| event.call.is_none() && event.chat == chat.name()) => {}
+                () = self.gone(context), if !interrupt.is_cancelled() => interrupt.cancel(),
+            }
+        }
+    }
+}
+
+fn arguments(request: CallToolRequestParams) -> Result<Execute, String> {
+    let arguments: ExecuteArguments = read(HostTool::Execute, request.arguments)?;
+    if arguments.command.trim().is_empty() {
+        return Err("execute: `command` is empty; give it a command line".to_owned());
+    }
+    if let Some(seconds) = arguments.timeout_seconds
+        && !(1..=LONGEST_SECONDS).contains(&seconds)
+    {
+        return Err(format!(
+            "execute: `timeout_seconds` is {seconds}, but must be from 1 to {LONGEST_SECONDS}"
+        ));
+    }
+    Ok(Execute {
+        command: arguments.command,
+        workdir: arguments.workdir,
+        timeout: arguments.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+    })
+}
+
+/// A command that was run. One that failed is no error of the tool; one that did not end in its time is.
+fn told(executed: Executed) -> CallToolResult {
+    let data = json!({
+        "output": executed.output, "exit_code": executed.exit_code, "truncated": executed.truncated,
+    });
+    match executed.exit_code {
+        Some(0) => answers::told(data, executed.output),
+        Some(code) => answers::told(data, format!("{}\n[exit code {code}]", executed.output)),
+        None => {
+            let text =
+                "the command took too long, and was asked to end; `timeout_seconds` gives it more time";
+            answers::told_error(data, format!("{}\n[{text}]", executed.output))
+        }
+    }
+}
+
+/// What happened, and what to do about it.
+fn unreachable_told(unreachable: &Unreachable) -> CallToolResult {
+    let text = ExecuteError::Unreachable(Box::new(unreachable.clone())).to_string();
+    let tried_ms = u64::try_from(unreachable.tried.as_millis()).unwrap_or(u64::MAX);
+    let mut data = json!({
+        "error": text,
+        "verdict": verdict_json(&unreachable.verdict),
+        "tried_ms": tried_ms,
+        "last_error": unreachable.last_error,
+    });
+    if let Some(begun) = &unreachable.begun {
+        // The command had begun: whoever runs it again should know how far it came.
+        data["output"] = Value::from(begun.as_str());
+    }
+    answers::told_error(data, text)
+}

@@ -1,0 +1,199 @@
+//! The server over streamable HTTP.
+//!
+//! Whoever may ask it may run commands in workspaces: it asks for a token, and answers neither pages of other origins
+//! nor names that were made to point here.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode, request};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use rmcp::service::{RequestContext, RoleServer};
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::stdio::MAX_MESSAGE_BYTES;
+use super::{Chats, Server, ServerError};
+
+/// Where the server answers. With a chat's name after it, it is that chat's.
+pub const PATH: &str = "/mcp";
+/// Requests in a second, of all clients together: no agent comes near that, a program in a loop does.
+pub const RATE: u32 = 1000;
+/// For how long answers may take to reach their clients when the server ends.
+const GRACE: Duration = Duration::from_secs(5);
+/// With each request of a session.
+const SESSION: &str = "mcp-session-id";
+/// Longer names of chats are mistakes, not use.
+const NAME_BYTES: usize = 200;
+
+/// How the server is reached.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// Clients have to know it. `None`: everybody on this machine may ask.
+    pub token: Option<String>,
+    /// Names and addresses that the server answers to, besides those of the loopback interface.
+    pub hosts: Vec<String>,
+    /// Requests in a second.
+    pub rate: u32,
+}
+
+/// The name of a chat in the address.
+#[derive(Clone)]
+struct NamedChat(String);
+
+/// What a request has to pass before `rmcp` sees it.
+struct Gate {
+    service: StreamableHttpService<Server, LocalSessionManager>,
+    /// The digest of the token: two digests are compared in a time that tells nothing of the token.
+    token: Option<[u8; 32]>,
+    rate: Rate,
+    /// Whether chats may be named in the address.
+    chats: Chats,
+}
+
+/// Lets so many through in a second.
+struct Rate {
+    per_second: f64,
+    left: Mutex<(f64, Instant)>,
+}
+
+/// Serves clients until `end`.
+pub async fn serve(
+    server: &Server,
+    listener: TcpListener,
+    options: HttpOptions,
+    end: CancellationToken,
+) -> Result<(), ServerError> {
+    let loopback = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let config = StreamableHttpServerConfig::default()
+        .with_allowed_hosts(loopback.into_iter().chain(options.hosts))
+        // No page in a browser has any business here.
+        .enforce_origin_validation()
+        .with_max_request_body_bytes(MAX_MESSAGE_BYTES)
+        .with_cancellation_token(server.shared.closing.clone());
+    let template = server.clone();
+    let service = StreamableHttpService::new(
+        move || Ok(template.for_another_client()),
+        Arc::new(LocalSessionManager::default()),
+        config,
+    );
+    let gate = Gate {
+        service,
+        token: options.token.map(|token| digest(&token)),
+        rate: Rate::new(options.rate),
+        chats: server.shared.chats.clone(),
+    };
+    let named = format!("{PATH}/{{chat}}");
+    let app = Router::new().route(PATH, any(answer)).route(&named, any(answer)).with_state(Arc::new(gate));
+    let closed = {
+        let (server, end) = (server.clone(), end.clone());
+        async move {
+            end.cancelled().await;
+            server.close().await;
+        }
+    };
+    let given_up = async {
+        end.cancelled().await;
+        server.close().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = axum::serve(listener, app).with_graceful_shutdown(closed) => {
+            server.close().await;
+            served.map_err(|error| ServerError::Transport(error.to_string()))
+        }
+        () = given_up => Ok(()),
+    }
+}
+
+async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut request: Request) -> Response {
+    if !gate.knows(request.headers()) {
+        let how = [(WWW_AUTHENTICATE, "Bearer")];
+        return (StatusCode::UNAUTHORIZED, how, "the token is missing or wrong\n").into_response();
+    }
+    if !gate.rate.lets_through() {
+        return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], "too many requests\n").into_response();
+    }
+    if let Some(Path(name)) = chat {
+        if gate.chats != Chats::Chosen || !is_name(&name) {
+            return (StatusCode::NOT_FOUND, "no chat can have this name here\n").into_response();
+        }
+        request.extensions_mut().insert(NamedChat(name));
+    }
+    gate.service.handle(request).await.map(Body::new)
+}
+
+impl Gate {
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.token else { return true };
+        let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        // The scheme's name is written in any case.
+        let given = given.and_then(|value| value.split_once(' '));
+        given.is_some_and(|(scheme, given)| {
+            scheme.eq_ignore_ascii_case("bearer") && digest(given.trim()) == *token
+        })
+    }
+}
+
+impl Rate {
+    fn new(per_second: u32) -> Self {
+        let per_second = f64::from(per_second);
+        Self { per_second, left: Mutex::new((per_second, Instant::now())) }
+    }
+
+    fn lets_through(&self) -> bool {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let (before, since) = *left;
+        let available = (before + (now - since).as_secs_f64() * self.per_second).min(self.per_second);
+        let through = available >= 1.0;
+        *left = (if through { available - 1.0 } else { available }, now);
+        through
+    }
+}
+
+/// The chat that the address names.
+pub(super) fn named_chat(context: &RequestContext<RoleServer>) -> Option<String> {
+    let parts = context.extensions.get::<request::Parts>()?;
+    parts.extensions.get().map(|NamedChat(name)| name.clone())
+}
+
+/// Whether nothing can be remembered of the client: it has neither a session nor a chat of its own.
+pub(super) fn keeps_nothing(context: &RequestContext<RoleServer>) -> bool {
+    let Some(parts) = context.extensions.get::<request::Parts>() else { return false };
+    !parts.headers.contains_key(SESSION) && parts.extensions.get::<NamedChat>().is_none()
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES && !name.chars().any(char::is_control)
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_what_is_let_through_at_once_and_no_more() {
+        let rate = Rate::new(3);
+        let through = (0..10).filter(|_| rate.lets_through()).count();
+        assert_eq!(through, 3);
+    }
+
+    #[test]
+    fn a_name_of_a_chat_is_one_line_of_some_length() {
+        assert!(is_name("talk") && is_name("mcp me/dev"));
+        assert!(!is_name("") && !is_name("a\nb") && !is_name(&"a".repeat(NAME_BYTES + 1)));
+    }
+}

@@ -1,0 +1,119 @@
+//! Tasks: the calls of clients that ask for the result when they like. A task is a kept call by its number, so that it
+//! outlives the server.
+
+use jiff::Timestamp;
+use rmcp::model::{
+    CallToolResponse, CreateTaskResult, DetailedTask, ErrorData, GetTaskResult, JsonObject, Task,
+    TaskPayload, TaskStatus,
+};
+use rmcp::service::{RequestContext, RoleServer};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Server, answers};
+use crate::control_plane::millis;
+use crate::journal::Output;
+use crate::journal::record::{CallId, Failure, Outcome};
+use crate::store::{CallRow, CallState, KEEP_ENDED};
+
+/// What the name of a task begins with; the call's number comes after it.
+const PREFIX: &str = "call-";
+/// How often a client should ask: about as often as something new happens.
+const POLL_MS: u64 = 1000;
+
+impl Server {
+    /// The answer to a request whose call has become a task.
+    pub(super) fn task_of(&self, id: CallId) -> CallToolResponse {
+        match self.shared.host.driver().performer().store().call(id) {
+            Ok(Some(row)) => CreateTaskResult::new(task(&row)).into(),
+            Ok(None) => answers::failed(format!("call {id} is gone")).into(),
+            Err(error) => answers::failed(error).into(),
+        }
+    }
+
+    /// How a task is now.
+    pub(super) fn task_now(
+        &self,
+        name: &str,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        let row = self.task_call(name, context)?;
+        let payload = match self.shared.host.driver().performer().store().outcome(row.id).map_err(internal)? {
+            None => TaskPayload::Working,
+            Some((outcome, _)) => payload(&row.tool, outcome),
+        };
+        Ok(GetTaskResult::new(DetailedTask::new(task(&row), payload)))
+    }
+
+    /// Interrupts a task deliberately: nothing is started or stopped any more. It ends by itself soon.
+    pub(super) async fn interrupt_task(
+        &self,
+        name: &str,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let row = self.task_call(name, context)?;
+        self.shared.host.driver().interrupt(row.id).await.map(drop).map_err(internal)
+    }
+
+    /// The call that a task stands for, if it is one of the client's chat.
+    pub(super) fn task_call(
+        &self,
+        name: &str,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<CallRow, ErrorData> {
+        let unknown = || ErrorData::invalid_params(format!("there is no task \"{name}\""), None);
+        let id = name.strip_prefix(PREFIX).and_then(|id| id.parse::<CallId>().ok()).ok_or_else(unknown)?;
+        let row =
+            self.shared.host.driver().performer().store().call(id).map_err(internal)?.ok_or_else(unknown)?;
+        // A client that has not chosen its workspace again yet has come back for what it began.
+        let is_its = self.chat(context).is_none_or(|chat| chat.name() == row.chat);
+        // Verdicts are kept as calls, too, and are no tasks.
+        let is_a_tool = self.shared.tools.iter().any(|tool| tool.name == row.tool);
+        if is_its && is_a_tool { Ok(row) } else { Err(unknown()) }
+    }
+}
+
+fn task(row: &CallRow) -> Task {
+    let time = |ms: u64| {
+        let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        time.unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+    };
+    let task = Task::new(
+        format!("{PREFIX}{}", row.id),
+        TaskStatus::Working,
+        time(row.created_ms),
+        time(row.touched_ms),
+    )
+    .with_ttl_ms(millis(KEEP_ENDED).into())
+    .with_poll_interval_ms(POLL_MS);
+    match (&row.note, row.state) {
+        (Some(note), _) => task.with_status_message(note),
+        (None, CallState::Queued) => task.with_status_message("it waits for its turn at the workspace"),
+        (None, CallState::Active | CallState::Ended) => task,
+    }
+}
+
+/// What became of a call. One that was interrupted and knows what it had done until then says so in its result.
+fn payload(tool: &str, outcome: Outcome) -> TaskPayload {
+    let called = match outcome {
+        Outcome::Failed(Failure::Interrupted) => return TaskPayload::Cancelled,
+        Outcome::Failed(failure) => Err(failure.into()),
+        Outcome::Done { result: Output::CallTool(result) } => Ok(result),
+        Outcome::Done { .. } => {
+            return TaskPayload::Failed { error: object(&internal("this call is no tool's")) };
+        }
+    };
+    TaskPayload::Completed { result: object(&answers::called(tool, called)) }
+}
+
+fn object(value: &impl Serialize) -> JsonObject {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(object)) => object,
+        // Results and errors of the protocol are objects.
+        _ => JsonObject::new(),
+    }
+}
+
+fn internal(error: impl ToString) -> ErrorData {
+    ErrorData::internal_error(error.to_string(), None)
+}

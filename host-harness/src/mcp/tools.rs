@@ -1,0 +1,162 @@
+//! The tools that are listed: the plugin's own, and the host's.
+
+use std::sync::Arc;
+
+use rmcp::handler::server::common::schema_for_type;
+use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use rmcp::schemars::{self, JsonSchema};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Chats, ServerError};
+use crate::bindings::Tool as PluginTool;
+
+/// A tool of the host's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HostTool {
+    Execute,
+    ListWorkspaces,
+    UseWorkspace,
+    WorkspaceStatus,
+}
+
+/// Arguments of `execute`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(crate = "schemars")]
+pub(super) struct ExecuteArguments {
+    /// A command line for the shell of the workspace's user.
+    #[schemars(length(min = 1))]
+    pub(super) command: String,
+    /// Run it in this folder; `~` is the home folder.
+    pub(super) workdir: Option<String>,
+    /// End it when it has run for so many seconds; 600 if it is not given.
+    #[schemars(range(min = 1, max = 3600))]
+    pub(super) timeout_seconds: Option<u32>,
+}
+
+/// Arguments of `use_workspace`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(crate = "schemars")]
+pub(super) struct UseArguments {
+    /// Its name, `owner/name`, or its id, as `list_workspaces` tells them.
+    #[schemars(length(min = 1))]
+    pub(super) workspace: String,
+}
+
+/// Of tools that take none.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(crate = "schemars")]
+pub(super) struct NoArguments {}
+
+impl HostTool {
+    const ALL: [Self; 4] = [Self::Execute, Self::ListWorkspaces, Self::UseWorkspace, Self::WorkspaceStatus];
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tool| tool.name() == name)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Execute => "execute",
+            Self::ListWorkspaces => "list_workspaces",
+            Self::UseWorkspace => "use_workspace",
+            Self::WorkspaceStatus => "workspace_status",
+        }
+    }
+
+    /// Whether it has a place on such a server: where all clients work in one chat, there is nothing to choose.
+    fn has_place(self, chats: &Chats) -> bool {
+        match self {
+            Self::Execute | Self::WorkspaceStatus => true,
+            Self::ListWorkspaces | Self::UseWorkspace => *chats == Chats::Chosen,
+        }
+    }
+
+    fn tool(self) -> Tool {
+        let (title, description) = match self {
+            Self::Execute => (
+                "Run a command",
+                "Runs a command in the workspace and gives its output (standard output and error in one stream, cut in \
+                 the middle if it is long) and its exit code. If the workspace cannot be reached, the error says what \
+                 happened and which tools to call, in which order: do that, then run the command again.",
+            ),
+            Self::ListWorkspaces => ("List workspaces", "Lists the user's workspaces with their state."),
+            Self::UseWorkspace => (
+                "Choose the workspace",
+                "Chooses the workspace that all other tools work on from now on. Has to be called first.",
+            ),
+            Self::WorkspaceStatus => (
+                "Look at the workspace",
+                "Says how the workspace is: its newest build, its agents, and the calls that are in progress there. \
+                 Changes nothing.",
+            ),
+        };
+        let hints = ToolAnnotations::with_title(title);
+        let (input, hints) = match self {
+            Self::Execute => (
+                schema_for_type::<ExecuteArguments>(),
+                hints.read_only(false).destructive(true).idempotent(false).open_world(true),
+            ),
+            Self::UseWorkspace => (
+                schema_for_type::<UseArguments>(),
+                hints.read_only(false).destructive(false).idempotent(true).open_world(true),
+            ),
+            Self::ListWorkspaces | Self::WorkspaceStatus => {
+                (schema_for_type::<NoArguments>(), hints.read_only(true).open_world(true))
+            }
+        };
+        Tool::new(self.name(), description, input).with_title(title).with_annotations(hints)
+    }
+}
+
+/// All tools: the plugin's in its own order, then the host's.
+pub(super) fn all(plugin: &[PluginTool], chats: &Chats) -> Result<Vec<Tool>, ServerError> {
+    let mut tools = plugin.iter().map(of_the_plugin).collect::<Result<Vec<_>, _>>()?;
+    if let Some(taken) = plugin.iter().find(|tool| HostTool::named(&tool.name).is_some()) {
+        return Err(ServerError::NameTaken(taken.name.clone()));
+    }
+    tools.extend(HostTool::ALL.into_iter().filter(|tool| tool.has_place(chats)).map(HostTool::tool));
+    Ok(tools)
+}
+
+fn of_the_plugin(tool: &PluginTool) -> Result<Tool, ServerError> {
+    let schema = |text: &str| {
+        let schema = serde_json::from_str::<JsonObject>(text);
+        schema
+            .map(Arc::new)
+            .map_err(|error| ServerError::Schema { tool: tool.name.clone(), reason: error.to_string() })
+    };
+    let hints = ToolAnnotations::with_title(&tool.title)
+        .read_only(tool.read_only)
+        .destructive(tool.destructive)
+        .idempotent(tool.idempotent)
+        .open_world(tool.open_world);
+    Ok(Tool::new(tool.name.clone(), tool.description.clone(), schema(&tool.input_schema)?)
+        .with_title(&tool.title)
+        .with_raw_output_schema(schema(&tool.output_schema)?)
+        .with_annotations(hints))
+}
+
+/// What a model should know before it calls anything.
+pub(super) fn instructions(chats: &Chats) -> &'static str {
+    match chats {
+        Chats::One(_) => {
+            "Runs commands in the user's workspace with `execute`. When the workspace cannot be reached, the error says \
+             which tools to call, in which order."
+        }
+        Chats::Chosen => {
+            "Runs commands in one of the user's workspaces with `execute`. Choose it first: `list_workspaces`, then \
+             `use_workspace`. When the workspace cannot be reached, the error says which tools to call, in which order."
+        }
+    }
+}
+
+/// A tool's arguments, or a sentence on what is wrong with them.
+pub(super) fn read<T: DeserializeOwned>(tool: HostTool, arguments: Option<JsonObject>) -> Result<T, String> {
+    serde_json::from_value(Value::Object(arguments.unwrap_or_default()))
+        .map_err(|error| format!("{}: {error}; change the arguments and call it again", tool.name()))
+}

@@ -1,0 +1,138 @@
+//! `list_workspaces`, `use_workspace` and `workspace_status`, and the chat that a request is for.
+
+use rmcp::model::{CallToolResult, JsonObject};
+use rmcp::service::{RequestContext, RoleServer};
+use serde_json::{Value, json};
+
+use super::tools::{HostTool, NoArguments, UseArguments, read};
+use super::{Chats, Server, answers, http};
+use crate::chat::Chat;
+use crate::control_plane::{ApiError, ControlPlane, Workspace};
+use crate::store::{CallRow, StoreError};
+use crate::words::{describe_workspace, workspace_json};
+
+impl Server {
+    /// The chat that a request is for, if it has a workspace; else what to do about that.
+    pub(super) fn bound_chat(
+        &self,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Chat, Box<CallToolResult>> {
+        let Some(chat) = self.chat(context) else { return Err(Box::new(self.unbound())) };
+        match chat.record() {
+            Ok(Some(record)) if record.workspace.is_some() => Ok(chat),
+            Ok(_) => Err(Box::new(self.unbound())),
+            Err(error) => Err(Box::new(answers::failed(error))),
+        }
+    }
+
+    fn unbound(&self) -> CallToolResult {
+        match &self.shared.chats {
+            Chats::Chosen => answers::failed(
+                "no workspace is chosen yet: call list_workspaces, then use_workspace, then this tool again",
+            ),
+            Chats::One(chat) => answers::failed(format!(
+                "the chat \"{chat}\" has no workspace; the user has to choose one: \
+                 `workspace-recovery chat bind {chat} WORKSPACE`"
+            )),
+        }
+    }
+
+    pub(super) async fn list_workspaces(&self, arguments: Option<JsonObject>) -> CallToolResult {
+        if let Err(sentence) = read::<NoArguments>(HostTool::ListWorkspaces, arguments) {
+            return answers::failed(sentence);
+        }
+        match self.shared.host.driver().performer().plane().workspaces().await {
+            Ok(workspaces) => {
+                let data: Vec<_> = workspaces.iter().map(workspace_json).collect();
+                let text = match workspaces.as_slice() {
+                    [] => "the user has no workspace".to_owned(),
+                    workspaces => workspaces.iter().map(describe_workspace).collect(),
+                };
+                answers::told(json!({ "workspaces": data }), text)
+            }
+            Err(error) => answers::failed(error),
+        }
+    }
+
+    pub(super) async fn use_workspace(
+        &self,
+        arguments: Option<JsonObject>,
+        context: &RequestContext<RoleServer>,
+    ) -> CallToolResult {
+        let name = match read::<UseArguments>(HostTool::UseWorkspace, arguments) {
+            Ok(arguments) => arguments.workspace,
+            Err(sentence) => return answers::failed(sentence),
+        };
+        if http::keeps_nothing(context) {
+            return answers::failed(
+                "this client keeps nothing from one request to the next, so that no workspace can be chosen for it: \
+                 the user has to name a chat in the server's address (/mcp/NAME), or start it with --workspace",
+            );
+        }
+        let host = &self.shared.host;
+        let workspace = match host.driver().performer().plane().workspace_by_name(&name).await {
+            Ok(workspace) => workspace,
+            Err(ApiError::NotFound | ApiError::Gone) => {
+                return answers::failed(format!(
+                    "there is no workspace \"{name}\": list_workspaces tells those that there are"
+                ));
+            }
+            Err(error) => return answers::failed(error),
+        };
+        let chat = http::named_chat(context).unwrap_or_else(|| chat_of(&workspace));
+        if let Err(error) = host.bind(&chat, &workspace.id).await {
+            return answers::failed(error);
+        }
+        *self.chosen() = Some(chat);
+        let text =
+            format!("all tools work on this workspace from now on:\n{}", describe_workspace(&workspace));
+        answers::told(json!({ "workspace": workspace_json(&workspace) }), text)
+    }
+
+    pub(super) async fn workspace_status(
+        &self,
+        arguments: Option<JsonObject>,
+        context: &RequestContext<RoleServer>,
+    ) -> CallToolResult {
+        if let Err(sentence) = read::<NoArguments>(HostTool::WorkspaceStatus, arguments) {
+            return answers::failed(sentence);
+        }
+        let chat = match self.bound_chat(context) {
+            Ok(chat) => chat,
+            Err(answer) => return *answer,
+        };
+        let id = match chat.record() {
+            Ok(record) => record.and_then(|record| record.workspace).unwrap_or_default(),
+            Err(error) => return answers::failed(error),
+        };
+        let plane = self.shared.host.driver().performer().plane();
+        match (plane.workspace(&id).await, self.calls_at(&id)) {
+            (Ok(workspace), Ok(calls)) => {
+                let mut text = describe_workspace(&workspace);
+                for call in &calls {
+                    text += &format!("  in progress: {} (call {})\n", call.tool, call.id);
+                }
+                let calls: Vec<_> = calls.iter().map(call_json).collect();
+                answers::told(json!({ "workspace": workspace_json(&workspace), "calls": calls }), text)
+            }
+            (Err(error), _) => answers::failed(error),
+            (_, Err(error)) => answers::failed(error),
+        }
+    }
+
+    /// The calls that have not ended at a workspace.
+    fn calls_at(&self, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
+        let performer = self.shared.host.driver().performer();
+        performer.store().lane(&performer.plane().deployment(), workspace)
+    }
+}
+
+/// The chat of those who work in a workspace and have not named a chat. It is one for all of them, so that a client which
+/// comes back finds its calls again.
+pub fn chat_of(workspace: &Workspace) -> String {
+    format!("mcp {}/{}", workspace.owner, workspace.name)
+}
+
+fn call_json(call: &CallRow) -> Value {
+    json!({ "call": call.id, "tool": call.tool, "chat": call.chat, "interrupted": call.interrupted })
+}

@@ -1,0 +1,113 @@
+//! Which tools there are, what they answer, and what they refuse.
+
+use rmcp::ServiceError;
+use rmcp::model::{ErrorCode, ProtocolVersion};
+use rmcp::service::ClientLifecycleMode;
+use serde_json::json;
+
+use crate::agent::{Agent, Client, data, is_error, text};
+use crate::world::World;
+
+const OF_THE_PLUGIN: [&str; 3] = ["stop_workspace", "start_workspace", "restart_workspace"];
+
+async fn names(agent: &Agent) -> Vec<String> {
+    let tools = agent.peer().list_all_tools().await.unwrap();
+    tools.into_iter().map(|tool| tool.name.into_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tools_are_listed_as_the_plugin_gives_them_and_those_for_choosing_only_where_there_is_a_choice() {
+    let world = World::with_a_workspace().await;
+    let free = Agent::start(&world, &[]).await;
+    let all =
+        [&OF_THE_PLUGIN[..], &["execute", "list_workspaces", "use_workspace", "workspace_status"]].concat();
+    assert_eq!(names(&free).await, all);
+    assert_eq!(names(&free).await, all, "in the same order each time");
+    let bound = Agent::start(&world, &["--workspace", "dev"]).await;
+    let fewer = [&OF_THE_PLUGIN[..], &["execute", "workspace_status"]].concat();
+    assert_eq!(names(&bound).await, fewer);
+    let refused = bound.try_call("use_workspace", json!({ "workspace": "dev" })).await.unwrap_err();
+    assert!(matches!(refused, ServiceError::McpError(error) if error.code == ErrorCode::INVALID_PARAMS));
+
+    let listed = serde_json::to_value(free.peer().list_all_tools().await.unwrap()).unwrap();
+    let told = world.json(&["tools"]);
+    for (listed, told) in listed.as_array().unwrap().iter().zip(told.as_array().unwrap()) {
+        for key in ["name", "title", "description", "inputSchema", "outputSchema"] {
+            assert_eq!(listed[key], told[key]);
+        }
+        for hint in ["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"] {
+            assert_eq!(listed["annotations"][hint], told["annotations"][hint]);
+        }
+    }
+    assert_eq!((free.close().await, bound.close().await), (Some(0), Some(0)));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_chooses_its_workspace_and_works_in_it() {
+    let world = World::with_a_workspace().await;
+    let agent = Agent::start(&world, &[]).await;
+    let unbound = agent.call("execute", json!({ "command": "true" })).await;
+    assert!(is_error(&unbound) && text(&unbound).contains("use_workspace"), "{unbound:?}");
+    let listed = agent.call("list_workspaces", json!({})).await;
+    assert_eq!(data(&listed)["workspaces"][0]["name"], "dev");
+    let wrong = agent.call("use_workspace", json!({ "workspace": "nothing" })).await;
+    assert!(is_error(&wrong) && text(&wrong).contains("list_workspaces"), "{wrong:?}");
+    assert!(!is_error(&agent.call("use_workspace", json!({ "workspace": "dev" })).await));
+
+    let ran = agent.call("execute", json!({ "command": "echo out; echo err >&2; exit 7" })).await;
+    assert!(!is_error(&ran), "a command that fails is not a tool that fails: {ran:?}");
+    assert_eq!(*data(&ran), json!({ "output": "out\nerr\n", "exit_code": 7, "truncated": false }));
+    assert_eq!(text(&ran), "out\nerr\n\n[exit code 7]");
+    let slow =
+        agent.call("execute", json!({ "command": "echo begun; sleep 600", "timeout_seconds": 1 })).await;
+    assert!(is_error(&slow) && data(&slow)["output"] == "begun\n", "{slow:?}");
+    let status = agent.call("workspace_status", json!({})).await;
+    assert_eq!(data(&status)["workspace"]["agents"][0]["status"], "connected");
+    let stopped = agent.call("stop_workspace", json!({})).await;
+    assert_eq!(data(&stopped)["stopped"], true);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&text(&stopped)).unwrap(), *data(&stopped));
+    assert_eq!(agent.close().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_called_so_is_refused_with_a_sentence_for_the_model() {
+    let world = World::with_a_workspace().await;
+    let agent = Agent::start(&world, &["--workspace", "dev"]).await;
+    for (tool, arguments, field) in [
+        ("execute", json!({}), "command"),
+        ("execute", json!({ "command": " " }), "command"),
+        ("execute", json!({ "command": 7 }), "string"),
+        ("execute", json!({ "command": "true", "timeout_seconds": 0 }), "timeout_seconds"),
+        ("execute", json!({ "command": "true", "folder": "/" }), "folder"),
+        ("workspace_status", json!({ "name": "dev" }), "name"),
+        ("stop_workspace", json!({ "only_if_unreachabel": true }), "only_if_unreachabel"),
+        ("restart_workspace", json!({ "parameters": { "a": "x".repeat(600 * 1024) } }), "524288"),
+    ] {
+        let refused = agent.call(tool, arguments).await;
+        assert!(is_error(&refused) && text(&refused).contains(field), "{tool} {field}: {}", text(&refused));
+    }
+    let unknown = agent.try_call("erase_workspace", json!({})).await.unwrap_err();
+    let ServiceError::McpError(unknown) = unknown else { panic!("{unknown}") };
+    assert_eq!(unknown.code, ErrorCode::INVALID_PARAMS);
+    assert!(unknown.message.contains("erase_workspace"));
+    assert_eq!(world.json(&["calls", "--all"]), json!([]), "nothing of this was begun");
+    assert_eq!(agent.close().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_and_new_revisions_are_spoken() {
+    let world = World::with_a_workspace().await;
+    let old = Agent::start(&world, &["--workspace", "dev"]).await;
+    let discover = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
+    let new =
+        Agent::start_as(&world, &["--chat", "talk", "--workspace", "dev"], Client::default(), discover).await;
+    for agent in [old, new] {
+        let ran = agent.call("execute", json!({ "command": "echo here" })).await;
+        assert_eq!(data(&ran)["output"], "here\n");
+        assert_eq!(agent.close().await, Some(0));
+    }
+    world.end().await;
+}

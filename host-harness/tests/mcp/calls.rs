@@ -1,0 +1,288 @@
+//! What becomes of calls whose request, client or server goes away, and what is told meanwhile.
+
+use rmcp::model::{
+    CallToolResponse, CancelTaskParams, ClientCapabilities, GetTaskParams, InputResponses,
+    ProgressNotificationParam, TaskPayload, TaskStatus, UpdateTaskParams,
+};
+use rmcp::service::{ClientLifecycleMode, ServiceError};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{Instant, timeout};
+use workspace_recovery::bindings::Transition::{Start, Stop};
+use workspace_recovery::local::{BuildSpec, VersionSpec};
+use workspace_recovery::store::{CallRow, CallState};
+
+use crate::agent::{Agent, Client, data, is_error, text};
+use crate::world::{LOOK, SOON, World};
+
+const IN_DEV: [&str; 2] = ["--workspace", "dev"];
+
+/// An agent that hears of progress.
+async fn hearing(world: &World) -> (Agent, UnboundedReceiver<ProgressNotificationParam>) {
+    let (progress, told) = unbounded_channel();
+    let client = Client { progress: Some(progress), ..Client::default() };
+    (Agent::start_as(world, &IN_DEV, client, ClientLifecycleMode::Initialize).await, told)
+}
+
+/// An agent that knows tasks.
+async fn with_tasks(world: &World) -> Agent {
+    let client =
+        Client { capabilities: ClientCapabilities::builder().enable_tasks().build(), ..Client::default() };
+    Agent::start_as(world, &IN_DEV, client, ClientLifecycleMode::Initialize).await
+}
+
+/// Waits for a message of this sort, and answers it.
+async fn hear(told: &mut UnboundedReceiver<ProgressNotificationParam>, part: &str) -> String {
+    let heard = async {
+        loop {
+            let message = told.recv().await.unwrap().message.unwrap();
+            if message.contains(part) {
+                return message;
+            }
+        }
+    };
+    timeout(SOON, heard).await.unwrap_or_else(|_| panic!("nothing is heard of {part:?}"))
+}
+
+/// Waits for the end of the newest call, and answers it.
+async fn ended(world: &World) -> CallRow {
+    let end = Instant::now() + SOON;
+    loop {
+        let newest = world.calls().swap_remove(0);
+        if newest.state == CallState::Ended {
+            return newest;
+        }
+        assert!(Instant::now() < end, "{newest:?}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_hears_of_the_queue_the_build_and_its_log() {
+    let world = World::with_a_workspace().await;
+    let slow = BuildSpec { duration_ms: Some(2000), ..BuildSpec::default() };
+    world.create("other", VersionSpec { stop: slow, ..VersionSpec::default() }).await;
+    world.plane.admin().set_provisioners(1).await.unwrap();
+    world.ask_for("other", Stop).await;
+    let (agent, mut told) = hearing(&world).await;
+    let heard = async {
+        for part in [
+            "stop build 2: pending, place 1 in the queue",
+            "Stopping workspace",
+            "start build 3",
+            "Starting workspace",
+            "agent main: connected",
+        ] {
+            hear(&mut told, part).await;
+        }
+    };
+    let (result, ()) = tokio::join!(agent.call("restart_workspace", json!({})), heard);
+    assert_eq!(data(&result)["restarted"], true, "{result:?}");
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_request_ends_a_call_that_has_sent_nothing() {
+    let world = World::with_a_workspace().await;
+    let (agent, mut told) = hearing(&world).await;
+    world.let_builds_run(false).await;
+    let stop = agent.call("stop_workspace", json!({}));
+    let cancelled = async {
+        hear(&mut told, "stop build 2: pending").await;
+        // Dropped, it is cancelled.
+        tokio::select! {
+            result = agent.call("restart_workspace", json!({})) => panic!("{result:?}"),
+            waits = hear(&mut told, "waiting for") => assert!(waits.contains("stop_workspace")),
+        }
+        let restart = ended(&world).await;
+        assert_eq!((restart.tool.as_str(), restart.interrupted), ("restart_workspace", true));
+        world.let_builds_run(true).await;
+    };
+    let (stopped, ()) = tokio::join!(stop, cancelled);
+    assert_eq!(data(&stopped)["stopped"], true, "the other call is none of its business");
+    assert_eq!(world.transitions().await, [Start, Stop]);
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_request_leaves_a_call_that_has_sent_something_and_the_same_call_joins_it() {
+    let world = World::with_a_workspace().await;
+    let (agent, mut told) = hearing(&world).await;
+    world.let_builds_run(false).await;
+    tokio::select! {
+        result = agent.call("restart_workspace", json!({})) => panic!("{result:?}"),
+        _ = hear(&mut told, "stop build 2: pending") => {}
+    }
+    let again = agent.call("restart_workspace", json!({}));
+    let release = async {
+        // Asked after the cancellation was sent: it has arrived.
+        agent.call("workspace_status", json!({})).await;
+        assert!(!world.calls()[0].interrupted);
+        world.let_builds_run(true).await;
+    };
+    let (result, ()) = tokio::join!(again, release);
+    assert_eq!(data(&result)["restarted"], true, "{result:?}");
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    assert_eq!(world.calls().len(), 1);
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_wait_for_one_call_do_not_end_it_for_each_other() {
+    let world = World::with_a_workspace().await;
+    let (agent, mut told) = hearing(&world).await;
+    world.let_builds_run(false).await;
+    let first = agent.call("restart_workspace", json!({}));
+    let second = async {
+        hear(&mut told, "stop build 2: pending").await;
+        tokio::select! {
+            result = agent.call("restart_workspace", json!({})) => panic!("{result:?}"),
+            _ = agent.call("workspace_status", json!({})) => {}
+        }
+        world.let_builds_run(true).await;
+    };
+    let (result, ()) = tokio::join!(first, second);
+    assert_eq!(data(&result)["restarted"], true, "{result:?}");
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_leaves_its_restart_to_the_background() {
+    let world = World::with_a_workspace().await;
+    let (agent, mut told) = hearing(&world).await;
+    world.let_builds_run(false).await;
+    tokio::select! {
+        result = agent.call("restart_workspace", json!({})) => panic!("{result:?}"),
+        _ = hear(&mut told, "stop build 2: pending") => {}
+    }
+    assert_eq!(agent.close().await, Some(0));
+    world.let_builds_run(true).await;
+    assert!(!ended(&world).await.interrupted);
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_call_to_a_server_that_was_restarted_joins_the_one_of_the_killed_one() {
+    let world = World::with_a_workspace().await;
+    let (agent, mut told) = hearing(&world).await;
+    world.let_builds_run(false).await;
+    tokio::select! {
+        result = agent.call("restart_workspace", json!({})) => panic!("{result:?}"),
+        () = async {
+            hear(&mut told, "stop build 2: pending").await;
+            agent.signal(rustix::process::Signal::KILL);
+        } => {}
+    }
+    agent.kill().await;
+    let agent = Agent::start(&world, &IN_DEV).await;
+    world.let_builds_run(true).await;
+    let result = agent.call("restart_workspace", json!({})).await;
+    assert_eq!(data(&result)["restarted"], true, "{result:?}");
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    agent.close().await;
+    world.end().await;
+}
+
+/// The task that a call has become.
+async fn task(agent: &Agent, tool: &str, arguments: Value) -> String {
+    match agent.call_once(tool, arguments).await {
+        CallToolResponse::Task(created) => created.task.task_id,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until a task has ended.
+async fn result_of(agent: &Agent, id: &str) -> TaskPayload {
+    let end = Instant::now() + SOON;
+    loop {
+        let now = agent.peer().get_task(GetTaskParams::new(id)).await.unwrap().task;
+        if now.status().is_terminal() {
+            return now.payload;
+        }
+        assert!(now.task.poll_interval_ms.is_some() && now.task.ttl_ms.is_some());
+        assert!(Instant::now() < end, "{now:?}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_outlives_the_server() {
+    let world = World::with_a_workspace().await;
+    let agent = with_tasks(&world).await;
+    world.let_builds_run(false).await;
+    let id = task(&agent, "restart_workspace", json!({})).await;
+    world.until("dev", |workspace| workspace.latest.build.transition == Stop).await;
+    agent.kill().await;
+    let agent = with_tasks(&world).await;
+    let now = agent.peer().get_task(GetTaskParams::new(id.clone())).await.unwrap().task;
+    assert_eq!(now.status(), TaskStatus::Working);
+    world.let_builds_run(true).await;
+    let TaskPayload::Completed { result } = result_of(&agent, &id).await else { panic!("it has a result") };
+    assert_eq!(result["structuredContent"]["restarted"], true);
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    agent.peer().update_task(UpdateTaskParams::new(id, InputResponses::new())).await.unwrap();
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_cancelled_between_stop_and_start_says_that_the_workspace_is_down() {
+    let world = World::with_a_workspace().await;
+    let agent = with_tasks(&world).await;
+    world.let_builds_run(false).await;
+    let id = task(&agent, "restart_workspace", json!({})).await;
+    world.until("dev", |workspace| workspace.latest.build.transition == Stop).await;
+    agent.peer().cancel_task(CancelTaskParams::new(id.clone())).await.unwrap();
+    world.let_builds_run(true).await;
+    let TaskPayload::Completed { result } = result_of(&agent, &id).await else { panic!("it has a result") };
+    assert_eq!(result["structuredContent"]["interrupted"], true, "{result:?}");
+    assert_eq!(world.transitions().await, [Start, Stop]);
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_waits_for_its_turn_is_cancelled_without_a_result() {
+    let world = World::with_a_workspace().await;
+    let agent = with_tasks(&world).await;
+    world.let_builds_run(false).await;
+    let first = task(&agent, "stop_workspace", json!({})).await;
+    let second = task(&agent, "restart_workspace", json!({})).await;
+    agent.peer().cancel_task(CancelTaskParams::new(second.clone())).await.unwrap();
+    assert!(matches!(result_of(&agent, &second).await, TaskPayload::Cancelled));
+    world.let_builds_run(true).await;
+    assert!(matches!(result_of(&agent, &first).await, TaskPayload::Completed { .. }));
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_for_those_who_know_them_and_only_their_own() {
+    let world = World::with_a_workspace().await;
+    world.create("other", VersionSpec::default()).await;
+    let agent = with_tasks(&world).await;
+    let id = task(&agent, "stop_workspace", json!({})).await;
+    result_of(&agent, &id).await;
+    let refused = agent.call("stop_workspace", json!({ "odd": 1 })).await;
+    assert!(is_error(&refused) && text(&refused).contains("odd"), "a refusal is no task: {refused:?}");
+    for unknown in ["call-999", "call-", "7", ""] {
+        let error = agent.peer().get_task(GetTaskParams::new(unknown)).await.unwrap_err();
+        assert!(matches!(error, ServiceError::McpError(_)), "{unknown}: {error:?}");
+    }
+    let plain = Agent::start(&world, &IN_DEV).await;
+    assert!(plain.peer().get_task(GetTaskParams::new(id.clone())).await.is_err());
+    let client =
+        Client { capabilities: ClientCapabilities::builder().enable_tasks().build(), ..Client::default() };
+    let elsewhere =
+        Agent::start_as(&world, &["--workspace", "other"], client, ClientLifecycleMode::Initialize).await;
+    assert!(elsewhere.peer().get_task(GetTaskParams::new(id)).await.is_err());
+    for agent in [agent, plain, elsewhere] {
+        agent.close().await;
+    }
+    world.end().await;
+}

@@ -1,0 +1,254 @@
+//! Rows of the decision table, each played with a real workspace: the messages name tools that there are, and following
+//! them ends as the row says.
+
+use std::time::Duration;
+
+use serde_json::json;
+use workspace_recovery::bindings::AgentState;
+use workspace_recovery::bindings::Transition::{self, Delete, Start, Stop};
+use workspace_recovery::control_plane::is_terminal;
+use workspace_recovery::local::{AgentSignal, AgentSpec, BuildSpec, VersionSpec};
+
+use crate::agent::{Agent, Client, data, is_error, text};
+use crate::follower::{Followed, follow};
+use crate::world::World;
+
+/// A workspace, and an agent that works in it.
+struct Played {
+    world: World,
+    agent: Agent,
+}
+
+impl Played {
+    async fn new(version: VersionSpec) -> Self {
+        let world = World::with_a_workspace_of(version).await;
+        let agent = Agent::start(&world, &["--workspace", "dev"]).await;
+        Self { world, agent }
+    }
+
+    async fn with_agents(agents: Vec<AgentSpec>) -> Self {
+        Self::new(VersionSpec { agents, ..VersionSpec::default() }).await
+    }
+
+    /// Follows the messages to a command that has run.
+    async fn brought_back_by(self, called: &[&str], transitions: &[Transition]) {
+        let followed = follow(&self.agent, "echo back").await;
+        assert!(followed.ran && followed.last == "back\n", "{followed:?}");
+        assert_eq!(followed.called, called);
+        assert_eq!(self.world.transitions().await, transitions);
+        self.end().await;
+    }
+
+    /// Follows the messages to one that is for the user, and says so; nothing was started or stopped.
+    async fn left_to_the_user_after(self, calls: usize, says: &[&str]) {
+        let before = self.world.transitions().await;
+        let followed = follow(&self.agent, "true").await;
+        let Followed { called, last, ran } = &followed;
+        assert!(!ran && called.len() == calls && called.iter().all(|tool| tool == "execute"), "{followed:?}");
+        for part in says {
+            assert!(last.contains(part), "{part}: {last}");
+        }
+        assert_eq!(self.world.transitions().await, before);
+        self.end().await;
+    }
+
+    /// The verdict on the next command.
+    async fn verdict(&self) -> serde_json::Value {
+        let result = self.agent.call("execute", json!({ "command": "true" })).await;
+        assert!(is_error(&result), "{result:?}");
+        data(&result)["verdict"].clone()
+    }
+
+    async fn end(self) {
+        assert_eq!(self.agent.close().await, Some(0));
+        self.world.end().await;
+    }
+}
+
+fn failing() -> BuildSpec {
+    BuildSpec { failure: Some("no disk".to_owned()), ..BuildSpec::default() }
+}
+
+fn agent(name: &str) -> AgentSpec {
+    AgentSpec { name: name.to_owned(), ..AgentSpec::default() }
+}
+
+const ASKS: &str = "ask what to do";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_5_a_chat_that_is_bound_elsewhere_meanwhile_is_told_so() {
+    let world = World::with_a_workspace().await;
+    world.create("other", VersionSpec::default()).await;
+    let agent = Agent::start(&world, &["--chat", "talk", "--workspace", "dev"]).await;
+    world.signal(AgentSignal::Kill).await;
+    let (progress, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let other = Agent::start_as(
+        &world,
+        &["--chat", "talk"],
+        Client { progress: Some(progress), ..Client::default() },
+        rmcp::service::ClientLifecycleMode::Initialize,
+    )
+    .await;
+    let bind = async {
+        // It is being dialled.
+        told.recv().await.unwrap();
+        assert!(world.run(&["chat", "bind", "talk", "other"]).status.success());
+    };
+    let (result, ()) = tokio::join!(other.call("execute", json!({ "command": "true" })), bind);
+    assert!(text(&result).contains("not bound to that workspace any more"), "{}", text(&result));
+    assert_eq!((agent.close().await, other.close().await), (Some(0), Some(0)));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_6_a_deleted_workspace_is_told_as_that() {
+    let played = Played::new(VersionSpec::default()).await;
+    played.world.ask_for("dev", Delete).await;
+    let result = loop {
+        let result = played.agent.call("execute", json!({ "command": "true" })).await;
+        if is_error(&result) {
+            break result;
+        }
+    };
+    assert!(text(&result).contains("deleted"), "{}", text(&result));
+    assert_eq!(data(&result)["verdict"]["tools"], json!([]));
+    played.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_7_a_delete_that_failed_is_for_the_user() {
+    let played = Played::new(VersionSpec { delete: failing(), ..VersionSpec::default() }).await;
+    played.world.ask_for("dev", Delete).await;
+    played.world.until("dev", |workspace| is_terminal(&workspace.latest.build.status)).await;
+    played.world.signal(AgentSignal::Kill).await;
+    played.left_to_the_user_after(1, &["was begun and not finished", ASKS]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_8_a_start_in_progress_is_waited_for() {
+    let played = Played::new(VersionSpec::default()).await;
+    assert!(!is_error(&played.agent.call("stop_workspace", json!({})).await));
+    played.world.let_builds_run(false).await;
+    played.world.ask_for("dev", Start).await;
+    assert_eq!(played.verdict().await["cause"], "start-in-progress");
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        played.world.let_builds_run(true).await;
+    };
+    let (followed, ()) = tokio::join!(follow(&played.agent, "echo back"), release);
+    assert!(followed.ran, "{followed:?}");
+    assert_eq!(played.world.transitions().await, [Start, Stop, Start], "no start of its own");
+    played.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_9_a_stop_of_its_own_is_waited_for_and_then_it_is_started() {
+    let played = Played::new(VersionSpec::default()).await;
+    played.world.let_builds_run(false).await;
+    let stopping = played.agent.call("stop_workspace", json!({}));
+    let follow = async {
+        played.world.until("dev", |workspace| workspace.latest.build.transition == Stop).await;
+        played.world.signal(AgentSignal::Kill).await;
+        assert_eq!(played.verdict().await["cause"], "own-stop-in-progress");
+        played.world.let_builds_run(true).await;
+        follow(&played.agent, "echo back").await
+    };
+    let (stopped, followed) = tokio::join!(stopping, follow);
+    assert!(!is_error(&stopped) && followed.ran, "{stopped:?} {followed:?}");
+    assert_eq!(played.world.transitions().await, [Start, Stop, Start]);
+    played.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_10_somebody_elses_stop_is_for_the_user() {
+    let played = Played::new(VersionSpec::default()).await;
+    played.world.let_builds_run(false).await;
+    played.world.ask_for("dev", Stop).await;
+    played.world.signal(AgentSignal::Kill).await;
+    played.left_to_the_user_after(1, &["Somebody else is stopping", ASKS]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_11_a_stopped_workspace_is_started() {
+    let played = Played::new(VersionSpec::default()).await;
+    played.world.ask_for("dev", Stop).await;
+    played.world.until("dev", |workspace| is_terminal(&workspace.latest.build.status)).await;
+    played.brought_back_by(&["execute", "start_workspace", "execute"], &[Start, Stop, Start]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_12_a_stop_that_failed_is_tried_again_and_then_for_the_user() {
+    let played = Played::new(VersionSpec { stop: failing(), ..VersionSpec::default() }).await;
+    played.world.ask_for("dev", Stop).await;
+    played.world.until("dev", |workspace| is_terminal(&workspace.latest.build.status)).await;
+    played.world.signal(AgentSignal::Kill).await;
+    played.left_to_the_user_after(2, &["that was not finished", ASKS]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_14_a_start_that_failed_is_begun_again_and_its_error_is_told() {
+    let played = Played::new(VersionSpec { start: failing(), ..VersionSpec::default() }).await;
+    let followed = follow(&played.agent, "true").await;
+    assert_eq!(followed.called, ["execute", "start_workspace"]);
+    assert!(!followed.ran && followed.last.contains("no disk"), "{followed:?}");
+    assert_eq!(played.world.transitions().await, [Start, Start]);
+    played.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_15_a_template_without_an_agent_is_for_the_user() {
+    Played::with_agents(vec![]).await.left_to_the_user_after(1, &["has no agent", ASKS]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_16_several_agents_for_chats_are_named_to_the_user() {
+    let played = Played::with_agents(vec![agent("a-coderd-chat"), agent("b-coderd-chat")]).await;
+    played.left_to_the_user_after(2, &["a-coderd-chat, b-coderd-chat", ASKS]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_17_an_agent_elsewhere_is_for_the_user_to_connect() {
+    let played = Played::with_agents(vec![AgentSpec { external: true, ..agent("laptop") }]).await;
+    played.left_to_the_user_after(1, &["ask the user to start the agent"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_20_an_agent_that_is_still_connecting_is_tried_again_and_then_for_the_user() {
+    let played = Played::with_agents(vec![AgentSpec { connects: false, ..agent("main") }]).await;
+    played.left_to_the_user_after(2, &["connected or connecting", ASKS]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_21_an_agent_that_never_connected_is_tried_again_and_then_for_the_user() {
+    let never = AgentSpec { connects: false, connection_timeout_seconds: 1, ..agent("main") };
+    let played = Played::with_agents(vec![never]).await;
+    played.world.until("dev", |workspace| workspace.agents[0].state == AgentState::TimedOut).await;
+    played.left_to_the_user_after(2, &["has not connected since", ASKS]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_22_an_agent_that_is_only_just_gone_is_no_reason_to_stop_anything() {
+    let played = Played::new(VersionSpec::default()).await;
+    played.world.signal(AgentSignal::Kill).await;
+    let verdict = played.verdict().await;
+    assert_eq!((&verdict["action"], &verdict["tools"]), (&json!("retry"), &json!([])), "{verdict}");
+    played.world.until_gone_for_long().await;
+    played.brought_back_by(&["execute", "restart_workspace", "execute"], &[Start, Stop, Start]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_25_an_agent_that_hangs_is_restarted() {
+    let played = Played::new(VersionSpec::default()).await;
+    played.world.signal(AgentSignal::Stop).await;
+    played.world.until_gone_for_long().await;
+    played.brought_back_by(&["execute", "restart_workspace", "execute"], &[Start, Stop, Start]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_25_an_agent_that_was_killed_is_restarted() {
+    let played = Played::new(VersionSpec::default()).await;
+    assert!(follow(&played.agent, "true").await.ran);
+    played.world.signal(AgentSignal::Kill).await;
+    played.world.until_gone_for_long().await;
+    played.brought_back_by(&["execute", "restart_workspace", "execute"], &[Start, Stop, Start]).await;
+}

@@ -81,7 +81,15 @@ impl Agent {
         client: Client,
         lifecycle: ClientLifecycleMode,
     ) -> Self {
-        let mut command = Command::from(world.program(&[&["mcp"], arguments].concat()));
+        Self::start_program(world.program(&[&["mcp"], arguments].concat()), client, lifecycle).await
+    }
+
+    pub async fn start_program(
+        program: std::process::Command,
+        client: Client,
+        lifecycle: ClientLifecycleMode,
+    ) -> Self {
+        let mut command = Command::from(program);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let ends = (child.stdout.take().unwrap(), child.stdin.take().unwrap());

@@ -46,15 +46,8 @@ async fn hear(told: &mut UnboundedReceiver<ProgressNotificationParam>, part: &st
 
 /// Waits for the end of the newest call, and answers it.
 async fn ended(world: &World) -> CallRow {
-    let end = Instant::now() + SOON;
-    loop {
-        let newest = world.calls().swap_remove(0);
-        if newest.state == CallState::Ended {
-            return newest;
-        }
-        assert!(Instant::now() < end, "{newest:?}");
-        tokio::time::sleep(LOOK).await;
-    }
+    world.until_calls(|calls| calls[0].state == CallState::Ended).await;
+    world.calls().swap_remove(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

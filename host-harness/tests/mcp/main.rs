@@ -3,8 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod agent;
+mod asking;
 mod basics;
 mod calls;
+mod config;
 mod follower;
+mod hostile;
+mod http;
 mod rows;
 mod world;

@@ -52,13 +52,17 @@ impl World {
         world
     }
 
-    /// Creates a workspace, and waits for the end of its first build.
+    /// Creates a workspace, and waits for the end of its first build, and for its agents if they come.
     pub async fn create(&self, name: &str, version: VersionSpec) {
+        let come = version.agents.iter().all(|agent| agent.connects && !agent.external);
         let template = TemplateSpec { name: format!("of-{name}"), version, ..TemplateSpec::default() };
         let admin = self.plane.admin();
         admin.create_template(&template).await.unwrap();
         admin.create_workspace(name, &template.name, &[]).await.unwrap();
         self.until(name, |workspace| is_terminal(&workspace.latest.build.status)).await;
+        let are_there =
+            |workspace: &Workspace| workspace.agents.iter().all(|agent| agent.state == AgentState::Connected);
+        self.until(name, |workspace| !come || are_there(workspace)).await;
     }
 
     pub fn folder(&self) -> &Path {
@@ -125,6 +129,19 @@ impl World {
     /// All calls that are kept, newest first.
     pub fn calls(&self) -> Vec<CallRow> {
         Store::open(&self.folder().join("chats.db")).unwrap().calls(Listing::All, 100).unwrap()
+    }
+
+    /// Waits until the calls are so.
+    pub async fn until_calls(&self, are_so: impl Fn(&[CallRow]) -> bool) {
+        let end = Instant::now() + SOON;
+        loop {
+            let calls = self.calls();
+            if are_so(&calls) {
+                return;
+            }
+            assert!(Instant::now() < end, "{calls:?}");
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// The program, with this folder and nothing of the user's own.

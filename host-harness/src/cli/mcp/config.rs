@@ -7,7 +7,7 @@ use super::absolute;
 use crate::cli::Exit;
 use crate::cli::args::{McpArgs, McpClient};
 use crate::cli::host::Place;
-use crate::cli::output::note;
+use crate::cli::output::{note, tell};
 
 /// The server's name in the configuration.
 const NAME: &str = "workspace-recovery";
@@ -18,7 +18,7 @@ const TOOL_TIMEOUT_SECONDS: u32 = 3600;
 pub fn print(place: &Place, args: &McpArgs, client: McpClient) -> anyhow::Result<Exit> {
     let (command, arguments) = command_line(place, args)?;
     let (snippet, file) = snippet(client, &command, &arguments);
-    println!("{snippet}");
+    tell(&snippet);
     note(&format!("belongs into {file}"));
     Ok(Exit::Done)
 }

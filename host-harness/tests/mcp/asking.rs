@@ -1,0 +1,66 @@
+//! A verdict that is for the user reaches the user, where the client can ask.
+
+use rmcp::model::{ClientCapabilities, ProtocolVersion};
+use rmcp::service::ClientLifecycleMode;
+use serde_json::json;
+use workspace_recovery::bindings::Transition::{Start, Stop};
+use workspace_recovery::local::AgentSignal;
+
+use crate::agent::{Agent, Client, data, is_error, text};
+use crate::world::World;
+
+/// Somebody else stops the workspace, and its agent is gone: that is for the user.
+async fn with_a_question() -> World {
+    let world = World::with_a_workspace().await;
+    world.let_builds_run(false).await;
+    world.ask_for("dev", Stop).await;
+    world.signal(AgentSignal::Kill).await;
+    world
+}
+
+fn who_answers(answer: Option<&'static str>) -> Client {
+    let capabilities = ClientCapabilities::builder().enable_elicitation().build();
+    Client { capabilities, answer, ..Client::default() }
+}
+
+async fn asks(lifecycle: ClientLifecycleMode, answer: Option<&'static str>, says: &str) {
+    let world = with_a_question().await;
+    let client = who_answers(answer);
+    let agent = Agent::start_as(&world, &["--workspace", "dev"], client.clone(), lifecycle).await;
+    let result = agent.call("execute", json!({ "command": "true" })).await;
+    let asked = client.asked.lock().unwrap().clone();
+    assert!(asked.len() == 1 && asked[0].contains("Somebody else is stopping"), "{asked:?}");
+    assert!(is_error(&result) && text(&result).contains(says), "{}", text(&result));
+    assert_eq!(data(&result)["verdict"]["action"], "ask-user", "what it was about is still told");
+    assert_eq!(data(&result)["user"]["answer"], json!(answer));
+    assert_eq!(world.transitions().await, [Start, Stop]);
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_users_answer_is_told_to_the_model() {
+    asks(ClientLifecycleMode::Initialize, Some("wait for it"), "answers: wait for it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_without_a_session_asks_between_two_requests() {
+    let new = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
+    asks(new, Some("wait for it"), "answers: wait for it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_does_not_answer_is_told_as_that() {
+    asks(ClientLifecycleMode::Initialize, None, "does not want to answer").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_client_cannot_ask_the_model_is_told_to() {
+    let world = with_a_question().await;
+    let agent = Agent::start(&world, &["--workspace", "dev"]).await;
+    let result = agent.call("execute", json!({ "command": "true" })).await;
+    assert!(is_error(&result) && text(&result).contains("ask what to do"), "{}", text(&result));
+    assert!(data(&result).get("user").is_none());
+    agent.close().await;
+    world.end().await;
+}

@@ -1,0 +1,286 @@
+//! The server over HTTP: who may ask, what it bears, and clients with and without sessions.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, HOST, ORIGIN};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
+use workspace_recovery::bindings::Transition::{Start, Stop};
+use workspace_recovery::local::VersionSpec;
+use workspace_recovery::store::CallState;
+
+use crate::world::{LOOK, World};
+
+const NEW: &str = "2026-07-28";
+const OLD: &str = "2025-11-25";
+
+/// The program over HTTP.
+struct Served {
+    child: Child,
+    _stderr: BufReader<ChildStderr>,
+    url: String,
+    token: String,
+    http: reqwest::Client,
+}
+
+impl Served {
+    async fn start(world: &World, arguments: &[&str]) -> Self {
+        let mut command =
+            Command::from(world.program(&[&["mcp", "--http", "127.0.0.1:0"], arguments].concat()));
+        let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).await.unwrap();
+        let url = line.strip_prefix("serving ").unwrap().split([';', ',']).next().unwrap().to_owned();
+        let file = line.trim_end().rsplit_once("is in ");
+        let token = file.map(|(_, file)| std::fs::read_to_string(file).unwrap().trim().to_owned());
+        // A connection over which too much was sent is closed by the server: none is used again.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+        Self { child, _stderr: stderr, url, token: token.unwrap_or_default(), http }
+    }
+
+    /// A request without what the protocol wants of it.
+    fn post(&self, path: &str) -> RequestBuilder {
+        let request = self
+            .http
+            .post(format!("{}{path}", self.url))
+            .header(AUTHORIZATION, format!("Bearer {}", self.token));
+        request.header(ACCEPT, "application/json, text/event-stream")
+    }
+
+    /// A request of a client that has no session.
+    fn stateless(&self, path: &str, method: &str, mut params: Value) -> RequestBuilder {
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": NEW,
+            "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let mut request = self.post(path).header("Mcp-Protocol-Version", NEW).header("Mcp-Method", method);
+        if let Some(name) = params["name"].as_str() {
+            request = request.header("Mcp-Name", name);
+        }
+        request.json(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }))
+    }
+
+    async fn call(&self, path: &str, tool: &str, arguments: Value) -> Value {
+        let params = json!({ "name": tool, "arguments": arguments });
+        answer(self.stateless(path, "tools/call", params).send().await.unwrap()).await["result"].clone()
+    }
+
+    /// Begins a session, and answers its name.
+    async fn session(&self) -> String {
+        let params = json!({
+            "protocolVersion": OLD, "capabilities": {}, "clientInfo": { "name": "test", "version": "1" },
+        });
+        let begun = self
+            .post("")
+            .json(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params }));
+        let begun = begun.send().await.unwrap();
+        let session = begun.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+        assert_eq!(answer(begun).await["result"]["protocolVersion"], OLD);
+        let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        let ready = self.post("").header("Mcp-Session-Id", &session).json(&ready).send().await.unwrap();
+        assert_eq!(ready.status(), StatusCode::ACCEPTED);
+        session
+    }
+
+    async fn call_in(&self, session: &str, tool: &str, arguments: Value) -> Value {
+        let params = json!({ "name": tool, "arguments": arguments });
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+        let request = self
+            .post("")
+            .header("Mcp-Session-Id", session)
+            .header("Mcp-Protocol-Version", OLD)
+            .json(&request);
+        answer(request.send().await.unwrap()).await["result"].clone()
+    }
+
+    /// Terminates it, and answers how it ended.
+    async fn end(mut self) -> Option<i32> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        self.child.wait().await.unwrap().code()
+    }
+}
+
+/// The answer in a response, which is JSON or a stream of events that ends with it.
+async fn answer(response: Response) -> Value {
+    let text = response.text().await.unwrap();
+    let last = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("data:"))
+        .filter(|data| !data.trim().is_empty())
+        .last();
+    serde_json::from_str(last.unwrap_or(&text)).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_has_the_token_may_ask_and_no_page_of_a_browser() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &["--workspace", "dev"]).await;
+    let list = || served.stateless("", "tools/list", json!({}));
+    let listed = answer(list().send().await.unwrap()).await;
+    assert_eq!(listed["result"]["tools"][0]["name"], "stop_workspace", "{listed}");
+
+    let file = world.folder().join("mcp-token");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    for (name, value, status) in [
+        (AUTHORIZATION, "Bearer wrong".to_owned(), StatusCode::UNAUTHORIZED),
+        (AUTHORIZATION, served.token.clone(), StatusCode::UNAUTHORIZED),
+        (AUTHORIZATION, format!("bearer  {}", served.token), StatusCode::OK),
+        (HOST, "evil.example".to_owned(), StatusCode::FORBIDDEN),
+        (HOST, "localhost".to_owned(), StatusCode::OK),
+        (ORIGIN, "http://evil.example".to_owned(), StatusCode::FORBIDDEN),
+        (ORIGIN, served.url.trim_end_matches("/mcp").to_owned(), StatusCode::FORBIDDEN),
+    ] {
+        let mut request = list().build().unwrap();
+        request.headers_mut().insert(name.clone(), value.parse().unwrap());
+        let response = served.http.execute(request).await.unwrap();
+        assert_eq!(response.status(), status, "{name}: {value}");
+    }
+    let mut nobody = list().build().unwrap();
+    nobody.headers_mut().remove(AUTHORIZATION);
+    let refused = served.http.execute(nobody).await.unwrap();
+    assert_eq!(
+        (refused.status(), &refused.headers()["www-authenticate"]),
+        (StatusCode::UNAUTHORIZED, &"Bearer".parse().unwrap())
+    );
+
+    let token = served.token.clone();
+    assert_eq!(served.end().await, Some(0));
+    let again = Served::start(&world, &["--workspace", "dev"]).await;
+    assert_eq!(again.token, token, "clients know it already");
+    assert_eq!(again.end().await, Some(0));
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    let refused = world.run(&["mcp", "--http", "127.0.0.1:0"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("chmod 600"), "{refused:?}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_only_this_machine_is_served() {
+    let world = World::with_a_workspace().await;
+    let refused = world.run(&["mcp", "--http", "0.0.0.0:0", "--http-no-token"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("everybody who reaches"), "{refused:?}");
+    let served = Served::start(&world, &["--http-no-token", "--workspace", "dev"]).await;
+    let mut request = served.stateless("", "tools/list", json!({})).build().unwrap();
+    request.headers_mut().remove(AUTHORIZATION);
+    assert_eq!(served.http.execute(request).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(served.end().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_much_is_refused_and_the_server_lives_on() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &["--http-rate", "20", "--workspace", "dev"]).await;
+    let huge = json!({ "name": "execute", "arguments": { "command": "x".repeat(2 * 1024 * 1024) } });
+    let refused = served.stateless("", "tools/call", huge).send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    for body in ["", "{", "[]", "null", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":7}"] {
+        let refused =
+            served.post("").header("content-type", "application/json").body(body).send().await.unwrap();
+        assert!(refused.status().is_client_error(), "{body}: {}", refused.status());
+    }
+    let many = (0..40).map(|_| served.stateless("", "tools/list", json!({})).send());
+    let many = futures_util::future::join_all(many).await;
+    let refused = many
+        .into_iter()
+        .map(Result::unwrap)
+        .find(|response| response.status() == StatusCode::TOO_MANY_REQUESTS);
+    let pause = refused.unwrap().headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(pause)).await;
+    let ran = served.call("", "execute", json!({ "command": "echo here" })).await;
+    assert_eq!(ran["structuredContent"]["output"], "here\n", "{ran}");
+    assert_eq!(served.end().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_session_chooses_its_own_workspace() {
+    let world = World::with_a_workspace().await;
+    world.create("other", VersionSpec::default()).await;
+    let served = Served::start(&world, &[]).await;
+    let sessions = [("dev", served.session().await), ("other", served.session().await)];
+    for (workspace, session) in &sessions {
+        let unbound = served.call_in(session, "workspace_status", json!({})).await;
+        assert_eq!(unbound["isError"], true, "{unbound}");
+        served.call_in(session, "use_workspace", json!({ "workspace": workspace })).await;
+    }
+    for (workspace, session) in &sessions {
+        let status = served.call_in(session, "workspace_status", json!({})).await;
+        assert_eq!(status["structuredContent"]["workspace"]["name"], *workspace, "{status}");
+    }
+    assert_eq!(served.end().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_without_a_session_has_the_chat_that_its_address_names() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &[]).await;
+    let nowhere = served.call("", "use_workspace", json!({ "workspace": "dev" })).await;
+    assert_eq!(nowhere["isError"], true, "{nowhere}");
+    assert!(nowhere["structuredContent"]["error"].as_str().unwrap().contains("/mcp/NAME"));
+    served.call("/talk", "use_workspace", json!({ "workspace": "dev" })).await;
+    let ran = served.call("/talk", "execute", json!({ "command": "echo here" })).await;
+    assert_eq!(ran["structuredContent"]["output"], "here\n", "{ran}");
+    let elsewhere = served.call("/other", "execute", json!({ "command": "echo here" })).await;
+    assert_eq!(elsewhere["isError"], true, "{elsewhere}");
+    assert_eq!(
+        served.stateless("/a%0Ab", "tools/list", json!({})).send().await.unwrap().status(),
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(served.end().await, Some(0));
+    let bound = Served::start(&world, &["--workspace", "dev"]).await;
+    let named = bound.stateless("/talk", "tools/list", json!({})).send().await.unwrap();
+    assert_eq!(named.status(), StatusCode::NOT_FOUND, "there is one chat for all");
+    assert_eq!(bound.end().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_is_closed_ends_a_call_that_has_sent_nothing_and_leaves_one_that_has() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &["--workspace", "dev"]).await;
+    world.let_builds_run(false).await;
+    let begin = |tool: &str| {
+        let params = json!({ "name": tool, "arguments": {} });
+        tokio::spawn(served.stateless("", "tools/call", params).send())
+    };
+    let restart = begin("restart_workspace");
+    world.until("dev", |workspace| workspace.latest.build.transition == Stop).await;
+    let stop = begin("stop_workspace");
+    world.until_calls(|calls| calls.len() == 2).await;
+    restart.abort();
+    stop.abort();
+    world.until_calls(|calls| calls[0].state == CallState::Ended && calls[0].interrupted).await;
+    assert!(!world.calls()[1].interrupted);
+    // The server ends as well: the restart is left to the background.
+    assert_eq!(served.end().await, Some(0));
+    world.let_builds_run(true).await;
+    world.until_calls(|calls| calls[1].state == CallState::Ended).await;
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_terminated_gives_its_clients_an_answer() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &["--workspace", "dev"]).await;
+    let params = json!({ "name": "execute", "arguments": { "command": "touch begun; sleep 600" } });
+    let sleeps = tokio::spawn(served.stateless("", "tools/call", params).send());
+    while served.call("", "execute", json!({ "command": "test -e begun" })).await["structuredContent"]["exit_code"]
+        != 0
+    {
+        tokio::time::sleep(LOOK).await;
+    }
+    assert_eq!(served.end().await, Some(0), "it does not wait for the command's end");
+    drop(sleeps.await);
+    world.end().await;
+}

@@ -135,7 +135,8 @@ async fn only_who_has_the_token_may_ask_and_no_page_of_a_browser() {
         (HOST, "evil.example".to_owned(), StatusCode::FORBIDDEN),
         (HOST, "localhost".to_owned(), StatusCode::OK),
         (ORIGIN, "http://evil.example".to_owned(), StatusCode::FORBIDDEN),
-        (ORIGIN, served.url.trim_end_matches("/mcp").to_owned(), StatusCode::FORBIDDEN),
+        (ORIGIN, "null".to_owned(), StatusCode::FORBIDDEN),
+        (ORIGIN, "http://localhost:6274".to_owned(), StatusCode::OK),
     ] {
         let mut request = list().build().unwrap();
         request.headers_mut().insert(name.clone(), value.parse().unwrap());

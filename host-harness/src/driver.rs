@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bindings::{CallError, Policy, Tool, ToolResult, TransitionError};
 use crate::clock::{Clock, SystemClock};
 use crate::control_plane::{ControlPlane, refusal};
-use crate::engine::{Plugin, Step, StepError};
+use crate::engine::{Limit, Plugin, Step, StepError};
 use crate::journal::record::{CallId, CallRecord, FORMAT, Failure, Outcome, Pinned};
 use crate::journal::{Answer, Asked, EffectClass, Export, Journal, JournalError, Output, Request};
 use crate::policy::Timings;
@@ -163,6 +163,9 @@ impl Driver {
         let call = Export::CallTool { name: name.to_owned(), arguments: canonical(arguments), policy };
         match self.plugin.step(&call, &Journal::new()) {
             Ok(Step::Done(Output::CallTool(Err(refusal)))) => Some(refusal),
+            Err(StepError::Limit(limit @ Limit::Input { .. })) => {
+                Some(CallError::InvalidArguments(limit.to_string()))
+            }
             // A plugin that fails is no refusal: the call is made, and kept to be looked into.
             Ok(_) | Err(_) => None,
         }

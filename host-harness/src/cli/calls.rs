@@ -178,7 +178,14 @@ pub async fn attach(place: &Place, output: Output, id: CallId) -> anyhow::Result
     let mut follower = Follower::new(&host, id);
     let never = CancellationToken::new();
     let called = tokio::select! {
-        called = host.driver.follow(id, &never) => called,
+        // First, so that of a call that has ended nothing but its end is shown.
+        biased;
+        called = host.driver.follow(id, &never) => {
+            if row.state != CallState::Ended {
+                follower.catch_up().await?;
+            }
+            called
+        }
         followed = follower.run() => {
             followed?;
             host.driver.follow(id, &never).await

@@ -1,6 +1,6 @@
 //! What a call did, in words: a line for each request with its answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::calls::refused;
 use super::chats::{action_word, cause_word};
@@ -228,39 +228,62 @@ pub struct Follower<'a> {
     shown: usize,
     /// The build whose log is shown, and its last line.
     log: Option<(String, u64)>,
+    /// When the control plane was asked last.
+    asked: Option<Instant>,
 }
 
 impl<'a> Follower<'a> {
     pub fn new(host: &'a Host, call: CallId) -> Self {
-        Self { host, call, progress: Progress::new(), shown: 0, log: None }
+        Self { host, call, progress: Progress::new(), shown: 0, log: None, asked: None }
     }
 
     /// Ends with the call.
     pub async fn run(&mut self) -> anyhow::Result<()> {
-        loop {
-            let Some(recording) = self.host.store.recording(self.call)? else { return Ok(()) };
-            for entry in recording.entries.iter().skip(self.shown) {
-                self.progress.line(&answer_line(&entry.answer));
-            }
-            self.shown = self.shown.max(recording.entries.len());
-            if recording.outcome.is_some() {
-                return Ok(());
-            }
+        while let Some(recording) = self.catch_up().await? {
             if let Some(open) = &recording.open {
                 self.look(open).await;
             }
             tokio::time::sleep(LOOK).await;
         }
+        Ok(())
     }
 
-    /// What is waited for now. What cannot be read is not shown: this is only a view.
+    /// Shows what has been answered since the last time. Answers the call, unless it has ended.
+    pub async fn catch_up(&mut self) -> anyhow::Result<Option<Recording>> {
+        let Some(recording) = self.host.store.recording(self.call)? else { return Ok(None) };
+        for entry in recording.entries.iter().skip(self.shown) {
+            match &entry.request {
+                Request::WaitForBuild { build, .. } if self.follows(build) => self.show_log(build).await,
+                _ => {}
+            }
+            self.progress.line(&answer_line(&entry.answer));
+        }
+        self.shown = self.shown.max(recording.entries.len());
+        Ok(recording.outcome.is_none().then_some(recording))
+    }
+
+    /// What is waited for now. The control plane is asked no more often than by a host that waits, and what cannot be read
+    /// is not shown: this is only a view.
     async fn look(&mut self, open: &Open) {
         let Request::WaitForBuild { build, .. } = &open.request else {
             return self.progress.status(request_line(&open.request));
         };
+        let poll = self.host.driver.performer().timings().poll;
+        if self.follows(build) && self.asked.is_some_and(|asked| asked.elapsed() < poll) {
+            return;
+        }
+        self.asked = Some(Instant::now());
         if let Ok(read) = self.host.plane.build(build).await {
             self.progress.status(describe_build(&read.build));
         }
+        self.show_log(build).await;
+    }
+
+    fn follows(&self, build: &str) -> bool {
+        self.log.as_ref().is_some_and(|(known, _)| known == build)
+    }
+
+    async fn show_log(&mut self, build: &str) {
         let after = match &self.log {
             Some((known, last)) if known == build => *last,
             _ => 0,
@@ -270,7 +293,7 @@ impl<'a> Follower<'a> {
         for line in lines {
             self.progress.log(&line);
         }
-        self.log = Some((build.clone(), last));
+        self.log = Some((build.to_owned(), last));
     }
 }
 

@@ -139,6 +139,7 @@ impl RestClient {
         let url = self.url(path)?;
         let place = (method.clone(), url.path().to_owned());
         self.may_ask(&place)?;
+        tracing::debug!(%method, path = %url.path(), "asks");
         let mut request = self.client.request(method, url).query(query).timeout(REQUEST_LIMIT);
         if let Some(body) = body {
             request = request.json(body);

@@ -211,7 +211,7 @@ async fn doctor_says_what_is_wrong_with_a_workspace_and_changes_nothing() {
 async fn an_agent_that_no_chat_works_with_is_no_fault_of_a_workspace() {
     let world = World::new().await.at_a_deployment();
     let other = AgentSpec { name: "other".into(), connects: false, ..AgentSpec::default() };
-    let version = VersionSpec { agents: vec![other, AgentSpec::default()], ..VersionSpec::default() };
+    let version = VersionSpec { agents: vec![AgentSpec::default(), other], ..VersionSpec::default() };
     let template = TemplateSpec { name: "two".into(), version, ..TemplateSpec::default() };
     world.plane.admin().create_template(&template).await.unwrap();
     world.plane.admin().create_workspace("dev", "two", &[]).await.unwrap();

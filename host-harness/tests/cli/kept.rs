@@ -1,8 +1,11 @@
 //! Calls that are left to the background: followed, listed, named by a key, cancelled.
 
+use std::time::Instant;
+
 use rustix::process::Signal;
 use serde_json::json;
 use workspace_recovery::bindings::Transition::{Start, Stop};
+use workspace_recovery::policy::Timings;
 
 use crate::program::{Program, World};
 
@@ -42,6 +45,27 @@ async fn attach_prints_what_the_call_itself_prints_and_exits_alike() {
         let attached = world.run(&["attach", &detached["call"].to_string()]);
         assert_eq!((attached.code, attached.stdout), (called.code, called.stdout), "{chat}");
     }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attach_asks_no_more_often_than_a_host_that_waits_and_shows_the_log_to_its_end() {
+    let world = World::with_a_workspace().await;
+    world.let_builds_run(false).await;
+    let detached = world.json(&["call", "talk", "stop_workspace", "--detach"]);
+    let mut attached = world.begin_logging_everything(&["attach", &detached["call"].to_string()]);
+    let read = "asks method=GET path=/api/v2/workspacebuilds";
+    attached.wait_for_stderr(read);
+    let begun = Instant::now();
+    // Two of a look: the build, and its log.
+    (0..4).for_each(|_| attached.wait_for_stderr(read));
+    let took = begun.elapsed();
+    assert!(took >= Timings::default().poll, "two more looks within {took:?}");
+    world.let_builds_run(true).await;
+    let attached = attached.end();
+    assert_eq!(attached.code, 0);
+    assert!(attached.stderr.contains("| Cleaning Up"), "{}", attached.stderr);
+    assert!(attached.stderr.contains("stop build 2: succeeded"), "{}", attached.stderr);
     world.end().await;
 }
 

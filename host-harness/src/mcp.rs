@@ -21,7 +21,6 @@ use crate::driver::DriveError;
 use crate::policy::ChatTools;
 pub use workspaces::chat_of;
 
-use calls::Waiting;
 use tools::HostTool;
 
 mod answers;
@@ -86,7 +85,6 @@ struct Shared {
     /// All tools, in the order in which they are listed.
     tools: Vec<Tool>,
     chats: Chats,
-    waiting: Waiting,
     /// One permit for each tool that runs.
     permits: Semaphore,
     /// The server ends: requests are cancelled.
@@ -103,7 +101,6 @@ impl Server {
             tools: tools::all(&plugin, &chats)?,
             host,
             chats,
-            waiting: Waiting::default(),
             permits: Semaphore::new(MAX_CALLS as usize),
             closing: CancellationToken::new(),
         };

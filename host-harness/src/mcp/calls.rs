@@ -1,8 +1,6 @@
 //! Calls of the plugin's tools: begun for a request, and waited for while somebody is interested.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
 
 use rmcp::model::{CallToolResponse, CallToolResult, JsonObject};
 use rmcp::service::{RequestContext, RoleServer};
@@ -14,28 +12,6 @@ use super::{Server, answers};
 use crate::chat::Chat;
 use crate::driver::DriveError;
 use crate::journal::record::CallId;
-
-/// How many requests wait for each call: identical calls are one, and one request's end is not the others'.
-#[derive(Default)]
-pub(super) struct Waiting(Mutex<BTreeMap<CallId, usize>>);
-
-impl Waiting {
-    fn begin(&self, call: CallId) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(call).or_default() += 1;
-    }
-
-    /// Answers whether nobody else waits for it.
-    fn end(&self, call: CallId) -> bool {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = waiting.get(&call).map_or(0, |count| count - 1);
-        if left == 0 {
-            waiting.remove(&call);
-        } else {
-            waiting.insert(call, left);
-        }
-        left == 0
-    }
-}
 
 impl Server {
     /// Calls a tool of the plugin. A client that knows tasks gets one, and asks for the result when it likes.
@@ -87,7 +63,6 @@ impl Server {
     ) -> CallToolResult {
         let driver = self.shared.host.driver();
         let never = CancellationToken::new();
-        self.shared.waiting.begin(id);
         let called = {
             let mut followed = pin!(driver.follow(id, &never));
             tokio::select! {
@@ -96,16 +71,14 @@ impl Server {
                 () = self.gone(context) => None,
             }
         };
-        let was_last = self.shared.waiting.end(id);
         match called {
             Some(called) => {
                 progress.rest(|event| event.call == Some(id)).await;
                 answers::called(tool, called)
             }
             None => {
-                if was_last {
-                    driver.abandon(id).await;
-                }
+                // Nobody else waits for a call that has sent nothing: it is joined by no other.
+                driver.abandon(id).await;
                 answers::cancelled()
             }
         }

@@ -67,9 +67,7 @@ impl Server {
             self.shared.host.driver().performer().store().call(id).map_err(internal)?.ok_or_else(unknown)?;
         // A client that has not chosen its workspace again yet has come back for what it began.
         let is_its = self.chat(context).is_none_or(|chat| chat.name() == row.chat);
-        // Verdicts are kept as calls, too, and are no tasks.
-        let is_a_tool = self.shared.tools.iter().any(|tool| tool.name == row.tool);
-        if is_its && is_a_tool { Ok(row) } else { Err(unknown()) }
+        if is_its { Ok(row) } else { Err(unknown()) }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What becomes of calls whose request, client or server goes away, and what is told meanwhile.
 
+use std::time::Duration;
+
 use rmcp::model::{
     CallToolResponse, CancelTaskParams, ClientCapabilities, GetTaskParams, InputResponses,
     ProgressNotificationParam, TaskPayload, TaskStatus, UpdateTaskParams,
@@ -15,6 +17,8 @@ use workspace_recovery::store::{CallRow, CallState};
 use crate::agent::{Agent, Client, data, is_error, text};
 use crate::world::{LOOK, SOON, World};
 
+/// How long a client waits for the end of a server that it has closed its end to. Most wait 2 s; this machine is busy.
+const PATIENCE: Duration = Duration::from_secs(4);
 const IN_DEV: [&str; 2] = ["--workspace", "dev"];
 
 /// An agent that hears of progress.
@@ -124,26 +128,6 @@ async fn a_cancelled_request_leaves_a_call_that_has_sent_something_and_the_same_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_who_wait_for_one_call_do_not_end_it_for_each_other() {
-    let world = World::with_a_workspace().await;
-    let (agent, mut told) = hearing(&world).await;
-    world.let_builds_run(false).await;
-    let first = agent.call("restart_workspace", json!({}));
-    let second = async {
-        hear(&mut told, "stop build 2: pending").await;
-        tokio::select! {
-            result = agent.call("restart_workspace", json!({})) => panic!("{result:?}"),
-            _ = agent.call("workspace_status", json!({})) => {}
-        }
-        world.let_builds_run(true).await;
-    };
-    let (result, ()) = tokio::join!(first, second);
-    assert_eq!(data(&result)["restarted"], true, "{result:?}");
-    agent.close().await;
-    world.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_away_leaves_its_restart_to_the_background() {
     let world = World::with_a_workspace().await;
     let (agent, mut told) = hearing(&world).await;
@@ -152,7 +136,9 @@ async fn a_client_that_goes_away_leaves_its_restart_to_the_background() {
         result = agent.call("restart_workspace", json!({})) => panic!("{result:?}"),
         _ = hear(&mut told, "stop build 2: pending") => {}
     }
+    let closed = Instant::now();
     assert_eq!(agent.close().await, Some(0));
+    assert!(closed.elapsed() < PATIENCE, "clients kill a server that takes longer: {:?}", closed.elapsed());
     world.let_builds_run(true).await;
     assert!(!ended(&world).await.interrupted);
     assert_eq!(world.transitions().await, [Start, Stop, Start]);

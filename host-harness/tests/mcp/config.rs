@@ -13,7 +13,9 @@ use crate::world::World;
 
 /// What is printed for a client on standard output.
 fn snippet(world: &World, client: &str) -> String {
-    let printed = world.run(&["mcp", "--workspace", "dev", "--print-config", client]);
+    let mut program = world.program(&["mcp", "--workspace", "dev", "--print-config", client]);
+    // The folder is where the user stands; the client will stand elsewhere.
+    let printed = program.current_dir(world.folder()).env("WORKSPACE_RECOVERY_DATA", ".").output().unwrap();
     assert_eq!(printed.status.code(), Some(0), "{printed:?}");
     assert!(String::from_utf8_lossy(&printed.stderr).contains("belongs into"), "{printed:?}");
     String::from_utf8(printed.stdout).unwrap()

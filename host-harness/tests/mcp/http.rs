@@ -110,8 +110,8 @@ impl Served {
 /// The answer in a response, which is JSON or a stream of events that ends with it.
 async fn answer(response: Response) -> Value {
     let text = response.text().await.unwrap();
-    let events = text.lines().filter_map(|line| line.strip_prefix("data:"));
-    let last = events.filter(|data| !data.trim().is_empty()).next_back();
+    let mut events = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    let last = events.rfind(|data| !data.trim().is_empty());
     serde_json::from_str(last.unwrap_or(&text)).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 

@@ -30,9 +30,13 @@ pub(super) struct ExecuteArguments {
     #[schemars(length(min = 1))]
     pub(super) command: String,
     /// Run it in this folder; `~` is the home folder.
+    // Some clients cannot tell a model of a value that may be null; this one may be left out.
+    #[schemars(with = "String")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) workdir: Option<String>,
     /// End it when it has run for so many seconds; 600 if it is not given.
-    #[schemars(range(min = 1, max = 3600))]
+    #[schemars(with = "u32", range(min = 1, max = 3600))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) timeout_seconds: Option<u32>,
 }
 
@@ -98,19 +102,27 @@ impl HostTool {
         let hints = ToolAnnotations::with_title(title);
         let (input, hints) = match self {
             Self::Execute => (
-                schema_for_type::<ExecuteArguments>(),
+                schema::<ExecuteArguments>(),
                 hints.read_only(false).destructive(true).idempotent(false).open_world(true),
             ),
             Self::UseWorkspace => (
-                schema_for_type::<UseArguments>(),
+                schema::<UseArguments>(),
                 hints.read_only(false).destructive(false).idempotent(true).open_world(true),
             ),
             Self::ListWorkspaces | Self::WorkspaceStatus => {
-                (schema_for_type::<NoArguments>(), hints.read_only(true).open_world(true))
+                (schema::<NoArguments>(), hints.read_only(true).open_world(true))
             }
         };
         Tool::new(self.name(), description, input).with_title(title).with_annotations(hints)
     }
+}
+
+/// The schema of arguments, without what says the same as the tool around it.
+fn schema<T: JsonSchema + std::any::Any>() -> Arc<JsonObject> {
+    let mut schema = (*schema_for_type::<T>()).clone();
+    schema.remove("title");
+    schema.remove("description");
+    Arc::new(schema)
 }
 
 /// All tools: the plugin's in its own order, then the host's.

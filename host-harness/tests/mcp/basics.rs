@@ -3,7 +3,7 @@
 use rmcp::ServiceError;
 use rmcp::model::{ErrorCode, ProtocolVersion};
 use rmcp::service::ClientLifecycleMode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::agent::{Agent, Client, data, is_error, text};
 use crate::world::World;
@@ -39,6 +39,13 @@ async fn tools_are_listed_as_the_plugin_gives_them_and_those_for_choosing_only_w
             assert_eq!(listed["annotations"][hint], told["annotations"][hint]);
         }
     }
+    let types = |schema: &Value| {
+        schema["properties"].as_object().is_none_or(|all| all.values().all(|one| one["type"].is_string()))
+    };
+    assert!(
+        listed.as_array().unwrap().iter().all(|tool| types(&tool["inputSchema"])),
+        "for clients that know no other"
+    );
     assert_eq!((free.close().await, bound.close().await), (Some(0), Some(0)));
     world.end().await;
 }
@@ -66,7 +73,7 @@ async fn an_agent_chooses_its_workspace_and_works_in_it() {
     assert_eq!(data(&status)["workspace"]["agents"][0]["status"], "connected");
     let stopped = agent.call("stop_workspace", json!({})).await;
     assert_eq!(data(&stopped)["stopped"], true);
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&text(&stopped)).unwrap(), *data(&stopped));
+    assert_eq!(serde_json::from_str::<Value>(&text(&stopped)).unwrap(), *data(&stopped));
     assert_eq!(agent.close().await, Some(0));
     world.end().await;
 }

@@ -203,7 +203,7 @@ impl ControlPlane for Network {
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>, ApiError> {
-        Err(ApiError::NotFound)
+        self.read(|plane, now| Ok(plane.workspaces(now))).await
     }
 
     async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {

@@ -145,6 +145,11 @@ impl Plane {
         self.outages.iter().any(|(from, to)| *from <= now && now < *to)
     }
 
+    /// The workspaces that are not deleted, as read.
+    pub fn workspaces(&self, now: At) -> Vec<Workspace> {
+        (1..=self.spaces.len()).filter_map(|number| self.workspace(&format!("w{number}"), now).ok()).collect()
+    }
+
     /// A workspace by id, as read.
     pub fn workspace(&self, id: &str, now: At) -> Result<Workspace, ApiError> {
         let space = self.space(id)?;

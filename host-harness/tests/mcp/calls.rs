@@ -48,6 +48,19 @@ async fn hear(told: &mut UnboundedReceiver<ProgressNotificationParam>, part: &st
     timeout(SOON, heard).await.unwrap_or_else(|_| panic!("nothing is heard of {part:?}"))
 }
 
+/// A restart whose stop build waits in the queue, and whose request is dropped, which cancels it.
+async fn begin_restart_and_cancel_the_request(
+    world: &World,
+    agent: &Agent,
+    told: &mut UnboundedReceiver<ProgressNotificationParam>,
+) {
+    world.let_builds_run(false).await;
+    tokio::select! {
+        result = agent.call("restart_workspace", json!({})) => panic!("{result:?}"),
+        _ = hear(told, "stop build 2: pending") => {}
+    }
+}
+
 /// Waits for the end of the newest call, and answers it.
 async fn ended(world: &World) -> CallRow {
     world.until_calls(|calls| calls[0].state == CallState::Ended).await;
@@ -107,11 +120,7 @@ async fn a_cancelled_request_ends_a_call_that_has_sent_nothing() {
 async fn a_cancelled_request_leaves_a_call_that_has_sent_something_and_the_same_call_joins_it() {
     let world = World::with_a_workspace().await;
     let (agent, mut told) = hearing(&world).await;
-    world.let_builds_run(false).await;
-    tokio::select! {
-        result = agent.call("restart_workspace", json!({})) => panic!("{result:?}"),
-        _ = hear(&mut told, "stop build 2: pending") => {}
-    }
+    begin_restart_and_cancel_the_request(&world, &agent, &mut told).await;
     let again = agent.call("restart_workspace", json!({}));
     let release = async {
         // Asked after the cancellation was sent: it has arrived.
@@ -131,11 +140,7 @@ async fn a_cancelled_request_leaves_a_call_that_has_sent_something_and_the_same_
 async fn a_client_that_goes_away_leaves_its_restart_to_the_background() {
     let world = World::with_a_workspace().await;
     let (agent, mut told) = hearing(&world).await;
-    world.let_builds_run(false).await;
-    tokio::select! {
-        result = agent.call("restart_workspace", json!({})) => panic!("{result:?}"),
-        _ = hear(&mut told, "stop build 2: pending") => {}
-    }
+    begin_restart_and_cancel_the_request(&world, &agent, &mut told).await;
     let closed = Instant::now();
     assert_eq!(agent.close().await, Some(0));
     assert!(closed.elapsed() < PATIENCE, "clients kill a server that takes longer: {:?}", closed.elapsed());

@@ -160,8 +160,16 @@ impl World {
         command
     }
 
+    /// Runs the program to its end, which has to come soon: one that serves where it should refuse is killed.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.program(arguments).output().unwrap()
+        let child = self.program(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(child.wait_with_output().unwrap()));
+        ended.recv_timeout(SOON).unwrap_or_else(|_| {
+            let _ = kill_process(pid, Signal::KILL);
+            panic!("it has not ended within {SOON:?}: {arguments:?}")
+        })
     }
 
     /// Runs a command that prints JSON, and answers that.

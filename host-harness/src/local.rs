@@ -257,6 +257,16 @@ impl LocalControlPlane {
         server_file::find(data_dir).await
     }
 
+    /// Where `data_dir` was served last, whether or not it is now: the next server takes the same address, if it is free,
+    /// and the same token. None: it never was.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn last_served(data_dir: &Path) -> Result<Option<Endpoint>, LocalError> {
+        Endpoint::read(data_dir)
+    }
+
     /// Starts a control plane, tells `on_ready` where it answers, and serves until SIGINT or SIGTERM.
     ///
     /// # Errors

@@ -13,13 +13,12 @@ use rmcp::model::{
     Tool, UpdateTaskParams,
 };
 use rmcp::service::{RequestContext, RoleServer};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::chat::{Chat, ChatHost};
+use crate::chat::{BindError, Chat, ChatHost};
 use crate::driver::DriveError;
 use crate::policy::ChatTools;
-pub use workspaces::chat_of;
 
 use tools::HostTool;
 
@@ -43,6 +42,14 @@ pub const MAX_CALLS: u32 = 256;
 pub enum Chats {
     /// All of them in this one.
     One(String),
+    /// All of them in one that is bound to this workspace (`name`, `owner/name` or an id) when it is first needed: a
+    /// control plane that is away then is asked again at the next call.
+    Of {
+        /// The workspace.
+        workspace: String,
+        /// The chat. `None`: the one of those who work in the workspace and have not named a chat.
+        chat: Option<String>,
+    },
     /// Each chooses its workspace with `use_workspace`.
     Chosen,
 }
@@ -85,6 +92,8 @@ struct Shared {
     /// All tools, in the order in which they are listed.
     tools: Vec<Tool>,
     chats: Chats,
+    /// The chat of [`Chats::Of`], once it is bound.
+    bound: OnceCell<String>,
     /// One permit for each tool that runs.
     permits: Semaphore,
     /// The server ends: requests are cancelled.
@@ -101,6 +110,7 @@ impl Server {
             tools: tools::all(&plugin, &chats)?,
             host,
             chats,
+            bound: OnceCell::new(),
             permits: Semaphore::new(MAX_CALLS as usize),
             closing: CancellationToken::new(),
         };
@@ -123,13 +133,27 @@ impl Server {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Binds the chat of [`Chats::Of`], which else happens when it is first needed.
+    pub async fn bind_now(&self) -> Result<(), BindError> {
+        match &self.shared.chats {
+            Chats::Of { workspace, chat } => self.bound_to(workspace, chat.as_deref()).await.map(drop),
+            Chats::One(_) | Chats::Chosen => Ok(()),
+        }
+    }
+
     /// The chat that a request is for, if it is known yet.
-    fn chat(&self, context: &RequestContext<RoleServer>) -> Option<Chat> {
+    async fn chat(&self, context: &RequestContext<RoleServer>) -> Result<Option<Chat>, BindError> {
         let name = match &self.shared.chats {
             Chats::One(name) => Some(name.clone()),
+            Chats::Of { workspace, chat } => Some(self.bound_to(workspace, chat.as_deref()).await?),
             Chats::Chosen => http::named_chat(context).or_else(|| self.chosen().clone()),
         };
-        name.map(|name| self.shared.host.chat(&name, self.shared.names.clone()))
+        Ok(name.map(|name| self.shared.host.chat(&name, self.shared.names.clone())))
+    }
+
+    async fn bound_to(&self, workspace: &str, chat: Option<&str>) -> Result<String, BindError> {
+        let bind = || async { Ok(self.bind(workspace, chat).await?.0) };
+        self.shared.bound.get_or_try_init(bind).await.cloned()
     }
 
     /// Waits until nobody is interested in the answer to a request any more.
@@ -211,7 +235,7 @@ impl ServerHandler for Server {
         request: GetTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
-        self.task_now(&request.task_id, &context)
+        self.task_now(&request.task_id, &context).await
     }
 
     async fn update_task(
@@ -220,7 +244,7 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
         // No task asks its client for anything, so that there is nothing that an answer could be to.
-        self.task_call(&request.task_id, &context).map(drop)
+        self.task_call(&request.task_id, &context).await.map(drop)
     }
 
     async fn cancel_task(

@@ -66,6 +66,9 @@ pub struct Timings {
     pub lease: Duration,
     /// How often a host looks what other hosts that share its store have written: how soon an interrupt is seen there.
     pub news: Duration,
+    /// After how long without news whoever waits for a call or a command is told that it goes on: well within the minute
+    /// after which clients give up on a request of which they hear nothing.
+    pub quiet: Duration,
 }
 
 /// The tools that a chat has right now.
@@ -110,6 +113,7 @@ impl Default for Timings {
             reconcile_limit: minutes(30),
             lease: seconds(15),
             news: Duration::from_millis(500),
+            quiet: seconds(10),
         }
     }
 }
@@ -144,6 +148,7 @@ impl Timings {
             // Not below what a busy machine may keep a process waiting.
             lease: (real.lease / by).max(Duration::from_secs(2)),
             news: real.news,
+            quiet: real.quiet / by,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::control_plane::ControlPlane;
 use crate::control_plane::rest::RestClient;
 use crate::driver::Driver;
 use crate::engine::{Engine, EngineOptions, Plugin};
-use crate::local::{LocalAdmin, LocalControlPlane};
+use crate::local::{Endpoint, LocalAdmin, LocalControlPlane};
 use crate::policy::{ChatTools, Timings};
 use crate::store::Store;
 
@@ -133,6 +133,19 @@ impl Place {
     /// The control plane, with its chats.
     pub async fn open(&self) -> anyhow::Result<Host> {
         let (client, admin) = self.connect().await?;
+        self.host(client, admin).await
+    }
+
+    /// As [`open`](Self::open), also while the local control plane is not there, if it ever was.
+    pub async fn open_ahead(&self) -> anyhow::Result<Host> {
+        let (client, admin) = match (&self.deployment, LocalControlPlane::last_served(&self.data)?) {
+            (None, Some(endpoint)) => Self::at(&endpoint)?,
+            _ => self.connect().await?,
+        };
+        self.host(client, admin).await
+    }
+
+    async fn host(&self, client: RestClient, admin: Option<LocalAdmin>) -> anyhow::Result<Host> {
         let folder = self.folder();
         // What calls say and are given is for their user alone. A folder that is there is left as it is.
         DirBuilder::new()
@@ -157,8 +170,11 @@ impl Place {
                 self.data.display()
             );
         };
-        let client = RestClient::new(&endpoint.url, &endpoint.token)?;
-        Ok((client, Some(LocalAdmin::new(&endpoint))))
+        Self::at(&endpoint)
+    }
+
+    fn at(endpoint: &Endpoint) -> anyhow::Result<(RestClient, Option<LocalAdmin>)> {
+        Ok((RestClient::new(&endpoint.url, &endpoint.token)?, Some(LocalAdmin::new(endpoint))))
     }
 }
 

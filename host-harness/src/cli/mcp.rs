@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::Exit;
 use super::args::McpArgs;
 use super::calls::{interrupted_by_signals, leave};
-use super::host::{Host, Place};
+use super::host::Place;
 use super::output::note;
+use crate::driver::Driver;
 use crate::mcp::http::{self, HttpOptions, PATH};
-use crate::mcp::{Chats, Server, chat_of, stdio};
+use crate::mcp::{Chats, Server, stdio};
 
 mod config;
 
@@ -30,11 +31,11 @@ pub async fn run(place: &Place, args: McpArgs) -> anyhow::Result<Exit> {
     if let Some(client) = args.print_config {
         return config::print(place, &args, client);
     }
-    let host = place.open().await?;
+    // Clients start it when they start themselves, whether or not the control plane is there yet.
+    let host = place.open_ahead().await?;
     let end = interrupted_by_signals()?;
-    // So that a client that comes back finds its calls carried on.
-    host.driver.stand_by().await?;
-    let server = Server::new(host.chats.clone(), chats(&host, &args).await?).await?;
+    let server = Server::new(host.chats.clone(), chats(&args)).await?;
+    tokio::spawn(get_ready(host.driver.clone(), server.clone()));
     let served = match args.http {
         Some(address) => serve_http(place, &server, address, &args, end).await,
         None => {
@@ -46,19 +47,24 @@ pub async fn run(place: &Place, args: McpArgs) -> anyhow::Result<Exit> {
     served.map(|()| Exit::Done)
 }
 
-/// The chat that the command line names, bound to the workspace that it names.
-async fn chats(host: &Host, args: &McpArgs) -> anyhow::Result<Chats> {
-    let chat = match (&args.chat, &args.workspace) {
-        (None, None) => return Ok(Chats::Chosen),
-        (Some(chat), None) => chat.clone(),
-        (chat, Some(name)) => {
-            let workspace = host.find(name).await?;
-            let chat = chat.clone().unwrap_or_else(|| chat_of(&workspace));
-            host.chats.bind(&chat, &workspace.id).await?;
-            chat
-        }
-    };
-    Ok(Chats::One(chat))
+/// The chat that the command line names.
+fn chats(args: &McpArgs) -> Chats {
+    match (args.chat.clone(), args.workspace.clone()) {
+        (None, None) => Chats::Chosen,
+        (Some(chat), None) => Chats::One(chat),
+        (chat, Some(workspace)) => Chats::Of { workspace, chat },
+    }
+}
+
+/// What is better done before the first call, and can wait for it.
+async fn get_ready(driver: Driver, server: Server) {
+    // So that a client that comes back finds its calls carried on.
+    if let Err(error) = driver.stand_by().await {
+        tracing::warn!(%error, "calls of hosts that are gone are not carried on yet");
+    }
+    if let Err(error) = server.bind_now().await {
+        tracing::warn!(%error, "the workspace cannot be used yet; each call tries again");
+    }
 }
 
 async fn serve_http(

@@ -7,7 +7,7 @@ use rmcp::service::{RequestContext, RoleServer};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::progress::Progress;
+use super::progress::{Progress, WaitsFor};
 use super::{Server, answers};
 use crate::chat::Chat;
 use crate::driver::DriveError;
@@ -21,7 +21,7 @@ impl Server {
         arguments: Option<JsonObject>,
         context: &RequestContext<RoleServer>,
     ) -> CallToolResponse {
-        let chat = match self.bound_chat(context) {
+        let chat = match self.bound_chat(context).await {
             Ok(chat) => chat,
             Err(answer) => return (*answer).into(),
         };
@@ -67,13 +67,13 @@ impl Server {
             let mut followed = pin!(driver.follow(id, &never));
             tokio::select! {
                 called = &mut followed => Some(called),
-                () = progress.tell(|event| event.call == Some(id)) => None,
+                () = progress.tell(WaitsFor::Call(id)) => None,
                 () = self.gone(context) => None,
             }
         };
         match called {
             Some(called) => {
-                progress.rest(|event| event.call == Some(id)).await;
+                progress.rest(WaitsFor::Call(id)).await;
                 answers::called(tool, called)
             }
             None => {

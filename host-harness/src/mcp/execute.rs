@@ -8,7 +8,7 @@ use rmcp::service::{RequestContext, RoleServer};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::progress::Progress;
+use super::progress::{Progress, WaitsFor};
 use super::tools::{ExecuteArguments, HostTool, read};
 use super::{Server, answers, ask};
 use crate::bindings::Action;
@@ -31,7 +31,7 @@ impl Server {
             Ok(execute) => execute,
             Err(sentence) => return answers::failed(sentence).into(),
         };
-        let chat = match self.bound_chat(context) {
+        let chat = match self.bound_chat(context).await {
             Ok(chat) => chat,
             Err(answer) => return (*answer).into(),
         };
@@ -66,7 +66,7 @@ impl Server {
         loop {
             tokio::select! {
                 executed = &mut running => return executed,
-                () = progress.tell(|event| event.call.is_none() && event.chat == chat.name()) => {}
+                () = progress.tell(WaitsFor::Command(chat.name())) => {}
                 () = self.gone(context), if !interrupt.is_cancelled() => interrupt.cancel(),
             }
         }

@@ -1,14 +1,29 @@
-//! Tells a client that waits what happens meanwhile, if it wants to know.
+//! Tells a client that waits what happens meanwhile, if it wants to know; and if nothing happens, that it goes on: clients
+//! give up on requests of which they hear nothing.
 
 use std::future::pending;
+use std::time::Duration;
 
 use rmcp::model::{ProgressNotificationParam, ProgressToken};
 use rmcp::service::{Peer, RequestContext, RoleServer};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::control_plane::ControlPlane;
 use crate::driver::{Driver, Event};
-use crate::words::describe_event;
+use crate::journal::record::CallId;
+use crate::store::CallState;
+use crate::words::{describe_build, describe_event};
+
+/// What a request waits for.
+#[derive(Clone, Copy)]
+pub(super) enum WaitsFor<'a> {
+    /// A call, whichever host carries it.
+    Call(CallId),
+    /// A command in the workspace of this chat.
+    Command(&'a str),
+}
 
 /// The progress of one request.
 pub(super) struct Progress(Option<Told>);
@@ -18,7 +33,13 @@ struct Told {
     token: ProgressToken,
     /// How many notifications were sent: progress has to grow, and nobody knows how much there will be.
     sent: u32,
+    driver: Driver,
     events: Receiver<Event>,
+    begun: Instant,
+    /// When something was told last.
+    told: Instant,
+    /// What was heard last of the call. Nothing is heard of one that another host carries.
+    heard: Option<String>,
 }
 
 impl Progress {
@@ -28,29 +49,37 @@ impl Progress {
             peer: context.peer.clone(),
             token,
             sent: 0,
+            driver: driver.clone(),
             events: driver.subscribe(),
+            begun: Instant::now(),
+            told: Instant::now(),
+            heard: None,
         }))
     }
 
-    /// Tells of the events that are the request's, as they come, for ever.
-    pub(super) async fn tell(&mut self, is_ours: impl Fn(&Event) -> bool) {
+    /// Tells of what is waited for, for ever.
+    pub(super) async fn tell(&mut self, of: WaitsFor<'_>) {
         let Some(told) = &mut self.0 else { return pending().await };
+        let quiet = told.driver.performer().timings().quiet;
         loop {
-            match told.events.recv().await {
-                Ok(event) => told.of(&event, &is_ours).await,
-                // A later event has the newest state.
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return pending().await,
+            tokio::select! {
+                event = told.events.recv() => match event {
+                    Ok(event) => told.event(&event, of).await,
+                    // A later event has the newest state.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return pending().await,
+                },
+                () = sleep_until(told.told + quiet) => told.goes_on(of, quiet).await,
             }
         }
     }
 
-    /// Tells of those that came before the end: after the answer it would be too late.
-    pub(super) async fn rest(mut self, is_ours: impl Fn(&Event) -> bool) {
+    /// Tells of the events that came before the end: after the answer it would be too late.
+    pub(super) async fn rest(mut self, of: WaitsFor<'_>) {
         let Some(told) = &mut self.0 else { return };
         loop {
             match told.events.try_recv() {
-                Ok(event) => told.of(&event, &is_ours).await,
+                Ok(event) => told.event(&event, of).await,
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }
@@ -58,14 +87,53 @@ impl Progress {
     }
 }
 
+impl WaitsFor<'_> {
+    fn is_about(self, event: &Event) -> bool {
+        match self {
+            Self::Call(id) => event.call == Some(id),
+            Self::Command(chat) => event.call.is_none() && event.chat == chat,
+        }
+    }
+}
+
 impl Told {
-    async fn of(&mut self, event: &Event, is_ours: &impl Fn(&Event) -> bool) {
-        let Some(text) =
-            Some(event).filter(|event| is_ours(event)).and_then(|event| describe_event(&event.kind))
-        else {
-            return;
+    async fn event(&mut self, event: &Event, of: WaitsFor<'_>) {
+        let text = Some(event).filter(|event| of.is_about(event));
+        let Some(text) = text.and_then(|event| describe_event(&event.kind)) else { return };
+        self.heard = Some(text.clone());
+        self.say(text).await;
+    }
+
+    async fn goes_on(&mut self, of: WaitsFor<'_>, quiet: Duration) {
+        let now = match of {
+            WaitsFor::Command(_) => "the command has not ended".to_owned(),
+            WaitsFor::Call(id) => match &self.heard {
+                Some(heard) => heard.clone(),
+                // Asked for as long as there is nothing else to tell.
+                None => timeout(quiet, self.look(id))
+                    .await
+                    .ok()
+                    .flatten()
+                    .unwrap_or_else(|| "in progress".to_owned()),
+            },
         };
+        self.say(format!("after {} s: {now}", self.begun.elapsed().as_secs())).await;
+    }
+
+    /// How a call is that another host carries.
+    async fn look(&self, id: CallId) -> Option<String> {
+        let performer = self.driver.performer();
+        let row = performer.store().call(id).ok().flatten()?;
+        if row.note.is_some() || row.state == CallState::Queued {
+            return row.note.or_else(|| Some("it waits for its turn at the workspace".to_owned()));
+        }
+        let workspace = performer.plane().workspace(row.pinned.workspace.as_deref()?).await.ok()?;
+        Some(describe_build(&workspace.latest.build))
+    }
+
+    async fn say(&mut self, text: String) {
         self.sent += 1;
+        self.told = Instant::now();
         let param =
             ProgressNotificationParam::new(self.token.clone(), f64::from(self.sent)).with_message(text);
         if let Err(error) = self.peer.notify_progress(param).await {

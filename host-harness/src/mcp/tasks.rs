@@ -32,12 +32,12 @@ impl Server {
     }
 
     /// How a task is now.
-    pub(super) fn task_now(
+    pub(super) async fn task_now(
         &self,
         name: &str,
         context: &RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
-        let row = self.task_call(name, context)?;
+        let row = self.task_call(name, context).await?;
         let payload = match self.shared.host.driver().performer().store().outcome(row.id).map_err(internal)? {
             None => TaskPayload::Working,
             Some((outcome, _)) => payload(&row.tool, outcome),
@@ -51,12 +51,12 @@ impl Server {
         name: &str,
         context: &RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        let row = self.task_call(name, context)?;
+        let row = self.task_call(name, context).await?;
         self.shared.host.driver().interrupt(row.id).await.map(drop).map_err(internal)
     }
 
     /// The call that a task stands for, if it is one of the client's chat.
-    pub(super) fn task_call(
+    pub(super) async fn task_call(
         &self,
         name: &str,
         context: &RequestContext<RoleServer>,
@@ -66,7 +66,7 @@ impl Server {
         let row =
             self.shared.host.driver().performer().store().call(id).map_err(internal)?.ok_or_else(unknown)?;
         // A client that has not chosen its workspace again yet has come back for what it began.
-        let is_its = self.chat(context).is_none_or(|chat| chat.name() == row.chat);
+        let is_its = self.chat(context).await.map_err(internal)?.is_none_or(|chat| chat.name() == row.chat);
         if is_its { Ok(row) } else { Err(unknown()) }
     }
 }

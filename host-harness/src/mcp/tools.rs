@@ -156,7 +156,7 @@ fn of_the_plugin(tool: &PluginTool) -> Result<Tool, ServerError> {
 /// What a model should know before it calls anything.
 pub(super) fn instructions(chats: &Chats) -> &'static str {
     match chats {
-        Chats::One(_) => {
+        Chats::One(_) | Chats::Of { .. } => {
             "Runs commands in the user's workspace with `execute`. When the workspace cannot be reached, the error says \
              which tools to call, in which order."
         }

@@ -6,35 +6,50 @@ use serde_json::{Value, json};
 
 use super::tools::{HostTool, NoArguments, UseArguments, read};
 use super::{Chats, Server, answers, http};
-use crate::chat::Chat;
+use crate::chat::{BindError, Chat};
 use crate::control_plane::{ApiError, ControlPlane, Workspace};
 use crate::store::{CallRow, StoreError};
 use crate::words::{describe_workspace, workspace_json};
 
 impl Server {
     /// The chat that a request is for, if it has a workspace; else what to do about that.
-    pub(super) fn bound_chat(
+    pub(super) async fn bound_chat(
         &self,
         context: &RequestContext<RoleServer>,
     ) -> Result<Chat, Box<CallToolResult>> {
-        let Some(chat) = self.chat(context) else { return Err(Box::new(self.unbound())) };
-        match chat.record() {
-            Ok(Some(record)) if record.workspace.is_some() => Ok(chat),
-            Ok(_) => Err(Box::new(self.unbound())),
-            Err(error) => Err(Box::new(answers::failed(error))),
+        let failed = |error: &dyn std::error::Error| Box::new(answers::failed(error));
+        let chat = self.chat(context).await.map_err(|error| failed(&error))?;
+        let Some(chat) = chat else { return Err(Box::new(self.unbound(None))) };
+        match chat.record().map_err(|error| failed(&error))? {
+            Some(record) if record.workspace.is_some() => Ok(chat),
+            _ => Err(Box::new(self.unbound(Some(chat.name())))),
         }
     }
 
-    fn unbound(&self) -> CallToolResult {
-        match &self.shared.chats {
-            Chats::Chosen => answers::failed(
+    fn unbound(&self, chat: Option<&str>) -> CallToolResult {
+        match (chat, &self.shared.chats) {
+            (None, _) | (_, Chats::Chosen) => answers::failed(
                 "no workspace is chosen yet: call list_workspaces, then use_workspace, then this tool again",
             ),
-            Chats::One(chat) => answers::failed(format!(
+            (Some(chat), _) => answers::failed(format!(
                 "the chat \"{chat}\" has no workspace; the user has to choose one: \
                  `workspace-recovery chat bind {chat} WORKSPACE`"
             )),
         }
+    }
+
+    /// Binds a chat to a workspace: this one, or that of those who work there and have not named one.
+    pub(super) async fn bind(
+        &self,
+        name: &str,
+        chat: Option<&str>,
+    ) -> Result<(String, Workspace), BindError> {
+        let host = &self.shared.host;
+        let read = host.driver().performer().plane().workspace_by_name(name).await;
+        let workspace = read.map_err(|error| BindError::Workspace { workspace: name.to_owned(), error })?;
+        let chat = chat.map_or_else(|| chat_of(&workspace), str::to_owned);
+        host.bind(&chat, &workspace.id).await?;
+        Ok((chat, workspace))
     }
 
     pub(super) async fn list_workspaces(&self, arguments: Option<JsonObject>) -> CallToolResult {
@@ -69,20 +84,15 @@ impl Server {
                  the user has to name a chat in the server's address (/mcp/NAME), or start it with --workspace",
             );
         }
-        let host = &self.shared.host;
-        let workspace = match host.driver().performer().plane().workspace_by_name(&name).await {
-            Ok(workspace) => workspace,
-            Err(ApiError::NotFound | ApiError::Gone) => {
+        let (chat, workspace) = match self.bind(&name, http::named_chat(context).as_deref()).await {
+            Ok(bound) => bound,
+            Err(BindError::Workspace { error: ApiError::NotFound | ApiError::Gone, .. }) => {
                 return answers::failed(format!(
                     "there is no workspace \"{name}\": list_workspaces tells those that there are"
                 ));
             }
             Err(error) => return answers::failed(error),
         };
-        let chat = http::named_chat(context).unwrap_or_else(|| chat_of(&workspace));
-        if let Err(error) = host.bind(&chat, &workspace.id).await {
-            return answers::failed(error);
-        }
         *self.chosen() = Some(chat);
         let text =
             format!("all tools work on this workspace from now on:\n{}", describe_workspace(&workspace));
@@ -97,7 +107,7 @@ impl Server {
         if let Err(sentence) = read::<NoArguments>(HostTool::WorkspaceStatus, arguments) {
             return answers::failed(sentence);
         }
-        let chat = match self.bound_chat(context) {
+        let chat = match self.bound_chat(context).await {
             Ok(chat) => chat,
             Err(answer) => return *answer,
         };
@@ -129,7 +139,7 @@ impl Server {
 
 /// The chat of those who work in a workspace and have not named a chat. It is one for all of them, so that a client which
 /// comes back finds its calls again.
-pub fn chat_of(workspace: &Workspace) -> String {
+fn chat_of(workspace: &Workspace) -> String {
     format!("mcp {}/{}", workspace.owner, workspace.name)
 }
 

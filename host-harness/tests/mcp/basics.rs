@@ -4,6 +4,7 @@ use rmcp::ServiceError;
 use rmcp::model::{ErrorCode, ProtocolVersion};
 use rmcp::service::ClientLifecycleMode;
 use serde_json::{Value, json};
+use workspace_recovery::local::VersionSpec;
 
 use crate::agent::{Agent, Client, data, is_error, text};
 use crate::world::World;
@@ -74,6 +75,36 @@ async fn an_agent_chooses_its_workspace_and_works_in_it() {
     let stopped = agent.call("stop_workspace", json!({})).await;
     assert_eq!(data(&stopped)["stopped"], true);
     assert_eq!(serde_json::from_str::<Value>(&text(&stopped)).unwrap(), *data(&stopped));
+    assert_eq!(agent.close().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_that_comes_later_is_no_hindrance() {
+    let mut world = World::with_a_workspace().await;
+    world.go_away().await;
+    let agent = Agent::start(&world, &["--workspace", "dev"]).await;
+    assert!(!names(&agent).await.is_empty());
+    let away = agent.call("workspace_status", json!({})).await;
+    assert!(is_error(&away) && text(&away).contains("cannot be reached"), "{away:?}");
+    world.come_back().await;
+    let there = agent.call("workspace_status", json!({})).await;
+    assert_eq!(data(&there)["workspace"]["name"], "dev", "{there:?}");
+    assert_eq!(agent.close().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_that_is_not_there_is_told_with_each_call() {
+    let world = World::with_a_workspace().await;
+    let agent = Agent::start(&world, &["--workspace", "dve"]).await;
+    for _ in 0..2 {
+        let refused = agent.call("execute", json!({ "command": "true" })).await;
+        assert!(is_error(&refused) && text(&refused).contains("\"dve\""), "{refused:?}");
+    }
+    world.create("dve", VersionSpec::default()).await;
+    let ran = agent.call("execute", json!({ "command": "true" })).await;
+    assert!(!is_error(&ran), "{ran:?}");
     assert_eq!(agent.close().await, Some(0));
     world.end().await;
 }

@@ -72,7 +72,7 @@ async fn who_waits_hears_of_the_queue_the_build_and_its_log() {
     let world = World::with_a_workspace().await;
     let slow = BuildSpec { duration_ms: Some(2000), ..BuildSpec::default() };
     world.create("other", VersionSpec { stop: slow, ..VersionSpec::default() }).await;
-    world.plane.admin().set_provisioners(1).await.unwrap();
+    world.plane().admin().set_provisioners(1).await.unwrap();
     world.ask_for("other", Stop).await;
     let (agent, mut told) = hearing(&world).await;
     let heard = async {
@@ -89,6 +89,56 @@ async fn who_waits_hears_of_the_queue_the_build_and_its_log() {
     let (result, ()) = tokio::join!(agent.call("restart_workspace", json!({})), heard);
     assert_eq!(data(&result)["restarted"], true, "{result:?}");
     agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_while_nothing_happens_hears_that_it_goes_on() {
+    let world = World::with_a_workspace().await;
+    let ((agent, mut told), other) = (hearing(&world).await, Agent::start(&world, &IN_DEV).await);
+    let heard = async {
+        hear(&mut told, "the command has not ended").await;
+        other.call("execute", json!({ "command": "touch ended" })).await;
+    };
+    let wait = json!({ "command": "until [ -e ended ]; do sleep 0.05; done" });
+    let (result, ()) = tokio::join!(agent.call("execute", wait), heard);
+    assert!(!is_error(&result), "{result:?}");
+
+    world.let_builds_run(false).await;
+    let heard = async {
+        // Twice: it goes on.
+        for _ in 0..2 {
+            let message = hear(&mut told, " s: stop build 2: pending").await;
+            assert!(message.starts_with("after "), "{message}");
+        }
+        world.let_builds_run(true).await;
+    };
+    let (result, ()) = tokio::join!(agent.call("stop_workspace", json!({})), heard);
+    assert_eq!(data(&result)["stopped"], true, "{result:?}");
+    agent.close().await;
+    other.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joins_a_call_of_another_process_hears_how_it_is() {
+    let world = World::with_a_workspace().await;
+    let (carrier, (agent, mut told)) = (Agent::start(&world, &IN_DEV).await, hearing(&world).await);
+    world.let_builds_run(false).await;
+    let joins = async {
+        world.until("dev", |workspace| workspace.latest.build.transition == Stop).await;
+        agent.call("restart_workspace", json!({})).await
+    };
+    let heard = async {
+        hear(&mut told, "stop build 2: pending").await;
+        world.let_builds_run(true).await;
+    };
+    let (first, second, ()) = tokio::join!(carrier.call("restart_workspace", json!({})), joins, heard);
+    assert_eq!(data(&first)["restarted"], true, "{first:?}");
+    assert_eq!(data(&first), data(&second), "it is one call");
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    agent.close().await;
+    carrier.close().await;
     world.end().await;
 }
 

@@ -4,8 +4,10 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
+use workspace_recovery::mcp::MAX_CALLS;
 
 use crate::world::{SOON, World};
 
@@ -21,7 +23,11 @@ struct Raw {
 
 impl Raw {
     fn start(world: &World) -> Self {
-        let mut command = Command::from(world.program(&["mcp"]));
+        Self::start_program(world.program(&["mcp"]))
+    }
+
+    fn start_program(program: std::process::Command) -> Self {
+        let mut command = Command::from(program);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
@@ -137,6 +143,45 @@ async fn what_is_wrong_in_a_message_is_told() {
     line.clear();
     timeout(SOON, raw.stdout.read_line(&mut line)).await.expect("it answers").unwrap();
     assert!(line.contains("\"id\":21"), "{line}");
+    raw.end().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_calls_than_may_run_at_the_same_time_are_refused() {
+    let world = World::new().await;
+    // A deployment that answers nothing: each call waits.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut program = world.program(&["--coder-url", &url, "mcp"]);
+    program.env("CODER_SESSION_TOKEN", "none");
+    let mut raw = Raw::start_program(program);
+    raw.initialize().await;
+    let call = |id: u32| {
+        let params = json!({ "name": "list_workspaces" });
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string()
+    };
+    for id in 0..=MAX_CALLS {
+        raw.write(call(1000 + id).as_bytes()).await;
+    }
+    // One is too many, whichever: they begin in no certain order.
+    let mut line = String::new();
+    timeout(SOON, raw.stdout.read_line(&mut line)).await.expect("it answers").unwrap();
+    let refused: Value = serde_json::from_str(&line).unwrap();
+    let text = refused["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(refused["result"]["isError"] == true && text.contains("too many calls"), "{refused}");
+    assert!(raw.ask(8, "tools/list", json!({})).await["result"]["tools"].is_array());
+    // One that nobody wants any more makes room.
+    for id in [1000, 1001].into_iter().filter(|id| refused["id"] != *id) {
+        let params = json!({ "requestId": id });
+        let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params });
+        raw.write(cancel.to_string().as_bytes()).await;
+    }
+    let status = json!({ "name": "workspace_status" });
+    let room = async {
+        while raw.ask(9, "tools/call", status.clone()).await["result"].to_string().contains("too many") {}
+    };
+    timeout(SOON, room).await.expect("there is room again");
     raw.end().await;
     world.end().await;
 }

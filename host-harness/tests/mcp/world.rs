@@ -27,17 +27,16 @@ pub const LOOK: Duration = Duration::from_millis(20);
 
 /// A control plane in a folder of its own.
 pub struct World {
-    pub plane: LocalControlPlane,
+    /// None: it is away.
+    plane: Option<LocalControlPlane>,
     folder: TempDir,
 }
 
 impl World {
     pub async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut options = LocalOptions::new(folder.path(), AgentCommand::new(PROGRAM));
-        options.timings = LocalTimings::shortened(SHORTENED);
-        options.stop_agents_on_exit = true;
-        Self { plane: LocalControlPlane::start(options).await.unwrap(), folder }
+        let mut world = Self { plane: None, folder: tempfile::tempdir().unwrap() };
+        world.come_back().await;
+        world
     }
 
     /// With the workspace `dev`.
@@ -56,7 +55,7 @@ impl World {
     pub async fn create(&self, name: &str, version: VersionSpec) {
         let come = version.agents.iter().all(|agent| agent.connects && !agent.external);
         let template = TemplateSpec { name: format!("of-{name}"), version, ..TemplateSpec::default() };
-        let admin = self.plane.admin();
+        let admin = self.plane().admin();
         admin.create_template(&template).await.unwrap();
         admin.create_workspace(name, &template.name, &[]).await.unwrap();
         self.until(name, |workspace| is_terminal(&workspace.latest.build.status)).await;
@@ -65,12 +64,29 @@ impl World {
         self.until(name, |workspace| !come || are_there(workspace)).await;
     }
 
+    /// Ends the control plane with its agents.
+    pub async fn go_away(&mut self) {
+        self.plane.take().unwrap().shutdown().await;
+    }
+
+    /// Starts the control plane, as `local serve` does.
+    pub async fn come_back(&mut self) {
+        let mut options = LocalOptions::new(self.folder(), AgentCommand::new(PROGRAM));
+        options.timings = LocalTimings::shortened(SHORTENED);
+        options.stop_agents_on_exit = true;
+        self.plane = Some(LocalControlPlane::start(options).await.unwrap());
+    }
+
+    pub fn plane(&self) -> &LocalControlPlane {
+        self.plane.as_ref().unwrap()
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     pub fn client(&self) -> RestClient {
-        RestClient::new(self.plane.url(), self.plane.token()).unwrap()
+        RestClient::new(self.plane().url(), self.plane().token()).unwrap()
     }
 
     pub async fn workspace(&self, name: &str) -> Workspace {
@@ -112,12 +128,12 @@ impl World {
     }
 
     pub async fn signal(&self, signal: AgentSignal) {
-        self.plane.admin().signal_agent("dev", None, signal).await.unwrap();
+        self.plane().admin().signal_agent("dev", None, signal).await.unwrap();
     }
 
     /// Lets builds run, or wait in the queue for as long as a test wants.
     pub async fn let_builds_run(&self, run: bool) {
-        self.plane.admin().set_provisioners(if run { 3 } else { 0 }).await.unwrap();
+        self.plane().admin().set_provisioners(if run { 3 } else { 0 }).await.unwrap();
     }
 
     /// What was asked for in the workspace `dev`, oldest first.
@@ -180,9 +196,9 @@ impl World {
     }
 
     /// Ends its agents, and the hosts that were started for it.
-    pub async fn end(self) {
+    pub async fn end(mut self) {
         kill_hosts(self.folder.path());
-        self.plane.shutdown().await;
+        self.go_away().await;
     }
 }
 

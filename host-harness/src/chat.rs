@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::bindings::{CallError, Policy, ToolResult, Verdict};
-use crate::control_plane::{ApiError, ControlPlane};
+use crate::control_plane::{ApiError, ControlPlane, MAX_COMMAND_BYTES};
 use crate::driver::{DriveError, Driver};
 use crate::journal::record::CallId;
 use crate::policy::ChatTools;
@@ -47,7 +47,7 @@ pub struct Chat {
 /// A command to run in the chat's workspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Execute {
-    /// For the login shell of the workspace's user.
+    /// For the login shell of the workspace's user. Its length is limited: see [`ExecuteError::TooLong`].
     pub command: String,
     /// Where to run it; `~` is the home folder. `None`: where the agent starts.
     pub workdir: Option<String>,
@@ -73,6 +73,18 @@ pub enum ExecuteError {
     /// The caller gave up. A command that had begun may still be running.
     #[error("interrupted")]
     Interrupted,
+    /// A terminal cannot be opened with such a command. Nothing was run.
+    #[error(
+        "the command is too long: quoted and written into an address it takes {bytes} bytes, and {MAX_COMMAND_BYTES} \
+         can be sent; do it in several commands, for example by writing a long file piece by piece"
+    )]
+    TooLong {
+        /// Its length there.
+        bytes: usize,
+    },
+    /// No program can be given such a command. Nothing was run.
+    #[error("the command or its folder has a NUL character, which no shell can be given: leave it out")]
+    Nul,
     /// The chat has no workspace.
     #[error("the chat \"{0}\" is not bound to a workspace: bind it first")]
     Unbound(String),
@@ -168,7 +180,7 @@ impl Chat {
         execute: &Execute,
         interrupt: &CancellationToken,
     ) -> Result<Executed, ExecuteError> {
-        let script = Script::new(&execute.command, execute.workdir.as_deref());
+        let script = Script::new(&execute.command, execute.workdir.as_deref())?;
         let performer = self.driver.performer();
         let call = performer.begin(&self.name, interrupt.clone())?;
         let session = self.connect(&call, &script).await?;
@@ -178,7 +190,7 @@ impl Chat {
             Ended::Interrupted => Err(ExecuteError::Interrupted),
             Ended::Lost(output) => {
                 // Whether the agent is gone is found out as for every command: by dialling it.
-                match self.connect(&call, &Script::new(":", None)).await {
+                match self.connect(&call, &Script::new(":", None)?).await {
                     Ok(mut probe) => {
                         probe.close().await;
                         Err(ExecuteError::Lost { output })

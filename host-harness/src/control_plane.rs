@@ -183,12 +183,24 @@ pub struct LogLine {
 pub struct NewTerminal {
     /// A UUID. Opening the same session again while its command runs attaches to that command.
     pub session: String,
-    /// Run by the login shell of the workspace's user.
+    /// Run by the login shell of the workspace's user. It travels as a part of an address: see [`MAX_COMMAND_BYTES`].
     pub command: String,
     /// Rows.
     pub height: u16,
     /// Columns.
     pub width: u16,
+}
+
+/// The longest command of a terminal, in bytes as they stand in an address. Addresses of more than 64 KiB are refused by
+/// the libraries on the way; this leaves room for the rest of it. (The system takes 128 KiB as one argument.)
+pub const MAX_COMMAND_BYTES: usize = 60 * 1024;
+
+impl NewTerminal {
+    /// How long the command is in an address: what is neither a letter nor a digit takes three bytes there, but for a few.
+    pub fn command_bytes(&self) -> usize {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" *-._".contains(&byte);
+        self.command.bytes().map(|byte| if plain(byte) { 1 } else { 3 }).sum()
+    }
 }
 
 /// Why the control plane gave no answer, or a refusal. Decided by status and transport, never by text. Each says what to

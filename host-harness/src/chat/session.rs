@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::bindings::Connection as Check;
 use crate::chat::output::Reader;
-use crate::chat::{Chat, Executed};
-use crate::control_plane::{ApiError, ControlPlane, NewTerminal, Terminal};
+use crate::chat::{Chat, ExecuteError, Executed};
+use crate::control_plane::{ApiError, ControlPlane, MAX_COMMAND_BYTES, NewTerminal, Terminal};
 use crate::driver::Call;
 use crate::journal::{Export, Output};
 
@@ -46,7 +46,10 @@ pub(super) enum Ended {
 impl Script {
     /// Wraps `command`: a start marker, the command run by the user's shell with its output piped, so that programs
     /// neither colour nor page it, and an end marker with the exit code.
-    pub(super) fn new(command: &str, workdir: Option<&str>) -> Self {
+    pub(super) fn new(command: &str, workdir: Option<&str>) -> Result<Self, ExecuteError> {
+        if command.contains('\0') || workdir.is_some_and(|folder| folder.contains('\0')) {
+            return Err(ExecuteError::Nul);
+        }
         let mark = uuid::Uuid::new_v4().simple().to_string();
         let (start, end) = (format!("begin-{mark}"), format!("end-{mark}:"));
         let change = workdir.map(|folder| format!("cd -- {} && ", quoted_folder(folder))).unwrap_or_default();
@@ -61,7 +64,10 @@ impl Script {
             height: HEIGHT,
             width: WIDTH,
         };
-        Self { terminal, start, end }
+        match terminal.command_bytes() {
+            bytes if bytes > MAX_COMMAND_BYTES => Err(ExecuteError::TooLong { bytes }),
+            _ => Ok(Self { terminal, start, end }),
+        }
     }
 
     /// Opens a terminal on the agent and waits for the command to begin. May wait for ever: a dead agent that still reads
@@ -176,7 +182,7 @@ mod tests {
 
     /// Runs the wrapped command as an agent would, with this shell.
     fn run(shell: &str, command: &str, workdir: Option<&str>) -> (Option<i32>, String) {
-        let script = Script::new(command, workdir);
+        let script = Script::new(command, workdir).unwrap();
         let shown =
             Command::new(shell).arg("-c").arg(&script.terminal.command).env("SHELL", shell).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&shown.stderr), "");
@@ -213,6 +219,20 @@ mod tests {
 
     #[test]
     fn the_markers_themselves_are_new_each_time() {
-        assert_ne!(Script::new("true", None).end, Script::new("true", None).end);
+        let new = || Script::new("true", None).unwrap().end;
+        assert_ne!(new(), new());
+    }
+
+    #[test]
+    fn what_no_shell_can_be_given_is_refused_before_anything_is_dialled() {
+        let new = |command: &str, workdir| Script::new(command, workdir).err();
+        assert!(matches!(new("echo \0", None), Some(ExecuteError::Nul)));
+        assert!(matches!(new("true", Some("/\0")), Some(ExecuteError::Nul)));
+        assert!(new(&"x".repeat(MAX_COMMAND_BYTES - 1000), None).is_none());
+        for long in ["x".repeat(MAX_COMMAND_BYTES), "'".repeat(MAX_COMMAND_BYTES / 30), "ä".repeat(20_000)] {
+            assert!(
+                matches!(new(&long, None), Some(ExecuteError::TooLong { bytes }) if bytes > MAX_COMMAND_BYTES)
+            );
+        }
     }
 }

@@ -21,13 +21,14 @@ use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::stdio::MAX_MESSAGE_BYTES;
 use super::{Chats, Server, ServerError};
 
 /// Where the server answers. With a chat's name after it, it is that chat's.
 pub const PATH: &str = "/mcp";
 /// Requests in a second, of all clients together: no agent comes near that, a program in a loop does.
 pub const RATE: u32 = 1000;
+/// The longest body of a request: what the plugin takes as arguments, with room for what is around them.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// For how long answers may take to reach their clients when the server ends.
 const GRACE: Duration = Duration::from_secs(5);
 /// With each request of a session.
@@ -78,7 +79,7 @@ pub async fn serve(
         .with_allowed_hosts(loopback.into_iter().chain(options.hosts))
         // A page in a browser has no business here, unless it was served by this machine.
         .with_allowed_origins(["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"])
-        .with_max_request_body_bytes(MAX_MESSAGE_BYTES)
+        .with_max_request_body_bytes(MAX_BODY_BYTES)
         .with_cancellation_token(server.shared.closing.clone());
     let template = server.clone();
     let service = StreamableHttpService::new(

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Server, ServerError};
 
-/// The longest message: what the plugin takes as arguments, with room for what is around them. Longer ones are dropped.
-pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+/// The longest line. Longer ones are dropped, and nobody is answered: far more than any tool takes, so that what is too
+/// long is refused with a sentence by the one that it is for.
+const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Serves one client until it closes its end, or until `end`.
 pub async fn serve(
@@ -23,7 +24,7 @@ pub async fn serve(
     write: impl AsyncWrite + Send + Unpin + 'static,
     end: CancellationToken,
 ) -> Result<(), ServerError> {
-    let lines = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_MESSAGE_BYTES);
+    let lines = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_LINE_BYTES);
     let client = Client { lines, begun: false, gone: server.shared.closing.clone() };
     let served = match serve_server_with_ct(server.clone(), client, end).await {
         Ok(running) => running.waiting().await.map(drop).map_err(|error| error.to_string()),

@@ -117,6 +117,8 @@ async fn what_cannot_be_called_so_is_refused_with_a_sentence_for_the_model() {
         ("execute", json!({}), "command"),
         ("execute", json!({ "command": " " }), "command"),
         ("execute", json!({ "command": 7 }), "string"),
+        ("execute", json!({ "command": "x".repeat(2 * 1024 * 1024) }), "too long"),
+        ("execute", json!({ "command": "echo \0" }), "NUL"),
         ("execute", json!({ "command": "true", "timeout_seconds": 0 }), "timeout_seconds"),
         ("execute", json!({ "command": "true", "folder": "/" }), "folder"),
         ("workspace_status", json!({ "name": "dev" }), "name"),

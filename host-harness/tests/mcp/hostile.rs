@@ -85,7 +85,7 @@ async fn what_is_no_message_is_passed_over_before_and_after_the_beginning() {
     let world = World::new().await;
     let mut raw = Raw::start(&world);
     let deep = "[".repeat(100_000);
-    let long = "x".repeat(3 * 1024 * 1024);
+    let long = "x".repeat(17 * 1024 * 1024);
     let odd: [&[u8]; 10] = [
         b"",
         b"\r",
@@ -108,7 +108,7 @@ async fn what_is_no_message_is_passed_over_before_and_after_the_beginning() {
     let tools = raw.ask(2, "tools/list", json!({})).await;
     assert_eq!(tools["result"]["tools"].as_array().unwrap().len(), 7);
     // Whole, and too long: it is not answered, so that the next line is the answer to the next one.
-    let padding = "x".repeat(2 * 1024 * 1024);
+    let padding = "x".repeat(17 * 1024 * 1024);
     let long = json!({ "jsonrpc": "2.0", "id": 98, "method": "tools/list", "params": { "cursor": padding } });
     raw.write(long.to_string().as_bytes()).await;
     raw.write(br#"{"jsonrpc":"2.0","id":99,"method":"tools/list"}"#).await;

@@ -20,12 +20,14 @@ use crate::chat::{BindError, Chat, ChatHost};
 use crate::driver::DriveError;
 use crate::policy::ChatTools;
 
+use heard::Heard;
 use tools::HostTool;
 
 mod answers;
 mod ask;
 mod calls;
 mod execute;
+mod heard;
 pub mod http;
 mod progress;
 pub mod stdio;
@@ -87,6 +89,7 @@ pub struct Server {
 /// What the clients of a server share.
 struct Shared {
     host: ChatHost,
+    heard: Heard,
     /// The tools that verdicts may name: the plugin's.
     names: ChatTools,
     /// All tools, in the order in which they are listed.
@@ -108,6 +111,7 @@ impl Server {
         let shared = Shared {
             names: ChatTools { names, ..ChatTools::default() },
             tools: tools::all(&plugin, &chats)?,
+            heard: Heard::listen(host.driver()),
             host,
             chats,
             bound: OnceCell::new(),

@@ -25,7 +25,7 @@ impl Server {
             Ok(chat) => chat,
             Err(answer) => return (*answer).into(),
         };
-        let progress = Progress::new(self.shared.host.driver(), context);
+        let progress = Progress::new(self, context);
         let id = match self.begin(&chat, tool, arguments).await {
             Ok(Ok(id)) => id,
             Ok(Err(refused)) => return (*refused).into(),

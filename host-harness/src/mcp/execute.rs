@@ -60,7 +60,7 @@ impl Server {
         execute: &Execute,
         context: &RequestContext<RoleServer>,
     ) -> Result<Executed, ExecuteError> {
-        let mut progress = Progress::new(self.shared.host.driver(), context);
+        let mut progress = Progress::new(self, context);
         let interrupt = CancellationToken::new();
         let mut running = pin!(chat.execute(execute, &interrupt));
         loop {

@@ -10,10 +10,11 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::Server;
+use super::heard::Heard;
 use crate::control_plane::ControlPlane;
 use crate::driver::{Driver, Event};
 use crate::journal::record::CallId;
-use crate::store::CallState;
 use crate::words::{describe_build, describe_event};
 
 /// What a request waits for.
@@ -34,26 +35,26 @@ struct Told {
     /// How many notifications were sent: progress has to grow, and nobody knows how much there will be.
     sent: u32,
     driver: Driver,
+    heard: Heard,
     events: Receiver<Event>,
     begun: Instant,
     /// When something was told last.
     told: Instant,
-    /// What was heard last of the call. Nothing is heard of one that another host carries.
-    heard: Option<String>,
 }
 
 impl Progress {
     /// Listens from now on. Without a token in the request nothing is told.
-    pub(super) fn new(driver: &Driver, context: &RequestContext<RoleServer>) -> Self {
+    pub(super) fn new(server: &Server, context: &RequestContext<RoleServer>) -> Self {
+        let driver = server.shared.host.driver();
         Self(context.meta.get_progress_token().map(|token| Told {
             peer: context.peer.clone(),
             token,
             sent: 0,
             driver: driver.clone(),
+            heard: server.shared.heard.clone(),
             events: driver.subscribe(),
             begun: Instant::now(),
             told: Instant::now(),
-            heard: None,
         }))
     }
 
@@ -100,21 +101,19 @@ impl Told {
     async fn event(&mut self, event: &Event, of: WaitsFor<'_>) {
         let text = Some(event).filter(|event| of.is_about(event));
         let Some(text) = text.and_then(|event| describe_event(&event.kind)) else { return };
-        self.heard = Some(text.clone());
         self.say(text).await;
     }
 
     async fn goes_on(&mut self, of: WaitsFor<'_>, quiet: Duration) {
         let now = match of {
             WaitsFor::Command(_) => "the command has not ended".to_owned(),
-            WaitsFor::Call(id) => match &self.heard {
-                Some(heard) => heard.clone(),
+            WaitsFor::Call(id) => match self.heard.last(id) {
+                Some(heard) => heard,
                 // Asked for as long as there is nothing else to tell.
-                None => timeout(quiet, self.look(id))
-                    .await
-                    .ok()
-                    .flatten()
-                    .unwrap_or_else(|| "in progress".to_owned()),
+                None => {
+                    let look = timeout(quiet, self.look(id)).await;
+                    look.ok().flatten().unwrap_or_else(|| "it is in progress".to_owned())
+                }
             },
         };
         self.say(format!("after {} s: {now}", self.begun.elapsed().as_secs())).await;
@@ -124,8 +123,8 @@ impl Told {
     async fn look(&self, id: CallId) -> Option<String> {
         let performer = self.driver.performer();
         let row = performer.store().call(id).ok().flatten()?;
-        if row.note.is_some() || row.state == CallState::Queued {
-            return row.note.or_else(|| Some("it waits for its turn at the workspace".to_owned()));
+        if let Some(turn) = row.waits_for() {
+            return Some(turn);
         }
         let workspace = performer.plane().workspace(row.pinned.workspace.as_deref()?).await.ok()?;
         Some(describe_build(&workspace.latest.build))

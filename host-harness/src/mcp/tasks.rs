@@ -14,7 +14,7 @@ use super::{Server, answers};
 use crate::control_plane::millis;
 use crate::journal::Output;
 use crate::journal::record::{CallId, Failure, Outcome};
-use crate::store::{CallRow, CallState, KEEP_ENDED};
+use crate::store::{CallRow, KEEP_ENDED};
 
 /// What the name of a task begins with; the call's number comes after it.
 const PREFIX: &str = "call-";
@@ -25,7 +25,7 @@ impl Server {
     /// The answer to a request whose call has become a task.
     pub(super) fn task_of(&self, id: CallId) -> CallToolResponse {
         match self.shared.host.driver().performer().store().call(id) {
-            Ok(Some(row)) => CreateTaskResult::new(task(&row)).into(),
+            Ok(Some(row)) => CreateTaskResult::new(self.task(&row)).into(),
             Ok(None) => answers::failed(format!("call {id} is gone")).into(),
             Err(error) => answers::failed(error).into(),
         }
@@ -42,7 +42,7 @@ impl Server {
             None => TaskPayload::Working,
             Some((outcome, _)) => payload(&row.tool, outcome),
         };
-        Ok(GetTaskResult::new(DetailedTask::new(task(&row), payload)))
+        Ok(GetTaskResult::new(DetailedTask::new(self.task(&row), payload)))
     }
 
     /// Interrupts a task deliberately: nothing is started or stopped any more. It ends by itself soon.
@@ -69,25 +69,24 @@ impl Server {
         let is_its = self.chat(context).await.map_err(internal)?.is_none_or(|chat| chat.name() == row.chat);
         if is_its { Ok(row) } else { Err(unknown()) }
     }
-}
 
-fn task(row: &CallRow) -> Task {
-    let time = |ms: u64| {
-        let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        time.unwrap_or(Timestamp::UNIX_EPOCH).to_string()
-    };
-    let task = Task::new(
-        format!("{PREFIX}{}", row.id),
-        TaskStatus::Working,
-        time(row.created_ms),
-        time(row.touched_ms),
-    )
-    .with_ttl_ms(millis(KEEP_ENDED).into())
-    .with_poll_interval_ms(POLL_MS);
-    match (&row.note, row.state) {
-        (Some(note), _) => task.with_status_message(note),
-        (None, CallState::Queued) => task.with_status_message("it waits for its turn at the workspace"),
-        (None, CallState::Active | CallState::Ended) => task,
+    fn task(&self, row: &CallRow) -> Task {
+        let time = |ms: u64| {
+            let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+            time.unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+        };
+        let task = Task::new(
+            format!("{PREFIX}{}", row.id),
+            TaskStatus::Working,
+            time(row.created_ms),
+            time(row.touched_ms),
+        )
+        .with_ttl_ms(millis(KEEP_ENDED).into())
+        .with_poll_interval_ms(POLL_MS);
+        match row.waits_for().or_else(|| self.shared.heard.last(row.id)) {
+            Some(message) => task.with_status_message(message),
+            None => task,
+        }
     }
 }
 

@@ -76,6 +76,17 @@ pub struct CallRow {
     pub note: Option<String>,
 }
 
+impl CallRow {
+    /// What keeps it from going on, for people. None: nothing does, or it waits for the control plane.
+    pub fn waits_for(&self) -> Option<String> {
+        match self.state {
+            _ if self.note.is_some() => self.note.clone(),
+            CallState::Queued => Some("it waits for its turn at the workspace".to_owned()),
+            CallState::Active | CallState::Ended => None,
+        }
+    }
+}
+
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallState {

@@ -265,6 +265,30 @@ async fn a_task_outlives_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_says_what_it_waits_for() {
+    let world = World::with_a_workspace().await;
+    let agent = with_tasks(&world).await;
+    world.let_builds_run(false).await;
+    let first = task(&agent, "stop_workspace", json!({})).await;
+    let second = task(&agent, "restart_workspace", json!({})).await;
+    for (id, part) in [(&first, "stop build 2: pending"), (&second, "its turn")] {
+        let says = async {
+            let now = || agent.peer().get_task(GetTaskParams::new(id.clone()));
+            while !now().await.unwrap().task.task.status_message.is_some_and(|says| says.contains(part)) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        timeout(SOON, says).await.unwrap_or_else(|_| panic!("{part:?} is not said"));
+    }
+    world.let_builds_run(true).await;
+    for id in [first, second] {
+        result_of(&agent, &id).await;
+    }
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_is_cancelled_between_stop_and_start_says_that_the_workspace_is_down() {
     let world = World::with_a_workspace().await;
     let agent = with_tasks(&world).await;

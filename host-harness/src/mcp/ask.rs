@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ElicitRequest, ElicitRequestParams,
-    ElicitResult, ElicitationAction, ElicitationSchema, InputRequest, InputRequiredResult, ProtocolVersion,
+    ElicitResult, ElicitationAction, ElicitationSchema, InputRequest, InputRequiredResult,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use serde_json::{Value, json};
 
-use super::{Server, answers};
+use super::{Server, answers, is_stateless};
 
 /// The name of the question, and of the field that the answer is in.
 const QUESTION: &str = "answer";
@@ -22,9 +22,7 @@ pub(super) async fn ask(
     context: &RequestContext<RoleServer>,
 ) -> CallToolResponse {
     let Some(question) = question(message, context) else { return told.into() };
-    let stateless =
-        context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
-    if stateless {
+    if is_stateless(context) {
         // These clients are not asked in mid-request: the request ends with the question, and comes again with the answer.
         let request = InputRequest::Elicitation(ElicitRequest::new(question));
         let state = told.structured_content.unwrap_or_default().to_string();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::{Progress, WaitsFor};
-use super::{Server, answers};
+use super::{Server, answers, is_stateless};
 use crate::chat::Chat;
 use crate::driver::DriveError;
 use crate::journal::record::CallId;
@@ -31,7 +31,10 @@ impl Server {
             Ok(Err(refused)) => return (*refused).into(),
             Err(error) => return answers::failed(error).into(),
         };
-        if context.client_capabilities().is_some_and(|client| client.supports_tasks()) {
+        // Older revisions know no task as an answer, whatever a client says that it can do.
+        if is_stateless(context)
+            && context.client_capabilities().is_some_and(|client| client.supports_tasks())
+        {
             return self.task_of(id);
         }
         self.wait(id, tool, progress, context).await.into()

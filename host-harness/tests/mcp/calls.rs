@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rmcp::model::{
     CallToolResponse, CancelTaskParams, ClientCapabilities, GetTaskParams, InputResponses,
-    ProgressNotificationParam, TaskPayload, TaskStatus, UpdateTaskParams,
+    ProgressNotificationParam, ProtocolVersion, TaskPayload, TaskStatus, UpdateTaskParams,
 };
 use rmcp::service::{ClientLifecycleMode, ServiceError};
 use serde_json::{Value, json};
@@ -30,9 +30,16 @@ async fn hearing(world: &World) -> (Agent, UnboundedReceiver<ProgressNotificatio
 
 /// An agent that knows tasks.
 async fn with_tasks(world: &World) -> Agent {
-    let client =
-        Client { capabilities: ClientCapabilities::builder().enable_tasks().build(), ..Client::default() };
-    Agent::start_as(world, &IN_DEV, client, ClientLifecycleMode::Initialize).await
+    with_tasks_in(world, "dev").await
+}
+
+async fn with_tasks_in(world: &World, workspace: &str) -> Agent {
+    let new = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
+    Agent::start_as(world, &["--workspace", workspace], knows_tasks(), new).await
+}
+
+fn knows_tasks() -> Client {
+    Client { capabilities: ClientCapabilities::builder().enable_tasks().build(), ..Client::default() }
 }
 
 /// Waits for a message of this sort, and answers it.
@@ -265,6 +272,16 @@ async fn a_task_outlives_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_an_older_revision_gets_no_task_whatever_it_says_that_it_knows() {
+    let world = World::with_a_workspace().await;
+    let agent = Agent::start_as(&world, &IN_DEV, knows_tasks(), ClientLifecycleMode::Initialize).await;
+    let stopped = agent.call("stop_workspace", json!({})).await;
+    assert_eq!(data(&stopped)["stopped"], true, "{stopped:?}");
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_says_what_it_waits_for() {
     let world = World::with_a_workspace().await;
     let agent = with_tasks(&world).await;
@@ -334,10 +351,7 @@ async fn tasks_are_for_those_who_know_them_and_only_their_own() {
     }
     let plain = Agent::start(&world, &IN_DEV).await;
     assert!(plain.peer().get_task(GetTaskParams::new(id.clone())).await.is_err());
-    let client =
-        Client { capabilities: ClientCapabilities::builder().enable_tasks().build(), ..Client::default() };
-    let elsewhere =
-        Agent::start_as(&world, &["--workspace", "other"], client, ClientLifecycleMode::Initialize).await;
+    let elsewhere = with_tasks_in(&world, "other").await;
     assert!(elsewhere.peer().get_task(GetTaskParams::new(id)).await.is_err());
     for agent in [agent, plain, elsewhere] {
         agent.close().await;

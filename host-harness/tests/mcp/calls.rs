@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const IN_DEV: [&str; 2] = ["--workspace", "dev"];
 
 /// An agent that hears of progress.
-async fn hearing(world: &World) -> (Agent, UnboundedReceiver<ProgressNotificationParam>) {
+pub async fn hearing(world: &World) -> (Agent, UnboundedReceiver<ProgressNotificationParam>) {
     let (progress, told) = unbounded_channel();
     let client = Client { progress: Some(progress), ..Client::default() };
     (Agent::start_as(world, &IN_DEV, client, ClientLifecycleMode::Initialize).await, told)
@@ -43,7 +43,7 @@ fn knows_tasks() -> Client {
 }
 
 /// Waits for a message of this sort, and answers it.
-async fn hear(told: &mut UnboundedReceiver<ProgressNotificationParam>, part: &str) -> String {
+pub async fn hear(told: &mut UnboundedReceiver<ProgressNotificationParam>, part: &str) -> String {
     let heard = async {
         loop {
             let message = told.recv().await.unwrap().message.unwrap();

@@ -30,7 +30,11 @@ pub async fn follow(agent: &Agent, command: &str) -> Followed {
         if !is_error(&result) {
             return Followed { called, last, ran: true };
         }
-        for tool in named(&last, &tools) {
+        let named = named(&last, &tools);
+        if let Some(verdict) = data(&result).get("verdict") {
+            assert_eq!(verdict["tools"], json!(named), "{last}");
+        }
+        for tool in named {
             let result = agent.call(&tool, arguments(&last)).await;
             assert!(!is_error(&result), "{tool}: {}", text(&result));
             called.push(tool);
@@ -46,12 +50,16 @@ pub async fn follow(agent: &Agent, command: &str) -> Followed {
     panic!("it goes in circles: {called:?}");
 }
 
-/// The tools that a text names, in the order in which it names them.
+/// The tools that a text names, in the order in which it names them. It names none that there is not.
 fn named(text: &str, tools: &[String]) -> Vec<String> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    // What is in backquotes are arguments.
+    let words = text.split('`').step_by(2);
+    let words = words.flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     let mut named: Vec<String> = Vec::new();
     for word in words {
-        if tools.iter().any(|tool| tool == word) && !named.iter().any(|tool| tool == word) {
+        let is_tool = tools.iter().any(|tool| tool == word);
+        assert!(is_tool || !word.contains('_'), "there is no tool {word}: {text}");
+        if is_tool && !named.iter().any(|tool| tool == word) {
             named.push(word.to_owned());
         }
     }

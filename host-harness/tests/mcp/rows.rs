@@ -1,79 +1,44 @@
 //! Rows of the decision table, each played with a real workspace: the messages name tools that there are, and following
 //! them ends as the row says.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use workspace_recovery::bindings::AgentState;
-use workspace_recovery::bindings::Transition::{self, Delete, Start, Stop};
+use workspace_recovery::bindings::Transition::{Delete, Start, Stop};
 use workspace_recovery::control_plane::is_terminal;
 use workspace_recovery::local::{AgentSignal, AgentSpec, BuildSpec, VersionSpec};
 
 use crate::agent::{Agent, Client, data, is_error, text};
-use crate::follower::{Followed, follow};
+use crate::calls::{hear, hearing};
+use crate::follower::follow;
+use crate::played::{ASKS, Played, agent};
 use crate::world::World;
-
-/// A workspace, and an agent that works in it.
-struct Played {
-    world: World,
-    agent: Agent,
-}
-
-impl Played {
-    async fn new(version: VersionSpec) -> Self {
-        let world = World::with_a_workspace_of(version).await;
-        let agent = Agent::start(&world, &["--workspace", "dev"]).await;
-        Self { world, agent }
-    }
-
-    async fn with_agents(agents: Vec<AgentSpec>) -> Self {
-        Self::new(VersionSpec { agents, ..VersionSpec::default() }).await
-    }
-
-    /// Follows the messages to a command that has run.
-    async fn brought_back_by(self, called: &[&str], transitions: &[Transition]) {
-        let followed = follow(&self.agent, "echo back").await;
-        assert!(followed.ran && followed.last == "back\n", "{followed:?}");
-        assert_eq!(followed.called, called);
-        assert_eq!(self.world.transitions().await, transitions);
-        self.end().await;
-    }
-
-    /// Follows the messages to one that is for the user, and says so; nothing was started or stopped.
-    async fn left_to_the_user_after(self, calls: usize, says: &[&str]) {
-        let before = self.world.transitions().await;
-        let followed = follow(&self.agent, "true").await;
-        let Followed { called, last, ran } = &followed;
-        assert!(!ran && called.len() == calls && called.iter().all(|tool| tool == "execute"), "{followed:?}");
-        for part in says {
-            assert!(last.contains(part), "{part}: {last}");
-        }
-        assert_eq!(self.world.transitions().await, before);
-        self.end().await;
-    }
-
-    /// The verdict on the next command.
-    async fn verdict(&self) -> serde_json::Value {
-        let result = self.agent.call("execute", json!({ "command": "true" })).await;
-        assert!(is_error(&result), "{result:?}");
-        data(&result)["verdict"].clone()
-    }
-
-    async fn end(self) {
-        assert_eq!(self.agent.close().await, Some(0));
-        self.world.end().await;
-    }
-}
 
 fn failing() -> BuildSpec {
     BuildSpec { failure: Some("no disk".to_owned()), ..BuildSpec::default() }
 }
 
-fn agent(name: &str) -> AgentSpec {
-    AgentSpec { name: name.to_owned(), ..AgentSpec::default() }
+#[tokio::test(flavor = "multi_thread")]
+async fn row_1_a_dial_whose_request_is_cancelled_does_not_count() {
+    let never = AgentSpec { connects: false, ..agent("main") };
+    let version = VersionSpec { agents: vec![never], ..VersionSpec::default() };
+    let world = World::with_a_workspace_of(version).await;
+    let (agent, mut told) = hearing(&world).await;
+    // Dropped, it is cancelled.
+    tokio::select! {
+        result = agent.call("execute", json!({ "command": "true" })) => panic!("{result:?}"),
+        _ = hear(&mut told, "the agent does not answer") => {}
+    }
+    let played = Played { world, agent };
+    let begun = Instant::now();
+    let result = played.agent.call("execute", json!({ "command": "true" })).await;
+    assert_eq!(data(&result)["verdict"]["action"], "retry", "it is the first: {}", text(&result));
+    // Whoever waits for a dial that fails is told of its failure, and that dial began before.
+    let tried = Duration::from_millis(data(&result)["tried_ms"].as_u64().unwrap());
+    assert!(begun.elapsed() >= tried, "that was the cancelled one: {tried:?} in {:?}", begun.elapsed());
+    played.left_to_the_user_after(1, &["connected or connecting", ASKS]).await;
 }
-
-const ASKS: &str = "ask what to do";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn row_5_a_chat_that_is_bound_elsewhere_meanwhile_is_told_so() {
@@ -186,6 +151,18 @@ async fn row_12_a_stop_that_failed_is_tried_again_and_then_for_the_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn row_13_a_start_that_was_cancelled_is_tried_again_and_then_for_the_user() {
+    let played = Played::new(VersionSpec::default()).await;
+    assert!(!is_error(&played.agent.call("stop_workspace", json!({})).await));
+    played.world.let_builds_run(false).await;
+    played.world.ask_for("dev", Start).await;
+    played.world.cancel_build().await;
+    played.world.until("dev", |workspace| is_terminal(&workspace.latest.build.status)).await;
+    played.world.let_builds_run(true).await;
+    played.left_to_the_user_after(2, &["was canceled, and it has no agent", ASKS]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn row_14_a_start_that_failed_is_begun_again_and_its_error_is_told() {
     let played = Played::new(VersionSpec { start: failing(), ..VersionSpec::default() }).await;
     let followed = follow(&played.agent, "true").await;
@@ -213,6 +190,23 @@ async fn row_17_an_agent_elsewhere_is_for_the_user_to_connect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn row_17_an_agent_elsewhere_that_was_there_is_for_the_user_to_reconnect() {
+    let played = Played::with_agents(vec![AgentSpec { external: true, ..agent("laptop") }]).await;
+    played.world.connect_external_agent().await.abort();
+    played.world.until("dev", |workspace| workspace.agents[0].state == AgentState::Disconnected).await;
+    played.left_to_the_user_after(1, &["ask the user to reconnect the agent"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_18_an_agent_elsewhere_that_is_connected_is_tried_again_and_then_for_the_user() {
+    let played = Played::with_agents(vec![AgentSpec { external: true, ..agent("laptop") }]).await;
+    let connected = played.world.connect_external_agent().await;
+    let says = ["although it is connected", "a computer that the deployment does not manage", ASKS];
+    played.left_to_the_user_after(2, &says).await;
+    connected.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn row_20_an_agent_that_is_still_connecting_is_tried_again_and_then_for_the_user() {
     let played = Played::with_agents(vec![AgentSpec { connects: false, ..agent("main") }]).await;
     played.left_to_the_user_after(2, &["connected or connecting", ASKS]).await;
@@ -237,6 +231,16 @@ async fn row_22_an_agent_that_is_only_just_gone_is_no_reason_to_stop_anything() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn row_24_an_agent_that_nobody_saw_go_is_tried_again_before_it_is_restarted() {
+    let played = Played::in_world(World::with_an_agent_that_nobody_saw_go().await).await;
+    let verdict = played.verdict().await;
+    assert_eq!((&verdict["cause"], &verdict["action"]), (&json!("inferred-disconnect"), &json!("retry")));
+    assert_eq!(verdict["tools"], json!([]));
+    assert_eq!(played.world.transitions().await, [Start]);
+    played.brought_back_by(&["execute", "restart_workspace", "execute"], &[Start, Stop, Start]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn row_25_an_agent_that_hangs_is_restarted() {
     let played = Played::new(VersionSpec::default()).await;
     played.world.signal(AgentSignal::Stop).await;
@@ -251,4 +255,25 @@ async fn row_25_an_agent_that_was_killed_is_restarted() {
     played.world.signal(AgentSignal::Kill).await;
     played.world.until_gone_for_long().await;
     played.brought_back_by(&["execute", "restart_workspace", "execute"], &[Start, Stop, Start]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_third_restart_of_a_workspace_within_an_hour_is_for_the_user_whoever_was_told_of_the_first_two() {
+    let played = Played::new(VersionSpec::default()).await;
+    let dies = async || {
+        played.world.signal(AgentSignal::Kill).await;
+        played.world.until_gone_for_long().await;
+    };
+    dies().await;
+    let followed = follow(&played.agent, "true").await;
+    assert!(followed.ran && followed.called == ["execute", "restart_workspace", "execute"], "{followed:?}");
+    dies().await;
+    let other = Agent::start(&played.world, &["--chat", "other", "--workspace", "dev"]).await;
+    let result = other.call("execute", json!({ "command": "true" })).await;
+    assert_eq!(data(&result)["verdict"]["action"], "restart", "{}", text(&result));
+    other.close().await;
+    let says = ["has been gone for at least", "restarted 2 times within the last hour", ASKS];
+    played.gives_up_after(1, &says).await;
+    assert_eq!(played.world.transitions().await, [Start, Stop, Start]);
+    played.end().await;
 }

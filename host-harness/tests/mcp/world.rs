@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use workspace_recovery::bindings::{AgentState, Transition};
 use workspace_recovery::control_plane::rest::RestClient;
 use workspace_recovery::control_plane::{ControlPlane, NewBuild, Workspace, is_terminal};
@@ -16,6 +19,8 @@ use workspace_recovery::local::{
 };
 use workspace_recovery::policy::Timings;
 use workspace_recovery::store::{CallRow, Listing, Store};
+
+use crate::deployment::Deployment;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspace-recovery");
 /// By how much all times are shortened: an agent is dialled for 2 s, and restarted when it has been gone for 6 s.
@@ -29,12 +34,14 @@ pub const LOOK: Duration = Duration::from_millis(20);
 pub struct World {
     /// None: it is away.
     plane: Option<LocalControlPlane>,
+    /// What the program works on, if it is not the local control plane.
+    deployment: Option<Deployment>,
     folder: TempDir,
 }
 
 impl World {
     pub async fn new() -> Self {
-        let mut world = Self { plane: None, folder: tempfile::tempdir().unwrap() };
+        let mut world = Self { plane: None, deployment: None, folder: tempfile::tempdir().unwrap() };
         world.come_back().await;
         world
     }
@@ -49,6 +56,28 @@ impl World {
         let world = Self::new().await;
         world.create("dev", version).await;
         world
+    }
+
+    /// With the workspace `dev`, whose agent has been gone for long since the control plane was away: when it went is only
+    /// inferred from when it was there last.
+    pub async fn with_an_agent_that_nobody_saw_go() -> Self {
+        let mut world = Self::with_a_workspace().await;
+        world.go_away().await;
+        world.come_back().await;
+        world.until_gone_for_long().await;
+        let agent = &world.workspace("dev").await.agents[0];
+        assert_eq!(agent.disconnected, agent.last_connected);
+        world
+    }
+
+    /// The control plane is a deployment to the program from now on, which answers as a test wants.
+    pub async fn at_a_deployment(mut self) -> Self {
+        self.deployment = Some(Deployment::of(self.plane().url()).await);
+        self
+    }
+
+    pub fn deployment(&self) -> &Deployment {
+        self.deployment.as_ref().unwrap()
     }
 
     /// Creates a workspace, and waits for the end of its first build, and for its agents if they come.
@@ -127,6 +156,32 @@ impl World {
         self.client().create_build(&id, &request).await.unwrap();
     }
 
+    /// Cancels the newest build of `dev`, as somebody else does.
+    pub async fn cancel_build(&self) {
+        let build = self.workspace("dev").await.latest.build.id;
+        let url = format!("{}/api/v2/workspacebuilds/{build}/cancel", self.plane().url());
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = http.patch(url).header("Coder-Session-Token", self.plane().token());
+        request.send().await.unwrap().error_for_status().unwrap();
+    }
+
+    /// Connects the agent of `dev` that runs on another computer, until the task is aborted. It shows that it is there,
+    /// and does nothing else.
+    pub async fn connect_external_agent(&self) -> JoinHandle<()> {
+        let id = self.workspace("dev").await.agents[0].id.clone();
+        let db = rusqlite::Connection::open(self.folder().join("control.db")).unwrap();
+        let token: String =
+            db.query_row("SELECT token FROM agents WHERE id = ?", [id], |row| row.get(0)).unwrap();
+        let url = format!("{}/api/local/agent/connect", self.plane().url().replace("http", "ws"));
+        let mut request = url.into_client_request().unwrap();
+        request.headers_mut().insert("Authorization", format!("Bearer {token}").parse().unwrap());
+        let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+        // Pings are answered while this reads.
+        let connected = tokio::spawn(async move { while let Some(Ok(_)) = socket.next().await {} });
+        self.until("dev", |workspace| workspace.agents[0].state == AgentState::Connected).await;
+        connected
+    }
+
     pub async fn signal(&self, signal: AgentSignal) {
         self.plane().admin().signal_agent("dev", None, signal).await.unwrap();
     }
@@ -142,9 +197,20 @@ impl World {
         builds.into_iter().rev().map(|read| read.build.transition).collect()
     }
 
+    /// The file of the chats and calls. Each deployment has one of its own.
+    fn store(&self) -> PathBuf {
+        let folder = match &self.deployment {
+            Some(Deployment { url, .. }) => {
+                self.folder().join("deployments").join(url.replace("http://", "").replace(':', "_"))
+            }
+            None => self.folder().to_owned(),
+        };
+        folder.join("chats.db")
+    }
+
     /// All calls that are kept, newest first.
     pub fn calls(&self) -> Vec<CallRow> {
-        Store::open(&self.folder().join("chats.db")).unwrap().calls(Listing::All, 100).unwrap()
+        Store::open(&self.store()).unwrap().calls(Listing::All, 100).unwrap()
     }
 
     /// Waits until the calls are so.
@@ -165,6 +231,9 @@ impl World {
         let mut command = Command::new(PROGRAM);
         for name in ["RUST_LOG", "CODER_URL", "CODER_SESSION_TOKEN"] {
             command.env_remove(name);
+        }
+        if let Some(deployment) = &self.deployment {
+            command.args(["--coder-url", &deployment.url]).env("CODER_SESSION_TOKEN", self.plane().token());
         }
         command
             .args(["--shorten-times", &SHORTENED.to_string()])

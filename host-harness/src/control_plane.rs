@@ -325,10 +325,11 @@ fn later(retry_after: &Option<Duration>) -> String {
     }
 }
 
+/// As a part of a longer sentence: without the full stop that control planes end with.
 fn sentence(refusal: &Refusal) -> String {
-    let mut text = refusal.message.clone();
+    let mut text = refusal.message.trim_end_matches('.').to_owned();
     if let Some(detail) = refusal.detail.as_deref().filter(|detail| *detail != refusal.message) {
-        text = format!("{text} ({detail})");
+        text = format!("{text} ({})", detail.trim_end_matches('.'));
     }
     for FieldProblem { field, detail } in &refusal.validations {
         text = format!("{text}; {field}: {detail}");

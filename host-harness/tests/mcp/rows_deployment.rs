@@ -77,7 +77,7 @@ async fn row_1_a_command_whose_request_is_cancelled_while_the_agent_is_dialled_n
 async fn row_2_a_dial_that_waiting_cannot_cure_is_told_as_what_it_is() {
     let played = played().await;
     for (status, told) in [
-        (403, "forbids it: No terminals for you.; an administrator"),
+        (403, "forbids it: No terminals for you; an administrator"),
         (404, "not found, or not visible to this user"),
         (200, "does not look like a Coder deployment"),
     ] {

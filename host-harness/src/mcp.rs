@@ -4,7 +4,7 @@
 //! the same for both: it cancels the *request*. A call that has sent nothing is interrupted then; one that has goes on,
 //! and the same call made again joins it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rmcp::ServerHandler;
 use rmcp::model::{
@@ -13,7 +13,7 @@ use rmcp::model::{
     ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
 };
 use rmcp::service::{RequestContext, RoleServer};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::chat::{BindError, Chat, ChatHost};
@@ -86,6 +86,14 @@ pub struct Server {
     chosen: Arc<Mutex<Option<String>>>,
 }
 
+/// The workspace that a server was started for.
+#[derive(Clone)]
+struct Bound {
+    chat: String,
+    /// Its id. The chat may be bound elsewhere later, by whomever; this server does not follow it there.
+    workspace: String,
+}
+
 /// What the clients of a server share.
 struct Shared {
     host: ChatHost,
@@ -95,8 +103,8 @@ struct Shared {
     /// All tools, in the order in which they are listed.
     tools: Vec<Tool>,
     chats: Chats,
-    /// The chat of [`Chats::Of`], once it is bound.
-    bound: OnceCell<String>,
+    /// What [`Chats::Of`] has come to, once it is bound.
+    bound: OnceLock<Bound>,
     /// One permit for each tool that runs.
     permits: Semaphore,
     /// The server ends: requests are cancelled.
@@ -114,7 +122,7 @@ impl Server {
             heard: Heard::listen(host.driver()),
             host,
             chats,
-            bound: OnceCell::new(),
+            bound: OnceLock::new(),
             permits: Semaphore::new(MAX_CALLS as usize),
             closing: CancellationToken::new(),
         };
@@ -140,7 +148,7 @@ impl Server {
     /// Binds the chat of [`Chats::Of`], which else happens when it is first needed.
     pub async fn bind_now(&self) -> Result<(), BindError> {
         match &self.shared.chats {
-            Chats::Of { workspace, chat } => self.bound_to(workspace, chat.as_deref()).await.map(drop),
+            Chats::Of { workspace, chat } => self.bound_once(workspace, chat.as_deref()).await.map(drop),
             Chats::One(_) | Chats::Chosen => Ok(()),
         }
     }
@@ -149,15 +157,20 @@ impl Server {
     async fn chat(&self, context: &RequestContext<RoleServer>) -> Result<Option<Chat>, BindError> {
         let name = match &self.shared.chats {
             Chats::One(name) => Some(name.clone()),
-            Chats::Of { workspace, chat } => Some(self.bound_to(workspace, chat.as_deref()).await?),
+            Chats::Of { workspace, chat } => Some(self.bound_once(workspace, chat.as_deref()).await?.chat),
             Chats::Chosen => http::named_chat(context).or_else(|| self.chosen().clone()),
         };
         Ok(name.map(|name| self.shared.host.chat(&name, self.shared.names.clone())))
     }
 
-    async fn bound_to(&self, workspace: &str, chat: Option<&str>) -> Result<String, BindError> {
-        let bind = || async { Ok(self.bind(workspace, chat).await?.0) };
-        self.shared.bound.get_or_try_init(bind).await.cloned()
+    /// Requests that come before it is bound try it side by side: binding twice does no harm, and waiting for one another
+    /// would add up while the control plane is away.
+    async fn bound_once(&self, workspace: &str, chat: Option<&str>) -> Result<Bound, BindError> {
+        if let Some(bound) = self.shared.bound.get() {
+            return Ok(bound.clone());
+        }
+        let (chat, workspace) = self.bind(workspace, chat).await?;
+        Ok(self.shared.bound.get_or_init(|| Bound { chat, workspace: workspace.id }).clone())
     }
 
     /// Waits until nobody is interested in the answer to a request any more.
@@ -168,15 +181,15 @@ impl Server {
         }
     }
 
-    /// A look at the control plane, given up when nobody is interested any more.
-    async fn while_wanted(
+    /// What asks the control plane, given up when nobody is interested any more.
+    async fn while_wanted<T>(
         &self,
         context: &RequestContext<RoleServer>,
-        look: impl Future<Output = CallToolResult>,
-    ) -> CallToolResult {
+        look: impl Future<Output = T>,
+    ) -> Result<T, Box<CallToolResult>> {
         tokio::select! {
-            answer = look => answer,
-            () = self.gone(context) => answers::cancelled(),
+            answer = look => Ok(answer),
+            () = self.gone(context) => Err(Box::new(answers::cancelled())),
         }
     }
 }
@@ -225,19 +238,21 @@ impl ServerHandler for Server {
         if self.shared.closing.is_cancelled() {
             return Ok(answers::failed("the server ends").into());
         }
-        Ok(match HostTool::named(&request.name) {
-            Some(HostTool::Execute) => self.execute(request, &context).await,
+        let arguments = request.arguments.clone();
+        let looked = match HostTool::named(&request.name) {
+            None => return Ok(self.call_plugin(&request.name, arguments, &context).await),
+            Some(HostTool::Execute) => return Ok(self.execute(request, &context).await),
             Some(HostTool::ListWorkspaces) => {
-                self.while_wanted(&context, self.list_workspaces(request.arguments)).await.into()
+                self.while_wanted(&context, self.list_workspaces(arguments)).await
             }
             Some(HostTool::UseWorkspace) => {
-                self.while_wanted(&context, self.use_workspace(request.arguments, &context)).await.into()
+                self.while_wanted(&context, self.use_workspace(arguments, &context)).await
             }
             Some(HostTool::WorkspaceStatus) => {
-                self.while_wanted(&context, self.workspace_status(request.arguments, &context)).await.into()
+                self.while_wanted(&context, self.workspace_status(arguments, &context)).await
             }
-            None => self.call_plugin(&request.name, request.arguments, &context).await,
-        })
+        };
+        Ok(looked.unwrap_or_else(|given_up| *given_up).into())
     }
 
     async fn get_task(

@@ -170,6 +170,8 @@ fn quoted_folder(folder: &str) -> String {
     match folder.strip_prefix('~') {
         Some("") => "\"$HOME\"".to_owned(),
         Some(rest) if rest.starts_with('/') => format!("\"$HOME\"{}", quoted(rest)),
+        // `cd -` is another folder.
+        _ if folder.starts_with('-') => quoted(&format!("./{folder}")),
         _ => quoted(folder),
     }
 }
@@ -208,6 +210,7 @@ mod tests {
     #[test]
     fn a_folder_is_changed_to_first_and_a_missing_one_is_an_error_of_the_command() {
         assert_eq!(run("/bin/sh", "pwd", Some("/")), (Some(0), "/\n".into()));
+        assert_eq!(quoted_folder("-"), "'./-'", "it is no option of `cd`");
         let (code, output) = run("/bin/sh", "echo ran", Some("/no such folder"));
         assert!(code.is_some_and(|code| code != 0) && !output.contains("ran"), "{code:?} {output}");
     }

@@ -346,8 +346,12 @@ pub struct McpArgs {
     /// `Authorization: Bearer TOKEN`.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http: Option<SocketAddr>,
-    /// The file with the token for HTTP. Made, readable for you alone, if it is missing. If none is named it is
-    /// `mcp-token` in the data folder.
+    /// Answer requests for this name or address as well, besides those of the loopback interface and the ADDRESS. Needed
+    /// behind a proxy, and where ADDRESS is that of all interfaces.
+    #[arg(long, value_name = "NAME", requires = "http")]
+    pub http_host: Vec<String>,
+    /// The file with the token for HTTP, of at least 32 characters. Made, readable for you alone, if it is missing. Which
+    /// it is if none is named is printed.
     #[arg(long, value_name = "FILE", requires = "http")]
     pub http_token_file: Option<PathBuf>,
     /// Ask for no token over HTTP: everybody on this machine may run commands in your workspaces then.

@@ -24,6 +24,8 @@ mod config;
 
 /// The file of the token that is made if none is named, in the folder of the chats.
 const TOKEN_FILE: &str = "mcp-token";
+/// Characters that a user's own token needs at least: 128 bits, if they are hexadecimal and from chance.
+const SHORTEST_TOKEN: usize = 32;
 /// Bytes of a token that is made.
 const TOKEN_BYTES: usize = 32;
 
@@ -31,7 +33,7 @@ pub async fn run(place: &Place, args: McpArgs) -> anyhow::Result<Exit> {
     if let Some(client) = args.print_config {
         return config::print(place, &args, client);
     }
-    // Clients start it when they start themselves, whether or not the control plane is there yet.
+    // Clients start it when they start themselves, whether or not the control plane is there at the moment.
     let host = place.open_ahead().await?;
     let end = interrupted_by_signals()?;
     let server = Server::new(host.chats.clone(), chats(&args)).await?;
@@ -87,15 +89,23 @@ async fn serve_http(
             Some((file, token))
         }
     };
+    if address.ip().is_unspecified() && args.http_host.is_empty() {
+        bail!(
+            "which names do clients call this machine by? Requests for other names are refused, so that no page can \
+             point one of its own here: add --http-host NAME"
+        );
+    }
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot serve {address}"))?;
     let address = listener.local_addr()?;
     note(&match &token {
-        Some((file, _)) => format!("serving http://{address}{PATH}; its token is in {}", file.display()),
+        Some((file, _)) => {
+            format!("serving http://{address}{PATH}; its token is in {}", absolute(file).display())
+        }
         None => format!("serving http://{address}{PATH}, without a token"),
     });
     let options = HttpOptions {
         token: token.map(|(_, token)| token),
-        hosts: vec![address.ip().to_string()],
+        hosts: [vec![address.ip().to_string()], args.http_host.clone()].concat(),
         rate: args.http_rate,
     };
     Ok(http::serve(server, listener, options, end).await?)
@@ -118,8 +128,13 @@ fn token(file: &Path) -> anyhow::Result<String> {
                 bail!("others can read the token file {0}: `chmod 600 {0}`", file.display());
             }
             let token = std::fs::read_to_string(file).with_context(cannot)?.trim().to_owned();
-            if token.is_empty() {
-                bail!("the token file {} is empty", file.display());
+            if token.len() < SHORTEST_TOKEN {
+                bail!(
+                    "the token in {} has {} characters, and could be guessed: it needs {SHORTEST_TOKEN}; without the file \
+                     a good one is made",
+                    file.display(),
+                    token.len()
+                );
             }
             Ok(token)
         }

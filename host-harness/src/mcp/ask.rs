@@ -37,7 +37,7 @@ pub(super) async fn ask(
         Ok(answer) => with_answer(told.structured_content.unwrap_or_default(), &answer).into(),
         Err(error) => {
             tracing::warn!(%error, "the user could not be asked");
-            told.into()
+            with_words(told.structured_content.unwrap_or_default(), "The user could not be asked.").into()
         }
     }
 }
@@ -68,7 +68,10 @@ fn question(message: &str, context: &RequestContext<RoleServer>) -> Option<Elici
         .ok()?;
     Some(ElicitRequestParams::FormElicitationParams {
         meta: None,
-        message: message.to_owned(),
+        // The verdict's words are for the model: they are quoted.
+        message: format!(
+            "A command could not be run in your workspace. The agent that wanted to run it was told: {message}"
+        ),
         requested_schema: schema,
     })
 }
@@ -81,10 +84,14 @@ fn with_answer(mut told: Value, answer: &ElicitResult) -> CallToolResult {
         (ElicitationAction::Decline, _) => "The user was asked, and does not want to answer.".to_owned(),
         _ => "The user was asked, and gave no answer.".to_owned(),
     };
+    told["user"] = json!({ "action": answer.action, "answer": answer.content.as_ref().map(|content| &content[QUESTION]) });
+    with_words(told, &said)
+}
+
+fn with_words(told: Value, said: &str) -> CallToolResult {
     let text = match told["error"].as_str() {
         Some(error) => format!("{error}\n{said}"),
-        None => said,
+        None => said.to_owned(),
     };
-    told["user"] = json!({ "action": answer.action, "answer": answer.content.as_ref().map(|content| &content[QUESTION]) });
     answers::told_error(told, text)
 }

@@ -40,7 +40,7 @@ impl Server {
         self.wait(id, tool, progress, context).await.into()
     }
 
-    /// Begins a call, or joins the same one that has not ended.
+    /// Begins a call, or joins the same one, if that has sent something and not ended.
     async fn begin(
         &self,
         chat: &Chat,

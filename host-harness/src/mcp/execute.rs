@@ -24,13 +24,14 @@ impl Server {
         request: CallToolRequestParams,
         context: &RequestContext<RoleServer>,
     ) -> CallToolResponse {
-        if let Some(answered) = ask::answered(&request) {
-            return answered.into();
-        }
+        let answered = ask::answered(&request);
         let execute = match arguments(request) {
             Ok(execute) => execute,
             Err(sentence) => return answers::failed(sentence).into(),
         };
+        if let Some(answered) = answered {
+            return answered.into();
+        }
         let chat = match self.bound_chat(context).await {
             Ok(chat) => chat,
             Err(answer) => return (*answer).into(),

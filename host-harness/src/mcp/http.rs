@@ -10,15 +10,17 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, StatusCode, request};
+use axum::http::{HeaderMap, Method, StatusCode, request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::serve::ListenerExt;
+use rmcp::model::ProtocolVersion;
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Chats, Server, ServerError};
@@ -29,10 +31,19 @@ pub const PATH: &str = "/mcp";
 pub const RATE: u32 = 1000;
 /// The longest body of a request: what the plugin takes as arguments, with room for what is around them.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// For how long answers may take to reach their clients when the server ends.
+/// Sessions at the same time: some 60 KB each.
+const SESSIONS: usize = 1000;
+/// A session of which nothing is heard for so long has ended. Longer than any call takes: one whose client does not want
+/// to hear of its progress is silent until it ends.
+const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+/// How long an answer takes from its tool to the connection, at most: it is handed on twice.
+const LAST_ANSWERS: Duration = Duration::from_millis(250);
+/// For how long tools may take to end, and then answers to reach their clients, when the server ends.
 const GRACE: Duration = Duration::from_secs(5);
 /// With each request of a session.
 const SESSION: &str = "mcp-session-id";
+/// With each request of a client that has no session.
+const REVISION: &str = "mcp-protocol-version";
 /// Longer names of chats are mistakes, not use.
 const NAME_BYTES: usize = 200;
 
@@ -54,6 +65,7 @@ struct NamedChat(String);
 /// What a request has to pass before `rmcp` sees it.
 struct Gate {
     service: StreamableHttpService<Server, LocalSessionManager>,
+    sessions: Arc<LocalSessionManager>,
     /// The digest of the token: two digests are compared in a time that tells nothing of the token.
     token: Option<[u8; 32]>,
     rate: Rate,
@@ -75,20 +87,22 @@ pub async fn serve(
     end: CancellationToken,
 ) -> Result<(), ServerError> {
     let loopback = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let streams = CancellationToken::new();
     let config = StreamableHttpServerConfig::default()
         .with_allowed_hosts(loopback.into_iter().chain(options.hosts))
         // A page in a browser has no business here, unless it was served by this machine.
         .with_allowed_origins(["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"])
         .with_max_request_body_bytes(MAX_BODY_BYTES)
-        .with_cancellation_token(server.shared.closing.clone());
+        .with_cancellation_token(streams.clone());
+    let mut sessions = LocalSessionManager::default();
+    sessions.session_config.keep_alive = Some(IDLE);
+    let sessions = Arc::new(sessions);
     let template = server.clone();
-    let service = StreamableHttpService::new(
-        move || Ok(template.for_another_client()),
-        Arc::new(LocalSessionManager::default()),
-        config,
-    );
+    let service =
+        StreamableHttpService::new(move || Ok(template.for_another_client()), sessions.clone(), config);
     let gate = Gate {
         service,
+        sessions,
         token: options.token.map(|token| digest(&token)),
         rate: Rate::new(options.rate),
         chats: server.shared.chats.clone(),
@@ -99,17 +113,19 @@ pub async fn serve(
         let (server, end) = (server.clone(), end.clone());
         async move {
             end.cancelled().await;
-            server.close().await;
+            // First the tools end, so that their answers still have a way.
+            let _ = timeout(GRACE, server.close()).await;
+            // Nobody tells when they have passed through `rmcp`.
+            sleep(LAST_ANSWERS).await;
+            streams.cancel();
         }
     };
     let given_up = async {
         end.cancelled().await;
-        server.close().await;
-        tokio::time::sleep(GRACE).await;
+        sleep(2 * GRACE).await;
     };
     tokio::select! {
         served = axum::serve(listener.tap_io(at_once), app).with_graceful_shutdown(closed) => {
-            server.close().await;
             served.map_err(|error| ServerError::Transport(error.to_string()))
         }
         () = given_up => Ok(()),
@@ -131,6 +147,10 @@ async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut r
     if !gate.rate.lets_through() {
         return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], "too many requests\n").into_response();
     }
+    if gate.begins_session(&request) && gate.sessions.sessions.read().await.len() >= SESSIONS {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many sessions: end some, or try again later\n")
+            .into_response();
+    }
     if let Some(Path(name)) = chat {
         if gate.chats != Chats::Chosen || !is_name(&name) {
             return (StatusCode::NOT_FOUND, "no chat can have this name here\n").into_response();
@@ -141,6 +161,14 @@ async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut r
 }
 
 impl Gate {
+    /// Whether a request may begin a session: it has none, and is not of a client that needs none.
+    fn begins_session(&self, request: &Request) -> bool {
+        let headers = request.headers();
+        let stateless =
+            headers.get(REVISION).is_some_and(|revision| revision == ProtocolVersion::V_2026_07_28.as_str());
+        request.method() == Method::POST && !headers.contains_key(SESSION) && !stateless
+    }
+
     fn knows(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());

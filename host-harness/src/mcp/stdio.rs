@@ -1,6 +1,7 @@
 //! The server over standard input and output.
 
 use std::future::Future;
+use std::time::Duration;
 
 use rmcp::model::JsonRpcMessage;
 use rmcp::service::{
@@ -9,6 +10,7 @@ use rmcp::service::{
 use rmcp::transport::Transport;
 use rmcp::transport::async_rw::AsyncRwTransport;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Server, ServerError};
@@ -16,6 +18,8 @@ use super::{Server, ServerError};
 /// The longest line. Longer ones are dropped, and nobody is answered: far more than any tool takes, so that what is too
 /// long is refused with a sentence by the one that it is for.
 const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+/// For how long a client may take to read its answers when the server ends.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves one client until it closes its end, or until `end`.
 pub async fn serve(
@@ -26,8 +30,13 @@ pub async fn serve(
 ) -> Result<(), ServerError> {
     let lines = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_LINE_BYTES);
     let client = Client { lines, begun: false, gone: server.shared.closing.clone() };
+    let ended = end.clone();
     let served = match serve_server_with_ct(server.clone(), client, end).await {
-        Ok(running) => running.waiting().await.map(drop).map_err(|error| error.to_string()),
+        Ok(running) => tokio::select! {
+            served = running.waiting() => served.map(drop).map_err(|error| error.to_string()),
+            // It does not read what it is told.
+            () = async { ended.cancelled().await; sleep(GRACE).await } => Ok(()),
+        },
         // It went away before it had begun.
         Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => Ok(()),
         Err(error) => Err(error.to_string()),

@@ -10,7 +10,7 @@ use rmcp::service::{RequestContext, RoleServer};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Server, answers};
+use super::{Server, answers, http};
 use crate::control_plane::millis;
 use crate::journal::Output;
 use crate::journal::record::{CallId, Failure, Outcome};
@@ -62,11 +62,16 @@ impl Server {
         context: &RequestContext<RoleServer>,
     ) -> Result<CallRow, ErrorData> {
         let unknown = || ErrorData::invalid_params(format!("there is no task \"{name}\""), None);
-        let id = name.strip_prefix(PREFIX).and_then(|id| id.parse::<CallId>().ok()).ok_or_else(unknown)?;
+        let id = name.strip_prefix(PREFIX).and_then(|id| id.parse::<CallId>().ok());
+        let id = id.filter(|id| task_name(*id) == name).ok_or_else(unknown)?;
         let row =
             self.shared.host.driver().performer().store().call(id).map_err(internal)?.ok_or_else(unknown)?;
-        // A client that has not chosen its workspace again yet has come back for what it began.
-        let is_its = self.chat(context).await.map_err(internal)?.is_none_or(|chat| chat.name() == row.chat);
+        let chat = self.chat(context).await.map_err(internal)?;
+        let is_its = match chat {
+            Some(chat) => chat.name() == row.chat,
+            // One that has not chosen its workspace again yet has come back for what it began.
+            None => !http::keeps_nothing(context),
+        } && self.shared.names.names.contains(&row.tool);
         if is_its { Ok(row) } else { Err(unknown()) }
     }
 
@@ -75,19 +80,19 @@ impl Server {
             let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
             time.unwrap_or(Timestamp::UNIX_EPOCH).to_string()
         };
-        let task = Task::new(
-            format!("{PREFIX}{}", row.id),
-            TaskStatus::Working,
-            time(row.created_ms),
-            time(row.touched_ms),
-        )
-        .with_ttl_ms(millis(KEEP_ENDED).into())
-        .with_poll_interval_ms(POLL_MS);
+        let task =
+            Task::new(task_name(row.id), TaskStatus::Working, time(row.created_ms), time(row.touched_ms))
+                .with_ttl_ms(millis(KEEP_ENDED).into())
+                .with_poll_interval_ms(POLL_MS);
         match row.waits_for().or_else(|| self.shared.heard.last(row.id)) {
             Some(message) => task.with_status_message(message),
             None => task,
         }
     }
+}
+
+fn task_name(id: CallId) -> String {
+    format!("{PREFIX}{id}")
 }
 
 /// What became of a call. One that was interrupted and knows what it had done until then says so in its result.

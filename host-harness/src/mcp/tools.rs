@@ -86,7 +86,8 @@ impl HostTool {
                 "Run a command",
                 "Runs a command in the workspace and gives its output (standard output and error in one stream, cut in \
                  the middle if it is long) and its exit code. If the workspace cannot be reached, the error says what \
-                 happened and which tools to call, in which order: do that, then run the command again.",
+                 happened and which tools to call, in which order: do that, then run the command again. If it had begun, \
+                 the error has its output until then: look whether it may run twice.",
             ),
             Self::ListWorkspaces => ("List workspaces", "Lists the user's workspaces with their state."),
             Self::UseWorkspace => (

@@ -18,11 +18,19 @@ impl Server {
         context: &RequestContext<RoleServer>,
     ) -> Result<Chat, Box<CallToolResult>> {
         let failed = |error: &dyn std::error::Error| Box::new(answers::failed(error));
-        let chat = self.chat(context).await.map_err(|error| failed(&error))?;
+        let chat = self.while_wanted(context, self.chat(context)).await?.map_err(|error| failed(&error))?;
         let Some(chat) = chat else { return Err(Box::new(self.unbound(None))) };
-        match chat.record().map_err(|error| failed(&error))? {
-            Some(record) if record.workspace.is_some() => Ok(chat),
-            _ => Err(Box::new(self.unbound(Some(chat.name())))),
+        let record = chat.record().map_err(|error| failed(&error))?;
+        let Some(workspace) = record.and_then(|record| record.workspace) else {
+            return Err(Box::new(self.unbound(Some(chat.name()))));
+        };
+        match self.shared.bound.get() {
+            Some(bound) if bound.workspace != workspace => Err(Box::new(answers::failed(format!(
+                "the chat \"{}\" was bound to another workspace since this server was started for its own; nothing was \
+                 done: ask the user, who can start the server anew or bind the chat back",
+                chat.name()
+            )))),
+            _ => Ok(chat),
         }
     }
 

@@ -80,6 +80,28 @@ async fn an_agent_chooses_its_workspace_and_works_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_started_for_a_workspace_works_in_no_other() {
+    let world = World::with_a_workspace().await;
+    world.create("other", VersionSpec::default()).await;
+    let agent = Agent::start(&world, &["--chat", "talk", "--workspace", "dev"]).await;
+    assert!(!is_error(&agent.call("execute", json!({ "command": "true" })).await));
+    assert!(world.run(&["chat", "bind", "talk", "other"]).status.success());
+    for (tool, arguments) in [
+        ("execute", json!({ "command": "touch ran" })),
+        ("stop_workspace", json!({})),
+        ("workspace_status", json!({})),
+    ] {
+        let refused = agent.call(tool, arguments).await;
+        assert!(is_error(&refused) && text(&refused).contains("another workspace"), "{tool}: {refused:?}");
+    }
+    assert_eq!(world.workspace("other").await.latest.build.number, 1, "nothing was done there");
+    assert!(world.run(&["chat", "bind", "talk", "dev"]).status.success());
+    assert!(!is_error(&agent.call("execute", json!({ "command": "true" })).await));
+    assert_eq!(agent.close().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_that_comes_later_is_no_hindrance() {
     let mut world = World::with_a_workspace().await;
     world.go_away().await;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, timeout};
 use workspace_recovery::bindings::Transition::{Start, Stop};
-use workspace_recovery::local::{BuildSpec, VersionSpec};
+use workspace_recovery::local::{AgentSignal, BuildSpec, VersionSpec};
 use workspace_recovery::store::{CallRow, CallState};
 
 use crate::agent::{Agent, Client, data, is_error, text};
@@ -341,11 +341,14 @@ async fn tasks_are_for_those_who_know_them_and_only_their_own() {
     let world = World::with_a_workspace().await;
     world.create("other", VersionSpec::default()).await;
     let agent = with_tasks(&world).await;
-    let id = task(&agent, "stop_workspace", json!({})).await;
+    let id = task(&agent, "start_workspace", json!({})).await;
     result_of(&agent, &id).await;
     let refused = agent.call("stop_workspace", json!({ "odd": 1 })).await;
     assert!(is_error(&refused) && text(&refused).contains("odd"), "a refusal is no task: {refused:?}");
-    for unknown in ["call-999", "call-", "7", ""] {
+    world.signal(AgentSignal::Kill).await;
+    assert!(is_error(&agent.call("execute", json!({ "command": "true" })).await));
+    let (verdict, long) = (format!("call-{}", world.calls()[0].id), id.replace('-', "-0"));
+    for unknown in ["call-999", "call-", "7", "", &verdict, &long] {
         let error = agent.peer().get_task(GetTaskParams::new(unknown)).await.unwrap_err();
         assert!(matches!(error, ServiceError::McpError(_)), "{unknown}: {error:?}");
     }

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -204,6 +205,21 @@ async fn a_reader_who_goes_away_does_not_end_it_and_its_writer_does() {
     let ended = ended.await.expect("it ends");
     assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
     assert!(!String::from_utf8_lossy(&ended.stderr).contains("panicked"));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_does_not_keep_it_from_ending() {
+    let world = World::new().await;
+    let mut raw = Raw::start(&world);
+    raw.initialize().await;
+    // Many times what a pipe holds.
+    for id in 0..300 {
+        raw.write(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/list\"}}").as_bytes()).await;
+    }
+    kill_process(Pid::from_raw(raw.child.id().unwrap().try_into().unwrap()).unwrap(), Signal::TERM).unwrap();
+    let ended = timeout(SOON, raw.child.wait()).await.expect("it ends").unwrap();
+    assert_eq!(ended.code(), Some(0));
     world.end().await;
 }
 

@@ -160,6 +160,60 @@ async fn only_who_has_the_token_may_ask_and_no_page_of_a_browser() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_could_be_guessed_is_refused() {
+    let world = World::new().await;
+    let file = world.folder().join("short");
+    std::fs::write(&file, "x".repeat(31)).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let refused = world.run(&["mcp", "--http", "127.0.0.1:0", "--http-token-file", file.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("31 characters"), "{said}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_names_are_answered_to_only_if_the_user_says_so() {
+    let world = World::with_a_workspace().await;
+    let refused = world.run(&["mcp", "--http", "0.0.0.0:0"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--http-host"), "{refused:?}");
+    let served = Served::start(&world, &["--http-host", "tools.example", "--workspace", "dev"]).await;
+    for (host, status) in [("tools.example", StatusCode::OK), ("other.example", StatusCode::FORBIDDEN)] {
+        let asked = served.stateless("", "tools/list", json!({})).header(HOST, host).send().await.unwrap();
+        assert_eq!(asked.status(), status, "{host}");
+    }
+    served.end().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_sessions_than_there_may_be_are_refused_and_clients_without_one_are_not() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &["--workspace", "dev", "--http-rate", "100000"]).await;
+    let params = json!({
+        "protocolVersion": OLD, "capabilities": {}, "clientInfo": { "name": "test", "version": "1" },
+    });
+    let begin = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params });
+    let mut sessions = Vec::new();
+    let refused = loop {
+        let begun = served.post("").json(&begin).send().await.unwrap();
+        match begun.headers().get("mcp-session-id") {
+            Some(session) => sessions.push(session.clone()),
+            None => break begun.status(),
+        }
+        assert!(sessions.len() <= 1000);
+    };
+    assert_eq!((refused, sessions.len()), (StatusCode::SERVICE_UNAVAILABLE, 1000));
+    assert!(
+        served.call("", "workspace_status", json!({})).await["structuredContent"]["workspace"].is_object()
+    );
+    let delete = served.http.delete(&served.url).header(AUTHORIZATION, format!("Bearer {}", served.token));
+    delete.header("Mcp-Session-Id", &sessions[0]).send().await.unwrap().error_for_status().unwrap();
+    served.session().await;
+    served.end().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_token_only_this_machine_is_served() {
     let world = World::with_a_workspace().await;
     let refused = world.run(&["mcp", "--http", "0.0.0.0:0", "--http-no-token"]);
@@ -279,6 +333,7 @@ async fn a_server_that_is_terminated_gives_its_clients_an_answer() {
         tokio::time::sleep(LOOK).await;
     }
     assert_eq!(served.end().await, Some(0), "it does not wait for the command's end");
-    drop(sleeps.await);
+    let told = answer(sleeps.await.unwrap().unwrap()).await;
+    assert_eq!(told["result"]["structuredContent"]["error"], "interrupted", "{told}");
     world.end().await;
 }

@@ -30,7 +30,10 @@ fn says(error: &ApiError, parts: &[&str]) {
 async fn each_error_says_what_happened_and_what_to_do() {
     let (gone, limits) = ("08-deleted-missing-forbidden", "13a-rate-limit");
     says(&read(recorded(gone, 31)).await, &["does not accept the token", "log in again"]);
-    says(&read(Reply::json(403, serde_json::json!({"message": "No."}))).await, &["forbids it: No; an administrator"]);
+    says(
+        &read(Reply::json(403, serde_json::json!({"message": "No."}))).await,
+        &["forbids it: No; an administrator"],
+    );
     says(&read(recorded(gone, 17)).await, &["not found", "check the name"]);
     says(&read(recorded(gone, 5)).await, &["deleted", "create a new one"]);
     says(&read(recorded("05-stop-start-conflicts", 1)).await, &["another build", "when it has ended"]);

@@ -11,7 +11,7 @@ use crate::cli::output::{note, tell};
 
 /// The server's name in the configuration.
 const NAME: &str = "workspace-recovery";
-/// For clients that would give up on a tool earlier: as long as the longest wait of a restart.
+/// For clients that would give up on a tool earlier and can be told so here: as long as the longest wait of a restart.
 const TOOL_TIMEOUT_SECONDS: u32 = 3600;
 
 /// Prints the snippet on standard output, and where it belongs on standard error.

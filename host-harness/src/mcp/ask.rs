@@ -9,6 +9,7 @@ use rmcp::model::{
 use rmcp::service::{RequestContext, RoleServer};
 use serde_json::{Value, json};
 
+use super::progress::{Progress, WaitsFor};
 use super::{Server, answers, is_stateless};
 
 /// The name of the question, and of the field that the answer is in.
@@ -19,6 +20,7 @@ pub(super) async fn ask(
     message: &str,
     told: CallToolResult,
     server: &Server,
+    progress: &mut Progress,
     context: &RequestContext<RoleServer>,
 ) -> CallToolResponse {
     let Some(question) = question(message, context) else { return told.into() };
@@ -31,6 +33,7 @@ pub(super) async fn ask(
     }
     let answer = tokio::select! {
         answer = context.peer.create_elicitation(question) => answer,
+        () = progress.tell(WaitsFor::User) => return told.into(),
         () = server.gone(context) => return told.into(),
     };
     match answer {

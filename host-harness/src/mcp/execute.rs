@@ -36,12 +36,15 @@ impl Server {
             Ok(chat) => chat,
             Err(answer) => return (*answer).into(),
         };
-        match self.run(&chat, &execute, context).await {
+        let mut progress = Progress::new(self, context);
+        match self.run(&chat, &execute, &mut progress, context).await {
             Ok(executed) => told(executed).into(),
             Err(ExecuteError::Unreachable(unreachable)) => {
                 let answer = unreachable_told(&unreachable);
                 match unreachable.verdict.action {
-                    Action::AskUser => ask::ask(&unreachable.verdict.message, answer, self, context).await,
+                    Action::AskUser => {
+                        ask::ask(&unreachable.verdict.message, answer, self, &mut progress, context).await
+                    }
                     _ => answer.into(),
                 }
             }
@@ -59,9 +62,9 @@ impl Server {
         &self,
         chat: &Chat,
         execute: &Execute,
+        progress: &mut Progress,
         context: &RequestContext<RoleServer>,
     ) -> Result<Executed, ExecuteError> {
-        let mut progress = Progress::new(self, context);
         let interrupt = CancellationToken::new();
         let mut running = pin!(chat.execute(execute, &interrupt));
         loop {

@@ -24,6 +24,8 @@ pub(super) enum WaitsFor<'a> {
     Call(CallId),
     /// A command in the workspace of this chat.
     Command(&'a str),
+    /// The user's answer to a question.
+    User,
 }
 
 /// The progress of one request.
@@ -93,6 +95,7 @@ impl WaitsFor<'_> {
         match self {
             Self::Call(id) => event.call == Some(id),
             Self::Command(chat) => event.call.is_none() && event.chat == chat,
+            Self::User => false,
         }
     }
 }
@@ -107,6 +110,7 @@ impl Told {
     async fn goes_on(&mut self, of: WaitsFor<'_>, quiet: Duration) {
         let now = match of {
             WaitsFor::Command(_) => "the command has not ended".to_owned(),
+            WaitsFor::User => "the user has not answered yet".to_owned(),
             WaitsFor::Call(id) => match self.heard.last(id) {
                 Some(heard) => heard,
                 // Asked for as long as there is nothing else to tell.

@@ -16,7 +16,7 @@ use rmcp::{ClientHandler, Peer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use crate::world::{SOON, World};
@@ -27,6 +27,8 @@ pub struct Client {
     pub capabilities: ClientCapabilities,
     /// What the user answers when asked.
     pub answer: Option<&'static str>,
+    /// Until then the user thinks.
+    pub thinks: Option<Arc<Notify>>,
     /// What the user was asked.
     pub asked: Arc<Mutex<Vec<String>>>,
     /// Where progress goes.
@@ -53,6 +55,9 @@ impl ClientHandler for Client {
             panic!("a form is asked for")
         };
         self.asked.lock().unwrap().push(message);
+        if let Some(thinks) = &self.thinks {
+            thinks.notified().await;
+        }
         Ok(match self.answer {
             Some(answer) => {
                 ElicitResult::new(ElicitationAction::Accept).with_content(json!({ "answer": answer }))

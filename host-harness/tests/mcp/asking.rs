@@ -1,12 +1,16 @@
 //! A verdict that is for the user reaches the user, where the client can ask.
 
+use std::sync::Arc;
+
 use rmcp::model::{ClientCapabilities, ProtocolVersion};
 use rmcp::service::ClientLifecycleMode;
 use serde_json::json;
+use tokio::sync::Notify;
 use workspace_recovery::bindings::Transition::{Start, Stop};
 use workspace_recovery::local::AgentSignal;
 
 use crate::agent::{Agent, Client, data, is_error, text};
+use crate::calls::hear;
 use crate::world::World;
 
 /// Somebody else stops the workspace, and its agent is gone: that is for the user.
@@ -52,6 +56,25 @@ async fn a_client_without_a_session_asks_between_two_requests() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_does_not_answer_is_told_as_that() {
     asks(ClientLifecycleMode::Initialize, None, "does not want to answer").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_user_thinks_the_client_hears_that_it_goes_on() {
+    let world = with_a_question().await;
+    let (progress, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let thinks = Arc::new(Notify::new());
+    let client =
+        Client { progress: Some(progress), thinks: Some(thinks.clone()), ..who_answers(Some("wait for it")) };
+    let agent =
+        Agent::start_as(&world, &["--workspace", "dev"], client, ClientLifecycleMode::Initialize).await;
+    let heard = async {
+        hear(&mut told, "the user has not answered yet").await;
+        thinks.notify_one();
+    };
+    let (result, ()) = tokio::join!(agent.call("execute", json!({ "command": "true" })), heard);
+    assert!(text(&result).contains("answers: wait for it"), "{}", text(&result));
+    agent.close().await;
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

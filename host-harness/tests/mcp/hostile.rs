@@ -213,8 +213,8 @@ async fn a_client_that_reads_nothing_does_not_keep_it_from_ending() {
     let world = World::new().await;
     let mut raw = Raw::start(&world);
     raw.initialize().await;
-    // Many times what a pipe holds.
-    for id in 0..300 {
+    // Several times what a pipe holds: most of them it has read by the end, and its answers are stuck.
+    for id in 0..5000 {
         raw.write(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/list\"}}").as_bytes()).await;
     }
     kill_process(Pid::from_raw(raw.child.id().unwrap().try_into().unwrap()).unwrap(), Signal::TERM).unwrap();

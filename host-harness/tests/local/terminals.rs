@@ -134,7 +134,7 @@ async fn an_open_terminal_whose_agent_is_killed_stays_open_and_silent() {
     let workspace = plane.ready_workspace().await;
     let agent = plane.agent(&workspace).await["id"].as_str().unwrap().to_owned();
     let mut terminal = plane.terminal(&agent, &new_reconnect(), "echo begun; cat").await.unwrap();
-    read_until(&mut terminal, "begun").await;
+    read_until(&mut terminal, "begun\r\n").await;
     plane.signal(&workspace, AgentSignal::Kill).await;
     plane.agent_until(&workspace, "disconnected", |agent| agent["status"] == "disconnected").await;
     let mut pings = 0;

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
 
 use args::{ChatCommand, Cli, Command, LocalCommand, PluginCommand};
 use output::Output;
@@ -113,11 +114,14 @@ fn log_to_stderr(command: &Command) {
         Command::Simulate(_) => "workspace_recovery=error",
         _ => "workspace_recovery=warn",
     };
-    let filter = match command {
-        Command::Mcp(args::McpArgs { log: Some(filter), .. }) => tracing_subscriber::EnvFilter::new(filter),
-        _ => tracing_subscriber::EnvFilter::try_from_default_env()
-            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual)),
+    let asked = match command {
+        Command::Mcp(args::McpArgs { log: Some(filter), .. }) => Some(filter.clone()),
+        _ => std::env::var(EnvFilter::DEFAULT_ENV).ok(),
     };
+    let filter = EnvFilter::try_new(asked.as_deref().unwrap_or(usual)).unwrap_or_else(|error| {
+        output::note(&format!("{} is passed over: {error}", EnvFilter::DEFAULT_ENV));
+        EnvFilter::new(usual)
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

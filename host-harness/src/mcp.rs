@@ -26,6 +26,7 @@ use tools::HostTool;
 mod answers;
 mod ask;
 mod calls;
+mod connections;
 mod execute;
 mod heard;
 pub mod http;

@@ -1,9 +1,10 @@
 //! What can be typed.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
 
 use super::deployment::DeploymentArgs;
 
@@ -344,7 +345,7 @@ pub struct McpArgs {
     ///
     /// At /mcp/NAME it is that of the chat NAME, unless --workspace or --chat names one. Clients show a token as
     /// `Authorization: Bearer TOKEN`.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub http: Option<SocketAddr>,
     /// Answer requests for this name or address as well, besides those of the loopback interface and the ADDRESS. Needed
     /// behind a proxy, and where ADDRESS is that of all interfaces.
@@ -361,7 +362,7 @@ pub struct McpArgs {
     #[arg(long, value_name = "N", requires = "http", default_value_t = crate::mcp::http::RATE, value_parser = clap::value_parser!(u32).range(1..))]
     pub http_rate: u32,
     /// What to log on standard error: `warn`, `info`, `debug`, or a filter as RUST_LOG takes it, which this overrides.
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, value_name = "FILTER", value_parser = filter)]
     pub log: Option<String>,
 }
 
@@ -412,6 +413,22 @@ fn name(text: &str) -> Result<String, String> {
     } else {
         Ok(text.to_owned())
     }
+}
+
+/// Names of machines are not looked up: which of their addresses would be served is left to chance.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    match port {
+        Some(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        None => text.parse().map_err(|_| {
+            "it takes an address and a port, as in 127.0.0.1:8931 (with port 0 a free one is taken)"
+                .to_owned()
+        }),
+    }
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn call_number(text: &str) -> Result<u64, String> {

@@ -108,7 +108,8 @@ async fn serve_http(
         hosts: [vec![address.ip().to_string()], args.http_host.clone()].concat(),
         rate: args.http_rate,
     };
-    Ok(http::serve(server, listener, options, end).await?)
+    http::serve(server, listener, options, end).await;
+    Ok(())
 }
 
 /// The token in a file, which is made if it is missing.

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Chats, Server, ServerError};
+use super::{Chats, Server, connections};
 
 /// Where the server answers. With a chat's name after it, it is that chat's.
 pub const PATH: &str = "/mcp";
@@ -80,12 +80,7 @@ struct Rate {
 }
 
 /// Serves clients until `end`.
-pub async fn serve(
-    server: &Server,
-    listener: TcpListener,
-    options: HttpOptions,
-    end: CancellationToken,
-) -> Result<(), ServerError> {
+pub async fn serve(server: &Server, listener: TcpListener, options: HttpOptions, end: CancellationToken) {
     let loopback = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let streams = CancellationToken::new();
     let config = StreamableHttpServerConfig::default()
@@ -125,10 +120,8 @@ pub async fn serve(
         sleep(2 * GRACE).await;
     };
     tokio::select! {
-        served = axum::serve(listener.tap_io(at_once), app).with_graceful_shutdown(closed) => {
-            served.map_err(|error| ServerError::Transport(error.to_string()))
-        }
-        () = given_up => Ok(()),
+        () = connections::serve(listener.tap_io(at_once), app, connections::SLOWEST, closed) => {}
+        () = given_up => {}
     }
 }
 

@@ -13,7 +13,8 @@ use crate::world::World;
 
 /// What is printed for a client on standard output.
 fn snippet(world: &World, client: &str) -> String {
-    let mut program = world.program(&["mcp", "--workspace", "dev", "--print-config", client]);
+    let mut program =
+        world.program(&["mcp", "--workspace", "dev", "--log", "info", "--print-config", client]);
     // The folder is where the user stands; the client will stand elsewhere.
     let printed = program.current_dir(world.folder()).env("WORKSPACE_RECOVERY_DATA", ".").output().unwrap();
     assert_eq!(printed.status.code(), Some(0), "{printed:?}");
@@ -29,6 +30,7 @@ async fn a_client_with_the_printed_snippet_gets_a_killed_workspace_back() {
     let server = &snippet["mcpServers"]["workspace-recovery"];
     let mut program = Command::new(server["command"].as_str().unwrap());
     program.args(server["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap()));
+    assert!(program.get_args().any(|argument| argument == "--log"), "{program:?}");
     program.env_clear().env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     let agent = Agent::start_program(program, Client::default(), ClientLifecycleMode::Initialize).await;
     world.until_gone_for_long().await;

@@ -1,19 +1,19 @@
 //! The server over HTTP: who may ask, what it bears, and clients with and without sessions.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HOST, ORIGIN};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{Child, ChildStderr};
 use workspace_recovery::bindings::Transition::{Start, Stop};
 use workspace_recovery::local::VersionSpec;
 use workspace_recovery::store::CallState;
 
-use crate::world::{LOOK, World};
+use crate::world::{LOOK, PROGRAM, World};
 
 const NEW: &str = "2026-07-28";
 const OLD: &str = "2025-11-25";
@@ -29,8 +29,9 @@ struct Served {
 
 impl Served {
     async fn start(world: &World, arguments: &[&str]) -> Self {
-        let mut command =
-            Command::from(world.program(&[&["mcp", "--http", "127.0.0.1:0"], arguments].concat()));
+        let mut command = tokio::process::Command::from(
+            world.program(&[&["mcp", "--http", "localhost:0"], arguments].concat()),
+        );
         let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
@@ -154,7 +155,7 @@ async fn only_who_has_the_token_may_ask_and_no_page_of_a_browser() {
     assert_eq!(again.token, token, "clients know it already");
     assert_eq!(again.end().await, Some(0));
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
-    let refused = world.run(&["mcp", "--http", "127.0.0.1:0"]);
+    let refused = world.run(&["mcp", "--http", "localhost:0"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("chmod 600"), "{refused:?}");
     world.end().await;
 }
@@ -211,6 +212,19 @@ async fn more_sessions_than_there_may_be_are_refused_and_clients_without_one_are
     served.session().await;
     served.end().await;
     world.end().await;
+}
+
+#[test]
+fn an_address_or_a_filter_that_is_none_is_refused_with_what_it_should_be() {
+    for (arguments, sentence) in [
+        (["mcp", "--http", "my-machine:80"], "it takes an address and a port, as in 127.0.0.1:8931"),
+        (["mcp", "--http", "127.0.0.1"], "it takes an address and a port, as in 127.0.0.1:8931"),
+        (["mcp", "--log", "warn=1=2"], "expected one of"),
+    ] {
+        let refused = Command::new(PROGRAM).args(arguments).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(sentence), "{refused:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ use workspace_recovery::store::{CallRow, Listing, Store};
 
 use crate::deployment::Deployment;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_workspace-recovery");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_workspace-recovery");
 /// By how much all times are shortened: an agent is dialled for 2 s, and restarted when it has been gone for 6 s.
 const SHORTENED: u32 = 15;
 /// Until then everything has happened that a test waits for, even on a busy machine.

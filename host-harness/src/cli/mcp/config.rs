@@ -40,7 +40,7 @@ fn command_line(place: &Place, args: &McpArgs) -> anyhow::Result<(String, Vec<St
         arguments.push(absolute.unwrap_or_else(|| text.to_owned()));
     }
     arguments.push("mcp".to_owned());
-    for (name, value) in [("--workspace", &args.workspace), ("--chat", &args.chat)] {
+    for (name, value) in [("--workspace", &args.workspace), ("--chat", &args.chat), ("--log", &args.log)] {
         if let Some(value) = value {
             arguments.extend([name.to_owned(), value.clone()]);
         }

@@ -1,0 +1,85 @@
+//! Connections of clients over HTTP: one that begins a request and does not go on with it does not hold its connection
+//! for ever, whether or not it knows the token.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+
+/// How long a request's head may take, and how long its body may pause. As the next request's head is waited for from the
+/// end of the one before, a connection also stays open unused for so long: longer than clients keep theirs (a minute and
+/// a half, at most), so that none is closed under a request.
+pub(super) const SLOWEST: Duration = Duration::from_secs(120);
+
+/// Serves connections until `end`; then those that are in mid-answer until they have ended.
+pub(super) async fn serve(
+    mut listener: impl Listener,
+    app: Router,
+    slowest: Duration,
+    end: impl Future<Output = ()>,
+) {
+    let app = app.layer(RequestBodyTimeoutLayer::new(slowest));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(slowest);
+    let open = GracefulShutdown::new();
+    let mut end = pin!(end);
+    loop {
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut end => break,
+        };
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+        let connection = open.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection failed");
+            }
+        });
+    }
+    drop(listener);
+    open.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use axum::routing::post;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// What the server says until it closes the connection of a client that sends this and no more.
+    async fn answer_to(begun: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let app = Router::new().route("/", post(|body: Bytes| async move { body }));
+        let end = CancellationToken::new();
+        let served =
+            tokio::spawn(serve(listener, app, Duration::from_millis(50), end.clone().cancelled_owned()));
+        client.write_all(begun.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        end.cancel();
+        served.await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_client_that_begins_a_request_and_waits_loses_its_connection() {
+        assert_eq!(answer_to("").await, "");
+        let head = answer_to("POST / HTTP/1.1\r\nHost: me\r\n").await;
+        assert!(!head.contains(" 200 "), "{head}");
+        let body = answer_to("POST / HTTP/1.1\r\nHost: me\r\nContent-Length: 5\r\n\r\n12").await;
+        assert!(body.starts_with("HTTP/1.1 400 "), "{body}");
+        let whole = answer_to("POST / HTTP/1.1\r\nHost: me\r\nContent-Length: 5\r\n\r\n12345").await;
+        assert!(whole.starts_with("HTTP/1.1 200 ") && whole.ends_with("12345"), "{whole}");
+    }
+}

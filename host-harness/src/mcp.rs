@@ -31,6 +31,7 @@ mod execute;
 mod heard;
 pub mod http;
 mod progress;
+mod sessions;
 pub mod stdio;
 mod tasks;
 mod tools;
@@ -135,10 +136,10 @@ impl Server {
         Self { shared: self.shared.clone(), chosen: Arc::default() }
     }
 
-    /// Cancels the requests of all clients, and waits until none is left.
+    /// Cancels the requests of all clients, and waits until no tool runs any more.
     pub async fn close(&self) {
         self.shared.closing.cancel();
-        // Each request holds one: none is closed while this waits, so that it cannot fail.
+        // Each tool that runs holds one. The semaphore is never closed, so that this cannot fail.
         let _ = self.shared.permits.acquire_many(MAX_CALLS).await;
     }
 
@@ -178,6 +179,7 @@ impl Server {
     async fn gone(&self, context: &RequestContext<RoleServer>) {
         tokio::select! {
             () = context.ct.cancelled() => {}
+            () = http::session_ended(context) => {}
             () = self.shared.closing.cancelled() => {}
         }
     }
@@ -228,29 +230,30 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        if self.get_tool(&request.name).is_none() {
+        if !self.shared.tools.iter().any(|tool| tool.name == request.name) {
             return Err(ErrorData::invalid_params(format!("there is no tool \"{}\"", request.name), None));
         }
-        let Ok(_permit) = self.shared.permits.try_acquire() else {
+        let permit = self.shared.permits.try_acquire();
+        // Looked at afterwards: a server that ends takes all permits.
+        if self.shared.closing.is_cancelled() {
+            return Ok(answers::failed("the server ends").into());
+        }
+        let Ok(_permit) = permit else {
             return Ok(
                 answers::failed("too many calls run at the same time: try again when one has ended").into()
             );
         };
-        if self.shared.closing.is_cancelled() {
-            return Ok(answers::failed("the server ends").into());
-        }
-        let arguments = request.arguments.clone();
         let looked = match HostTool::named(&request.name) {
-            None => return Ok(self.call_plugin(&request.name, arguments, &context).await),
+            None => return Ok(self.call_plugin(&request.name, request.arguments, &context).await),
             Some(HostTool::Execute) => return Ok(self.execute(request, &context).await),
             Some(HostTool::ListWorkspaces) => {
-                self.while_wanted(&context, self.list_workspaces(arguments)).await
+                self.while_wanted(&context, self.list_workspaces(request.arguments)).await
             }
             Some(HostTool::UseWorkspace) => {
-                self.while_wanted(&context, self.use_workspace(arguments, &context)).await
+                self.while_wanted(&context, self.use_workspace(request.arguments, &context)).await
             }
             Some(HostTool::WorkspaceStatus) => {
-                self.while_wanted(&context, self.workspace_status(arguments, &context)).await
+                self.while_wanted(&context, self.workspace_status(request.arguments, &context)).await
             }
         };
         Ok(looked.unwrap_or_else(|given_up| *given_up).into())

@@ -2,6 +2,7 @@
 //! for ever, whether or not it knows the token.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,12 +11,16 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 /// How long a request's head may take, and how long its body may pause. As the next request's head is waited for from the
 /// end of the one before, a connection also stays open unused for so long: longer than clients keep theirs (a minute and
 /// a half, at most), so that none is closed under a request.
 pub(super) const SLOWEST: Duration = Duration::from_secs(120);
+/// Connections at the same time; others wait until one is closed. Half of the files that a program may usually have open:
+/// calls need some, too.
+const CONNECTIONS: usize = 512;
 
 /// Serves connections until `end`; then those that are in mid-answer until they have ended.
 pub(super) async fn serve(
@@ -28,10 +33,13 @@ pub(super) async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(slowest);
     let open = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut end = pin!(end);
     loop {
-        let (stream, _) = tokio::select! {
-            accepted = listener.accept() => accepted,
+        // The semaphore is never closed.
+        let accepted = async { (room.clone().acquire_owned().await.ok(), listener.accept().await.0) };
+        let (place, stream) = tokio::select! {
+            accepted = accepted => accepted,
             () = &mut end => break,
         };
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
@@ -40,6 +48,7 @@ pub(super) async fn serve(
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection failed");
             }
+            drop(place);
         });
     }
     drop(listener);

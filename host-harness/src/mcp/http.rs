@@ -3,6 +3,7 @@
 //! Whoever may ask it may run commands in workspaces: it asks for a token, and answers neither pages of other machines
 //! nor names that were made to point here.
 
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,14 +17,14 @@ use axum::routing::any;
 use axum::serve::ListenerExt;
 use rmcp::model::ProtocolVersion;
 use rmcp::service::{RequestContext, RoleServer};
-use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Chats, Server, connections};
+use super::sessions::{Sessions, SessionsError};
+use super::{Chats, Server, connections, is_stateless};
 
 /// Where the server answers. With a chat's name after it, it is that chat's.
 pub const PATH: &str = "/mcp";
@@ -31,11 +32,6 @@ pub const PATH: &str = "/mcp";
 pub const RATE: u32 = 1000;
 /// The longest body of a request: what the plugin takes as arguments, with room for what is around them.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// Sessions at the same time: some 60 KB each.
-const SESSIONS: usize = 1000;
-/// A session of which nothing is heard for so long has ended. Longer than any call takes: one whose client does not want
-/// to hear of its progress is silent until it ends.
-const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 /// How long an answer takes from its tool to the connection, at most: it is handed on twice.
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 /// For how long tools may take to end, and then answers to reach their clients, when the server ends.
@@ -62,10 +58,14 @@ pub struct HttpOptions {
 #[derive(Clone)]
 struct NamedChat(String);
 
+/// Is cancelled with the end of the session that a request is of.
+#[derive(Clone)]
+struct SessionEnd(CancellationToken);
+
 /// What a request has to pass before `rmcp` sees it.
 struct Gate {
-    service: StreamableHttpService<Server, LocalSessionManager>,
-    sessions: Arc<LocalSessionManager>,
+    service: StreamableHttpService<Server, Sessions>,
+    sessions: Arc<Sessions>,
     /// The digest of the token: two digests are compared in a time that tells nothing of the token.
     token: Option<[u8; 32]>,
     rate: Rate,
@@ -89,9 +89,7 @@ pub async fn serve(server: &Server, listener: TcpListener, options: HttpOptions,
         .with_allowed_origins(["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"])
         .with_max_request_body_bytes(MAX_BODY_BYTES)
         .with_cancellation_token(streams.clone());
-    let mut sessions = LocalSessionManager::default();
-    sessions.session_config.keep_alive = Some(IDLE);
-    let sessions = Arc::new(sessions);
+    let sessions = Arc::new(Sessions::new());
     let template = server.clone();
     let service =
         StreamableHttpService::new(move || Ok(template.for_another_client()), sessions.clone(), config);
@@ -140,9 +138,8 @@ async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut r
     if !gate.rate.lets_through() {
         return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], "too many requests\n").into_response();
     }
-    if gate.begins_session(&request) && gate.sessions.sessions.read().await.len() >= SESSIONS {
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many sessions: end some, or try again later\n")
-            .into_response();
+    if gate.sessions.are_full() && begins_session(&request) {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", SessionsError::TooMany)).into_response();
     }
     if let Some(Path(name)) = chat {
         if gate.chats != Chats::Chosen || !is_name(&name) {
@@ -150,18 +147,13 @@ async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut r
         }
         request.extensions_mut().insert(NamedChat(name));
     }
+    if let Some(end) = session(request.headers()).and_then(|id| gate.sessions.end_of(id)) {
+        request.extensions_mut().insert(SessionEnd(end));
+    }
     gate.service.handle(request).await.map(Body::new)
 }
 
 impl Gate {
-    /// Whether a request may begin a session: it has none, and is not of a client that needs none.
-    fn begins_session(&self, request: &Request) -> bool {
-        let headers = request.headers();
-        let stateless =
-            headers.get(REVISION).is_some_and(|revision| revision == ProtocolVersion::V_2026_07_28.as_str());
-        request.method() == Method::POST && !headers.contains_key(SESSION) && !stateless
-    }
-
     fn knows(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -190,6 +182,26 @@ impl Rate {
     }
 }
 
+fn session(headers: &HeaderMap) -> Option<&str> {
+    headers.get(SESSION)?.to_str().ok()
+}
+
+/// Whether a request looks as if it began a session. (Others that do are refused by [`Sessions`], in other words.)
+fn begins_session(request: &Request) -> bool {
+    let revision = request.headers().get(REVISION);
+    let stateless = revision.is_some_and(|revision| revision == ProtocolVersion::V_2026_07_28.as_str());
+    request.method() == Method::POST && session(request.headers()).is_none() && !stateless
+}
+
+/// Waits for the end of the session that a request is of.
+pub(super) async fn session_ended(context: &RequestContext<RoleServer>) {
+    let parts = context.extensions.get::<request::Parts>();
+    match parts.and_then(|parts| parts.extensions.get()) {
+        Some(SessionEnd(end)) => end.cancelled().await,
+        None => pending().await,
+    }
+}
+
 /// The chat that the address names.
 pub(super) fn named_chat(context: &RequestContext<RoleServer>) -> Option<String> {
     let parts = context.extensions.get::<request::Parts>()?;
@@ -198,8 +210,8 @@ pub(super) fn named_chat(context: &RequestContext<RoleServer>) -> Option<String>
 
 /// Whether nothing can be remembered of the client: it has neither a session nor a chat of its own.
 pub(super) fn keeps_nothing(context: &RequestContext<RoleServer>) -> bool {
-    let Some(parts) = context.extensions.get::<request::Parts>() else { return false };
-    !parts.headers.contains_key(SESSION) && parts.extensions.get::<NamedChat>().is_none()
+    let parts = context.extensions.get::<request::Parts>();
+    parts.is_some_and(|parts| is_stateless(context) && parts.extensions.get::<NamedChat>().is_none())
 }
 
 fn is_name(name: &str) -> bool {

@@ -1,16 +1,18 @@
 //! The server over standard input and output.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::time::Duration;
 
-use rmcp::model::JsonRpcMessage;
+use rmcp::ServerHandler;
+use rmcp::model::{ClientRequest, GetMeta, JsonRpcMessage, ProtocolVersion};
 use rmcp::service::{
     RoleServer, RxJsonRpcMessage, ServerInitializeError, TxJsonRpcMessage, serve_server_with_ct,
 };
 use rmcp::transport::Transport;
 use rmcp::transport::async_rw::AsyncRwTransport;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Server, ServerError};
@@ -18,7 +20,8 @@ use super::{Server, ServerError};
 /// The longest line. Longer ones are dropped, and nobody is answered: far more than any tool takes, so that what is too
 /// long is refused with a sentence by the one that it is for.
 const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
-/// For how long a client may take to read its answers when the server ends.
+/// For how long a client may take to read its answers when it or the server ends, and then what is left of its calls to
+/// end: each is one part of the ten seconds that programs are usually given before they are killed.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves one client until it closes its end, or until `end`.
@@ -29,27 +32,45 @@ pub async fn serve(
     end: CancellationToken,
 ) -> Result<(), ServerError> {
     let lines = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_LINE_BYTES);
-    let client = Client { lines, begun: false, gone: server.shared.closing.clone() };
-    let ended = end.clone();
-    let served = match serve_server_with_ct(server.clone(), client, end).await {
+    let gone = server.shared.closing.clone();
+    let client = Client {
+        lines,
+        begun: false,
+        versions: ServerHandler::supported_protocol_versions(server),
+        gone: gone.clone(),
+    };
+    let unread = async {
+        tokio::select! {
+            () = end.clone().cancelled_owned() => {}
+            () = gone.cancelled() => {}
+        }
+        sleep(GRACE).await;
+    };
+    let served = match serve_server_with_ct(server.clone(), client, end.clone()).await {
         Ok(running) => tokio::select! {
             served = running.waiting() => served.map(drop).map_err(|error| error.to_string()),
-            // It does not read what it is told.
-            () = async { ended.cancelled().await; sleep(GRACE).await } => Ok(()),
+            // The client does not read what it is told.
+            () = unread => Ok(()),
         },
         // It went away before it had begun.
-        Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => Ok(()),
+        Err(
+            ServerInitializeError::ConnectionClosed(_)
+            | ServerInitializeError::TransportError { .. }
+            | ServerInitializeError::Cancelled,
+        ) => Ok(()),
         Err(error) => Err(error.to_string()),
     };
-    server.close().await;
+    let _ = timeout(GRACE, server.close()).await;
     served.map_err(ServerError::Transport)
 }
 
 /// The one client of this process.
 struct Client<R: AsyncRead, W: AsyncWrite> {
     lines: AsyncRwTransport<RoleServer, R, W>,
-    /// Whether it has asked for something.
+    /// Whether `rmcp` knows how to speak with it.
     begun: bool,
+    /// The versions of the protocol that the server speaks.
+    versions: Cow<'static, [ProtocolVersion]>,
     /// To be cancelled when it has closed its end.
     gone: CancellationToken,
 }
@@ -78,10 +99,10 @@ where
                 }
                 // Else a notification that comes too early would end the server.
                 Some(message) if !self.begun && !matches!(message, JsonRpcMessage::Request(_)) => {
-                    tracing::warn!("the client's first message is no request, and is passed over");
+                    tracing::warn!("a message before the client's first request is passed over");
                 }
                 Some(message) => {
-                    self.begun = true;
+                    self.begun |= begins(&message, &self.versions);
                     return Some(message);
                 }
             }
@@ -90,5 +111,20 @@ where
 
     async fn close(&mut self) -> Result<(), Self::Error> {
         self.lines.close().await
+    }
+}
+
+/// Whether `rmcp` takes this for the beginning: pings and questions for what the server can do come before it, as do
+/// requests that it refuses because they do not say enough of their client.
+fn begins(message: &RxJsonRpcMessage<RoleServer>, versions: &[ProtocolVersion]) -> bool {
+    let JsonRpcMessage::Request(request) = message else { return false };
+    match &request.request {
+        ClientRequest::InitializeRequest(_) => true,
+        ClientRequest::PingRequest(_) | ClientRequest::DiscoverRequest(_) => false,
+        other => {
+            let meta = other.get_meta();
+            meta.missing_required_keys(&ProtocolVersion::V_2026_07_28).is_empty()
+                && meta.protocol_version().is_some_and(|version| versions.contains(&version))
+        }
     }
 }

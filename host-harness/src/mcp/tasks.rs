@@ -16,7 +16,8 @@ use crate::journal::Output;
 use crate::journal::record::{CallId, Failure, Outcome};
 use crate::store::{CallRow, KEEP_ENDED};
 
-/// What the name of a task begins with; the call's number comes after it.
+/// What the name of a task begins with. The call's number comes after it, and then its time: nobody comes upon the tasks
+/// of others by counting.
 const PREFIX: &str = "call-";
 /// How often a client should ask: about as often as something new happens.
 const POLL_MS: u64 = 1000;
@@ -62,11 +63,13 @@ impl Server {
         context: &RequestContext<RoleServer>,
     ) -> Result<CallRow, ErrorData> {
         let unknown = || ErrorData::invalid_params(format!("there is no task \"{name}\""), None);
-        let id = name.strip_prefix(PREFIX).and_then(|id| id.parse::<CallId>().ok());
-        let id = id.filter(|id| task_name(*id) == name).ok_or_else(unknown)?;
-        let row =
-            self.shared.host.driver().performer().store().call(id).map_err(internal)?.ok_or_else(unknown)?;
-        let chat = self.chat(context).await.map_err(internal)?;
+        let id = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<CallId>().ok());
+        let row = self.shared.host.driver().performer().store().call(id.ok_or_else(unknown)?);
+        let row = row.map_err(internal)?.filter(|row| task_name(row) == name).ok_or_else(unknown)?;
+        let chat = tokio::select! {
+            chat = self.chat(context) => chat.map_err(internal)?,
+            () = self.gone(context) => return Err(internal("the request was cancelled")),
+        };
         let is_its = match chat {
             Some(chat) => chat.name() == row.chat,
             // One that has not chosen its workspace again yet has come back for what it began.
@@ -80,10 +83,9 @@ impl Server {
             let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
             time.unwrap_or(Timestamp::UNIX_EPOCH).to_string()
         };
-        let task =
-            Task::new(task_name(row.id), TaskStatus::Working, time(row.created_ms), time(row.touched_ms))
-                .with_ttl_ms(millis(KEEP_ENDED).into())
-                .with_poll_interval_ms(POLL_MS);
+        let task = Task::new(task_name(row), TaskStatus::Working, time(row.created_ms), time(row.touched_ms))
+            .with_ttl_ms(millis(KEEP_ENDED).into())
+            .with_poll_interval_ms(POLL_MS);
         match row.waits_for().or_else(|| self.shared.heard.last(row.id)) {
             Some(message) => task.with_status_message(message),
             None => task,
@@ -91,8 +93,8 @@ impl Server {
     }
 }
 
-fn task_name(id: CallId) -> String {
-    format!("{PREFIX}{id}")
+fn task_name(row: &CallRow) -> String {
+    format!("{PREFIX}{}-{:x}", row.id, row.created_ms)
 }
 
 /// What became of a call. One that was interrupted and knows what it had done until then says so in its result.

@@ -347,8 +347,10 @@ async fn tasks_are_for_those_who_know_them_and_only_their_own() {
     assert!(is_error(&refused) && text(&refused).contains("odd"), "a refusal is no task: {refused:?}");
     world.signal(AgentSignal::Kill).await;
     assert!(is_error(&agent.call("execute", json!({ "command": "true" })).await));
-    let (verdict, long) = (format!("call-{}", world.calls()[0].id), id.replace('-', "-0"));
-    for unknown in ["call-999", "call-", "7", "", &verdict, &long] {
+    let verdict = &world.calls()[0];
+    let verdict = format!("call-{}-{:x}", verdict.id, verdict.created_ms);
+    let (counted, long) = (id.rsplit_once('-').unwrap().0, id.replace('-', "-0"));
+    for unknown in ["call-999", "call-", "7", "", &verdict, counted, &long] {
         let error = agent.peer().get_task(GetTaskParams::new(unknown)).await.unwrap_err();
         assert!(matches!(error, ServiceError::McpError(_)), "{unknown}: {error:?}");
     }

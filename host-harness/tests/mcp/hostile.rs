@@ -121,6 +121,30 @@ async fn what_is_no_message_is_passed_over_before_and_after_the_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_may_look_around_before_it_begins_and_change_its_mind() {
+    let world = World::new().await;
+    let mut raw = Raw::start(&world);
+    let cancelled = br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    assert_eq!(raw.ask(1, "ping", json!({})).await["result"], json!({}));
+    raw.write(cancelled).await;
+    let who = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let found = raw.ask(2, "server/discover", json!({ "_meta": who })).await;
+    assert!(found["result"]["supportedVersions"].is_array(), "{found}");
+    raw.write(cancelled).await;
+    assert!(raw.ask(3, "tools/list", json!({})).await["error"].is_object(), "it has not said who it is");
+    raw.write(cancelled).await;
+    raw.initialize().await;
+    raw.write(cancelled).await;
+    assert!(raw.ask(4, "tools/list", json!({})).await["result"].is_object());
+    raw.end().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_in_a_message_is_told() {
     let world = World::new().await;
     let mut raw = Raw::start(&world);
@@ -211,15 +235,25 @@ async fn a_reader_who_goes_away_does_not_end_it_and_its_writer_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_nothing_does_not_keep_it_from_ending() {
     let world = World::new().await;
-    let mut raw = Raw::start(&world);
-    raw.initialize().await;
-    // Several times what a pipe holds: most of them it has read by the end, and its answers are stuck.
-    for id in 0..5000 {
-        raw.write(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/list\"}}").as_bytes()).await;
+    for closes_its_end in [false, true] {
+        let mut raw = Raw::start(&world);
+        raw.initialize().await;
+        // Several times what a pipe holds: most of them it has read by the end, and its answers are stuck.
+        for id in 0..5000 {
+            raw.write(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/list\"}}").as_bytes())
+                .await;
+        }
+        let Raw { mut child, stdin, stdout } = raw;
+        if closes_its_end {
+            drop(stdin);
+        } else {
+            let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+            kill_process(pid, Signal::TERM).unwrap();
+        }
+        let ended = timeout(SOON, child.wait()).await.expect("it ends").unwrap();
+        assert_eq!(ended.code(), Some(0), "{closes_its_end}");
+        drop(stdout);
     }
-    kill_process(Pid::from_raw(raw.child.id().unwrap().try_into().unwrap()).unwrap(), Signal::TERM).unwrap();
-    let ended = timeout(SOON, raw.child.wait()).await.expect("it ends").unwrap();
-    assert_eq!(ended.code(), Some(0));
     world.end().await;
 }
 

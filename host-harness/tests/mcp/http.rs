@@ -204,6 +204,11 @@ async fn more_sessions_than_there_may_be_are_refused_and_clients_without_one_are
         assert!(sessions.len() <= 1000);
     };
     assert_eq!((refused, sessions.len()), (StatusCode::SERVICE_UNAVAILABLE, 1000));
+    // One that does not look like the beginning of a session, and is one.
+    let mut odd = begin.clone();
+    odd["params"]["protocolVersion"] = NEW.into();
+    let odd = served.post("").header("Mcp-Protocol-Version", NEW).json(&odd).send().await.unwrap();
+    assert!(odd.status().is_server_error() && odd.text().await.unwrap().contains("too many sessions"));
     assert!(
         served.call("", "workspace_status", json!({})).await["structuredContent"]["workspace"].is_object()
     );
@@ -293,6 +298,11 @@ async fn a_client_without_a_session_has_the_chat_that_its_address_names() {
     let nowhere = served.call("", "use_workspace", json!({ "workspace": "dev" })).await;
     assert_eq!(nowhere["isError"], true, "{nowhere}");
     assert!(nowhere["structuredContent"]["error"].as_str().unwrap().contains("/mcp/NAME"));
+    // The header of other revisions does not make a session.
+    let choose = json!({ "name": "use_workspace", "arguments": { "workspace": "dev" } });
+    let choose = served.stateless("", "tools/call", choose).header("Mcp-Session-Id", "odd");
+    let nowhere = answer(choose.send().await.unwrap()).await;
+    assert_eq!(nowhere["result"]["isError"], true, "{nowhere}");
     served.call("/talk", "use_workspace", json!({ "workspace": "dev" })).await;
     let ran = served.call("/talk", "execute", json!({ "command": "echo here" })).await;
     assert_eq!(ran["structuredContent"]["output"], "here\n", "{ran}");
@@ -332,6 +342,35 @@ async fn a_response_that_is_closed_ends_a_call_that_has_sent_nothing_and_leaves_
     world.let_builds_run(true).await;
     world.until_calls(|calls| calls[1].state == CallState::Ended).await;
     assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_deleted_ends_a_call_that_has_sent_nothing_and_leaves_one_that_has() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &["--workspace", "dev"]).await;
+    let session = served.session().await;
+    world.let_builds_run(false).await;
+    let begin = |tool: &str| {
+        let params = json!({ "name": tool, "arguments": {} });
+        let request = json!({ "jsonrpc": "2.0", "id": tool, "method": "tools/call", "params": params });
+        tokio::spawn(served.post("").header("Mcp-Session-Id", &session).json(&request).send())
+    };
+    let restart = begin("restart_workspace");
+    world.until("dev", |workspace| workspace.latest.build.transition == Stop).await;
+    let stop = begin("stop_workspace");
+    world.until_calls(|calls| calls.len() == 2).await;
+    let delete = served.http.delete(&served.url).header(AUTHORIZATION, format!("Bearer {}", served.token));
+    delete.header("Mcp-Session-Id", &session).send().await.unwrap().error_for_status().unwrap();
+    let ended = world.until_calls(|calls| calls[0].state == CallState::Ended && calls[0].interrupted);
+    // The protocol's library alone would cancel it after five seconds.
+    tokio::time::timeout(std::time::Duration::from_secs(3), ended).await.expect("it ends at once");
+    world.let_builds_run(true).await;
+    world.until_calls(|calls| calls[1].state == CallState::Ended).await;
+    assert!(!world.calls()[1].interrupted);
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    drop((restart, stop));
+    assert_eq!(served.end().await, Some(0));
     world.end().await;
 }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener;
+use axum::serve::{Listener, ListenerExt};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
@@ -24,7 +25,7 @@ const CONNECTIONS: usize = 512;
 
 /// Serves connections until `end`; then those that are in mid-answer until they have ended.
 pub(super) async fn serve(
-    mut listener: impl Listener,
+    listener: TcpListener,
     app: Router,
     slowest: Duration,
     end: impl Future<Output = ()>,
@@ -34,6 +35,7 @@ pub(super) async fn serve(
     http.timer(TokioTimer::new()).header_read_timeout(slowest);
     let open = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut listener = listener.tap_io(at_once);
     let mut end = pin!(end);
     loop {
         // The semaphore is never closed.
@@ -55,12 +57,18 @@ pub(super) async fn serve(
     open.shutdown().await;
 }
 
+/// Events are small and each is waited for: gathering them into larger packets costs 40 ms.
+fn at_once(connection: &mut TcpStream) {
+    if let Err(error) = connection.set_nodelay(true) {
+        tracing::debug!(%error, "answers may be delayed");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::body::Bytes;
     use axum::routing::post;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
     use tokio_util::sync::CancellationToken;
 
     use super::*;

@@ -14,12 +14,11 @@ use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method, StatusCode, request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use axum::serve::ListenerExt;
 use rmcp::model::ProtocolVersion;
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use sha2::{Digest, Sha256};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -81,27 +80,10 @@ struct Rate {
 
 /// Serves clients until `end`.
 pub async fn serve(server: &Server, listener: TcpListener, options: HttpOptions, end: CancellationToken) {
-    let loopback = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let streams = CancellationToken::new();
-    let config = StreamableHttpServerConfig::default()
-        .with_allowed_hosts(loopback.into_iter().chain(options.hosts))
-        // A page in a browser has no business here, unless it was served by this machine.
-        .with_allowed_origins(["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"])
-        .with_max_request_body_bytes(MAX_BODY_BYTES)
-        .with_cancellation_token(streams.clone());
-    let sessions = Arc::new(Sessions::new());
-    let template = server.clone();
-    let service =
-        StreamableHttpService::new(move || Ok(template.for_another_client()), sessions.clone(), config);
-    let gate = Gate {
-        service,
-        sessions,
-        token: options.token.map(|token| digest(&token)),
-        rate: Rate::new(options.rate),
-        chats: server.shared.chats.clone(),
-    };
+    let gate = Arc::new(Gate::new(server, options, &streams));
     let named = format!("{PATH}/{{chat}}");
-    let app = Router::new().route(PATH, any(answer)).route(&named, any(answer)).with_state(Arc::new(gate));
+    let app = Router::new().route(PATH, any(answer)).route(&named, any(answer)).with_state(gate);
     let closed = {
         let (server, end) = (server.clone(), end.clone());
         async move {
@@ -118,15 +100,8 @@ pub async fn serve(server: &Server, listener: TcpListener, options: HttpOptions,
         sleep(2 * GRACE).await;
     };
     tokio::select! {
-        () = connections::serve(listener.tap_io(at_once), app, connections::SLOWEST, closed) => {}
+        () = connections::serve(listener, app, connections::SLOWEST, closed) => {}
         () = given_up => {}
-    }
-}
-
-/// Events are small and each is waited for: gathering them into larger packets costs 40 ms.
-fn at_once(connection: &mut TcpStream) {
-    if let Err(error) = connection.set_nodelay(true) {
-        tracing::debug!(%error, "answers may be delayed");
     }
 }
 
@@ -142,8 +117,12 @@ async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut r
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", SessionsError::TooMany)).into_response();
     }
     if let Some(Path(name)) = chat {
-        if gate.chats != Chats::Chosen || !is_name(&name) {
-            return (StatusCode::NOT_FOUND, "no chat can have this name here\n").into_response();
+        if gate.chats != Chats::Chosen {
+            return (StatusCode::NOT_FOUND, "this server works in one chat: leave the name out\n")
+                .into_response();
+        }
+        if !is_name(&name) {
+            return (StatusCode::NOT_FOUND, "no chat can have this name\n").into_response();
         }
         request.extensions_mut().insert(NamedChat(name));
     }
@@ -154,6 +133,30 @@ async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut r
 }
 
 impl Gate {
+    /// `streams` ends all answers that are being sent.
+    fn new(server: &Server, options: HttpOptions, streams: &CancellationToken) -> Self {
+        let loopback = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let config = StreamableHttpServerConfig::default()
+            .with_allowed_hosts(loopback.into_iter().chain(options.hosts))
+            // A page in a browser has no business here, unless it was served by this machine.
+            .with_allowed_origins(["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"])
+            .with_max_request_body_bytes(MAX_BODY_BYTES)
+            .with_cancellation_token(streams.clone());
+        let sessions = Arc::new(Sessions::new());
+        let template = server.clone();
+        Self {
+            service: StreamableHttpService::new(
+                move || Ok(template.for_another_client()),
+                sessions.clone(),
+                config,
+            ),
+            sessions,
+            token: options.token.map(|token| digest(&token)),
+            rate: Rate::new(options.rate),
+            chats: server.shared.chats.clone(),
+        }
+    }
+
     fn knows(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());

@@ -5,18 +5,20 @@
 //! and the same call made again joins it.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use rmcp::ServerHandler;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ErrorData, GetTaskParams,
-    GetTaskResult, Implementation, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
-    ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
+    CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, CustomRequest, CustomResult,
+    ErrorData, GetTaskParams, GetTaskResult, Implementation, ListToolsResult, PaginatedRequestParams,
+    ProtocolVersion, ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::chat::{BindError, Chat, ChatHost};
+use crate::control_plane::millis;
 use crate::driver::DriveError;
 use crate::policy::ChatTools;
 
@@ -30,6 +32,7 @@ mod connections;
 mod execute;
 mod heard;
 pub mod http;
+mod misread;
 mod progress;
 mod sessions;
 pub mod stdio;
@@ -147,6 +150,10 @@ impl Server {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn has_tool(&self, name: &str) -> bool {
+        self.shared.tools.iter().any(|tool| tool.name == name)
+    }
+
     /// Binds the chat of [`Chats::Of`], which else happens when it is first needed.
     pub async fn bind_now(&self) -> Result<(), BindError> {
         match &self.shared.chats {
@@ -195,42 +202,13 @@ impl Server {
             () = self.gone(context) => Err(Box::new(answers::cancelled())),
         }
     }
-}
 
-/// Whether a client speaks revision 2026-07-28 or a newer one: it has no session, is not asked in mid-request, and may be
-/// given a task for an answer.
-fn is_stateless(context: &RequestContext<RoleServer>) -> bool {
-    context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
-}
-
-impl ServerHandler for Server {
-    fn get_info(&self) -> ServerConfig {
-        let name = Implementation::new("workspace-recovery", env!("CARGO_PKG_VERSION"))
-            .with_title("Workspace recovery");
-        let capabilities = ServerCapabilities::builder().enable_tools().enable_tasks().build();
-        ServerConfig::new(capabilities)
-            .with_server_info(name)
-            .with_instructions(tools::instructions(&self.shared.chats))
-    }
-
-    async fn list_tools(
-        &self,
-        _request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
-    ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(self.shared.tools.clone()))
-    }
-
-    fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.shared.tools.iter().find(|tool| tool.name == name).cloned()
-    }
-
-    async fn call_tool(
+    async fn answer_call(
         &self,
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        if !self.shared.tools.iter().any(|tool| tool.name == request.name) {
+        if !self.has_tool(&request.name) {
             return Err(ErrorData::invalid_params(format!("there is no tool \"{}\"", request.name), None));
         }
         let permit = self.shared.permits.try_acquire();
@@ -257,6 +235,69 @@ impl ServerHandler for Server {
             }
         };
         Ok(looked.unwrap_or_else(|given_up| *given_up).into())
+    }
+}
+
+/// Whether a client speaks revision 2026-07-28 or a newer one: it has no session, is not asked in mid-request, and may be
+/// given a task for an answer.
+fn is_stateless(context: &RequestContext<RoleServer>) -> bool {
+    context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        let name = Implementation::new("workspace-recovery", env!("CARGO_PKG_VERSION"))
+            .with_title("Workspace recovery");
+        let capabilities = ServerCapabilities::builder().enable_tools().enable_tasks().build();
+        ServerConfig::new(capabilities)
+            .with_server_info(name)
+            .with_instructions(tools::instructions(&self.shared.chats))
+    }
+
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        if request.is_some_and(|request| request.cursor.is_some()) {
+            return Err(ErrorData::invalid_params(
+                "all tools are on one page: there is no such cursor",
+                None,
+            ));
+        }
+        Ok(ListToolsResult::with_all_items(self.shared.tools.clone()))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        self.shared.tools.iter().find(|tool| tool.name == name).cloned()
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let (tool, begun) = (request.name.clone(), Instant::now());
+        let answer = self.answer_call(request, context).await;
+        let outcome = match &answer {
+            Ok(CallToolResponse::Complete(result)) if result.is_error == Some(true) => {
+                "an error for the model"
+            }
+            Ok(CallToolResponse::Complete(_)) => "done",
+            Ok(_) => "goes on",
+            Err(_) => "refused",
+        };
+        let ms = millis(begun.elapsed());
+        tracing::info!(%tool, ms, outcome, "a tool was called");
+        answer
+    }
+
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        self.misread(&request)
     }
 
     async fn get_task(

@@ -7,16 +7,17 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method, StatusCode, request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use rmcp::model::ProtocolVersion;
+use axum::{Json, Router};
+use rmcp::model::{ErrorData, ProtocolVersion};
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
@@ -129,7 +130,20 @@ async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut r
     if let Some(end) = session(request.headers()).and_then(|id| gate.sessions.end_of(id)) {
         request.extensions_mut().insert(SessionEnd(end));
     }
-    gate.service.handle(request).await.map(Body::new)
+    let says_json = says_json(request.headers());
+    let answer = gate.service.handle(request).await.map(Body::new);
+    if says_json && answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        return unreadable(answer).await;
+    }
+    answer
+}
+
+/// `rmcp` blames the type of a body that it cannot read. This says what it says as the protocol wants it.
+async fn unreadable(answer: Response) -> Response {
+    let why = to_bytes(answer.into_body(), MAX_BODY_BYTES).await.unwrap_or_default();
+    let why = format!("the body is no message: {}", String::from_utf8_lossy(&why));
+    let error = ErrorData::parse_error(why, None);
+    (StatusCode::BAD_REQUEST, Json(json!({ "jsonrpc": "2.0", "id": null, "error": error }))).into_response()
 }
 
 impl Gate {
@@ -183,6 +197,11 @@ impl Rate {
         *left = (if through { available - 1.0 } else { available }, now);
         through
     }
+}
+
+fn says_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 fn session(headers: &HeaderMap) -> Option<&str> {

@@ -110,7 +110,7 @@ fn payload(tool: &str, outcome: Outcome) -> TaskPayload {
     TaskPayload::Completed { result: object(&answers::called(tool, called)) }
 }
 
-fn object(value: &impl Serialize) -> JsonObject {
+pub(super) fn object(value: &impl Serialize) -> JsonObject {
     match serde_json::to_value(value) {
         Ok(Value::Object(object)) => object,
         // Results and errors of the protocol are objects.

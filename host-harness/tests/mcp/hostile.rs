@@ -149,20 +149,33 @@ async fn what_is_wrong_in_a_message_is_told() {
     let world = World::new().await;
     let mut raw = Raw::start(&world);
     raw.initialize().await;
-    for (id, method, params, code) in [
-        (10, "tools/erase", json!({}), -32601),
-        (11, "resources/read", json!({ "uri": "file:///etc/passwd" }), -32601),
-        (12, "tools/call", json!({ "name": "erase" }), -32602),
-        (13, "tasks/get", json!({ "taskId": "call-1" }), -32021),
+    for (id, method, params, code, says) in [
+        (10, "tools/erase", json!({}), -32601, "there is no method \"tools/erase\""),
+        (11, "resources/read", json!({ "uri": "file:///etc/passwd" }), -32601, "resources/read"),
+        (12, "tools/call", json!({ "name": "erase" }), -32602, "there is no tool \"erase\""),
+        (13, "tools/call", json!({}), -32602, "missing field `name`"),
+        (14, "tools/call", json!({ "name": 7 }), -32602, "name: invalid type: integer `7`"),
+        (15, "tools/list", json!({ "cursor": "two" }), -32602, "no such cursor"),
+        (16, "tasks/get", json!({ "taskId": 7 }), -32602, "taskId: invalid type"),
+        (17, "tasks/get", json!({ "taskId": "call-1" }), -32021, ""),
+        (18, "initialize", json!({}), -32602, "missing field"),
     ] {
-        let answer = raw.ask(id, method, params).await;
-        assert_eq!(answer["error"]["code"], code, "{method}: {answer}");
+        let error = raw.ask(id, method, params).await["error"].clone();
+        assert_eq!(error["code"], code, "{method}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(says), "{method}: {error}");
     }
-    // Without a place for the answer to go, it goes to nobody in particular.
-    raw.write(br#"{"jsonrpc":"2.0","id":20,"method":"tools/call","params":{"name":7}}"#).await;
+    for arguments in [json!([1]), json!("command"), json!(7), json!(true)] {
+        let params = json!({ "name": "execute", "arguments": arguments });
+        let answer = raw.ask(19, "tools/call", params).await;
+        assert_eq!(answer["result"]["isError"], true, "{answer}");
+        let told = answer["result"]["content"][0]["text"].as_str().unwrap();
+        assert_eq!(told, "execute: the arguments have to be one JSON object");
+    }
+    // What is no request at all is answered to nobody in particular.
+    raw.write(br#"{"jsonrpc":"2.0","id":20,"method":7}"#).await;
     let mut line = String::new();
     timeout(SOON, raw.stdout.read_line(&mut line)).await.expect("it answers").unwrap();
-    assert!(line.contains("error"), "{line}");
+    assert!(line.contains("-32600"), "{line}");
     // No progress is told to who has not asked for it, so that the next line is the answer.
     raw.write(br#"{"jsonrpc":"2.0","id":21,"method":"tools/list"}"#).await;
     line.clear();

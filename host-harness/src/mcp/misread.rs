@@ -1,0 +1,49 @@
+//! Requests that `rmcp` cannot read as what their method says: it takes them for those of a method that it does not know,
+//! which would be told to the client as well.
+
+use rmcp::model::{
+    CallToolRequestMethod, CallToolRequestParams, CancelTaskMethod, CancelTaskParams, ConstString,
+    CustomRequest, CustomResult, ErrorCode, ErrorData, GetTaskMethod, GetTaskParams, InitializeRequestParams,
+    InitializeResultMethod, ListToolsRequestMethod, PaginatedRequestParams, UpdateTaskMethod,
+    UpdateTaskParams,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::tasks::object;
+use super::{Server, answers};
+
+impl Server {
+    /// What is wrong with a request. A model that gives arguments of no use can act on what it is told.
+    pub(super) fn misread(&self, request: &CustomRequest) -> Result<CustomResult, ErrorData> {
+        let method = request.method.as_str();
+        let params = request.params.clone().unwrap_or_else(|| json!({}));
+        let wrong = match method {
+            InitializeResultMethod::VALUE => wrong::<InitializeRequestParams>(&params),
+            ListToolsRequestMethod::VALUE => wrong::<PaginatedRequestParams>(&params),
+            CallToolRequestMethod::VALUE => wrong::<CallToolRequestParams>(&params),
+            GetTaskMethod::VALUE => wrong::<GetTaskParams>(&params),
+            UpdateTaskMethod::VALUE => wrong::<UpdateTaskParams>(&params),
+            CancelTaskMethod::VALUE => wrong::<CancelTaskParams>(&params),
+            _ => {
+                let unknown = format!("there is no method \"{method}\"");
+                return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, unknown, None));
+            }
+        };
+        let tool = params["name"].as_str().filter(|tool| self.has_tool(tool));
+        if let (Some(tool), Some(Value::Array(_) | Value::String(_) | Value::Number(_) | Value::Bool(_))) =
+            (tool, params.get("arguments"))
+        {
+            let refused = answers::failed(format!("{tool}: the arguments have to be one JSON object"));
+            return Ok(CustomResult::new(Value::Object(object(&refused))));
+        }
+        Err(ErrorData::invalid_params(format!("{method}: {wrong}"), None))
+    }
+}
+
+fn wrong<P: DeserializeOwned>(params: &Value) -> String {
+    match serde_path_to_error::deserialize::<_, P>(params) {
+        Ok(_) => "the request cannot be read".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}

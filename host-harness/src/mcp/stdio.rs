@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::ServerHandler;
@@ -11,15 +12,17 @@ use rmcp::service::{
 };
 use rmcp::transport::Transport;
 use rmcp::transport::async_rw::AsyncRwTransport;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, Empty, empty};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::lines::{Lines, Unreadable};
 use super::{Server, ServerError};
 
-/// The longest line. Longer ones are dropped, and nobody is answered: far more than any tool takes, so that what is too
-/// long is refused with a sentence by the one that it is for.
-const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+/// Lines that cannot be read and are answered at the same time. Of more, a client that does not read its answers hears
+/// nothing.
+const REFUSALS: usize = 100;
 /// For how long a client may take to read its answers when it or the server ends, and then what is left of its calls to
 /// end: each is one part of the ten seconds that programs are usually given before they are killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -31,10 +34,11 @@ pub async fn serve(
     write: impl AsyncWrite + Send + Unpin + 'static,
     end: CancellationToken,
 ) -> Result<(), ServerError> {
-    let lines = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_LINE_BYTES);
     let gone = server.shared.closing.clone();
     let client = Client {
-        lines,
+        lines: Lines::new(read),
+        answers: AsyncRwTransport::new_server(empty(), write),
+        refusals: Arc::new(Semaphore::new(REFUSALS)),
         begun: false,
         versions: ServerHandler::supported_protocol_versions(server),
         gone: gone.clone(),
@@ -65,8 +69,10 @@ pub async fn serve(
 }
 
 /// The one client of this process.
-struct Client<R: AsyncRead, W: AsyncWrite> {
-    lines: AsyncRwTransport<RoleServer, R, W>,
+struct Client<R, W: AsyncWrite> {
+    lines: Lines<R>,
+    answers: AsyncRwTransport<RoleServer, Empty, W>,
+    refusals: Arc<Semaphore>,
     /// Whether `rmcp` knows how to speak with it.
     begun: bool,
     /// The versions of the protocol that the server speaks.
@@ -86,22 +92,23 @@ where
         &mut self,
         item: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
-        self.lines.send(item)
+        self.answers.send(item)
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
-            match self.lines.receive().await {
+            match self.lines.next().await {
                 None => {
                     // Requests end with the stream: `rmcp` would let them go on for some seconds.
                     self.gone.cancel();
                     return None;
                 }
                 // Else a notification that comes too early would end the server.
-                Some(message) if !self.begun && !matches!(message, JsonRpcMessage::Request(_)) => {
+                Some(Ok(message)) if !self.begun && !matches!(message, JsonRpcMessage::Request(_)) => {
                     tracing::warn!("a message before the client's first request is passed over");
                 }
-                Some(message) => {
+                Some(Err(unreadable)) => self.refuse(unreadable),
+                Some(Ok(message)) => {
                     self.begun |= begins(&message, &self.versions);
                     return Some(message);
                 }
@@ -110,7 +117,28 @@ where
     }
 
     async fn close(&mut self) -> Result<(), Self::Error> {
-        self.lines.close().await
+        self.answers.close().await
+    }
+}
+
+impl<R, W> Client<R, W>
+where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    fn refuse(&mut self, unreadable: Unreadable) {
+        // No warning: not every client reads what it is told there, and many of them would fill the pipe.
+        tracing::debug!("a line of the client cannot be read: {}", unreadable.why());
+        let Some(answer) = unreadable.answer() else { return };
+        // Not waited for: this may be given up at any time, and who reads nothing should still be heard.
+        let Ok(place) = self.refusals.clone().try_acquire_owned() else { return };
+        let sent = self.answers.send(answer);
+        tokio::spawn(async move {
+            if let Err(error) = sent.await {
+                tracing::debug!(%error, "a refusal was not told");
+            }
+            drop(place);
+        });
     }
 }
 

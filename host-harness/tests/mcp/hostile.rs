@@ -48,17 +48,20 @@ impl Raw {
     }
 
     async fn answer(&mut self, id: u64) -> Value {
-        let answered = async {
-            loop {
-                let mut line = String::new();
-                assert_ne!(self.stdout.read_line(&mut line).await.unwrap(), 0, "it has ended");
-                let message: Value = serde_json::from_str(&line).unwrap();
-                if message["id"] == id {
-                    return message;
-                }
+        loop {
+            let message = self.next().await;
+            if message["id"] == id {
+                return message;
             }
-        };
-        timeout(SOON, answered).await.expect("it answers")
+        }
+    }
+
+    /// What it says next.
+    async fn next(&mut self) -> Value {
+        let mut line = String::new();
+        let read = timeout(SOON, self.stdout.read_line(&mut line)).await.expect("it answers").unwrap();
+        assert_ne!(read, 0, "it has ended");
+        serde_json::from_str(&line).unwrap()
     }
 
     async fn initialize(&mut self) {
@@ -82,7 +85,7 @@ impl Raw {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_message_is_passed_over_before_and_after_the_beginning() {
+async fn what_is_no_message_does_no_harm_before_and_after_the_beginning() {
     let world = World::new().await;
     let mut raw = Raw::start(&world);
     let deep = "[".repeat(100_000);
@@ -93,7 +96,7 @@ async fn what_is_no_message_is_passed_over_before_and_after_the_beginning() {
         b"{",
         b"\xff\xfe\x00",
         b"7",
-        br#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+        br#"{"jsonrpc":"1.0","id":7,"method":"ping"}"#,
         br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#,
         br#"{"jsonrpc":"2.0","id":4,"result":{}}"#,
         deep.as_bytes(),
@@ -108,14 +111,6 @@ async fn what_is_no_message_is_passed_over_before_and_after_the_beginning() {
     }
     let tools = raw.ask(2, "tools/list", json!({})).await;
     assert_eq!(tools["result"]["tools"].as_array().unwrap().len(), 7);
-    // Whole, and too long: it is not answered, so that the next line is the answer to the next one.
-    let padding = "x".repeat(17 * 1024 * 1024);
-    let long = json!({ "jsonrpc": "2.0", "id": 98, "method": "tools/list", "params": { "cursor": padding } });
-    raw.write(long.to_string().as_bytes()).await;
-    raw.write(br#"{"jsonrpc":"2.0","id":99,"method":"tools/list"}"#).await;
-    let mut line = String::new();
-    timeout(SOON, raw.stdout.read_line(&mut line)).await.expect("it answers").unwrap();
-    assert!(line.contains("\"id\":99"), "{line}");
     raw.end().await;
     world.end().await;
 }
@@ -171,16 +166,36 @@ async fn what_is_wrong_in_a_message_is_told() {
         let told = answer["result"]["content"][0]["text"].as_str().unwrap();
         assert_eq!(told, "execute: the arguments have to be one JSON object");
     }
-    // What is no request at all is answered to nobody in particular.
-    raw.write(br#"{"jsonrpc":"2.0","id":20,"method":7}"#).await;
-    let mut line = String::new();
-    timeout(SOON, raw.stdout.read_line(&mut line)).await.expect("it answers").unwrap();
-    assert!(line.contains("-32600"), "{line}");
-    // No progress is told to who has not asked for it, so that the next line is the answer.
+    let (id, long) = (json!(20), "x".repeat(17 * 1024 * 1024));
+    let long = json!({ "jsonrpc": "2.0", "id": 20, "method": "tools/list", "params": { "cursor": long } });
+    for (line, id, code, says) in [
+        ("{bad", &Value::Null, -32700, "this is no JSON: key must be a string at line 1 column 2"),
+        ("\u{1}", &Value::Null, -32700, "this is no JSON"),
+        ("7", &Value::Null, -32600, "a message is an object"),
+        (r#"[{"jsonrpc":"2.0","id":20,"method":"ping"}]"#, &Value::Null, -32600, "batches are not taken"),
+        (r#"{"jsonrpc":"1.0","id":20,"method":"ping"}"#, &id, -32600, "`jsonrpc` has to be \"2.0\""),
+        (r#"{"jsonrpc":"2.0","id":20}"#, &id, -32600, "`method` has to be a string"),
+        (r#"{"jsonrpc":"2.0","id":20,"method":7}"#, &id, -32600, "`method` has to be a string"),
+        (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, &Value::Null, -32600, "`id` has to be a string"),
+        (r#"{"jsonrpc":"2.0","id":20,"method":"ping","params":[]}"#, &id, -32600, "`params` has to be"),
+        (
+            r#"{"jsonrpc":"2.0","id":20,"method":"ping","params":{"_meta":7}}"#,
+            &id,
+            -32600,
+            "`params._meta` has",
+        ),
+        (&long.to_string(), &Value::Null, -32600, "a message has at most 16777216 bytes"),
+    ] {
+        raw.write(line.as_bytes()).await;
+        let answer = raw.next().await;
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (id, &json!(code)), "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().starts_with(says), "{answer}");
+    }
+    // Nobody waits for an answer to these.
+    raw.write(br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":[]}"#).await;
+    raw.write(br#"{"jsonrpc":"2.0","id":{},"result":7}"#).await;
     raw.write(br#"{"jsonrpc":"2.0","id":21,"method":"tools/list"}"#).await;
-    line.clear();
-    timeout(SOON, raw.stdout.read_line(&mut line)).await.expect("it answers").unwrap();
-    assert!(line.contains("\"id\":21"), "{line}");
+    assert_eq!(raw.next().await["id"], 21);
     raw.end().await;
     world.end().await;
 }
@@ -203,9 +218,7 @@ async fn more_calls_than_may_run_at_the_same_time_are_refused() {
         raw.write(call(1000 + id).as_bytes()).await;
     }
     // One is too many, whichever: they begin in no certain order.
-    let mut line = String::new();
-    timeout(SOON, raw.stdout.read_line(&mut line)).await.expect("it answers").unwrap();
-    let refused: Value = serde_json::from_str(&line).unwrap();
+    let refused = raw.next().await;
     let text = refused["result"]["content"][0]["text"].as_str().unwrap();
     assert!(refused["result"]["isError"] == true && text.contains("too many calls"), "{refused}");
     assert!(raw.ask(8, "tools/list", json!({})).await["result"]["tools"].is_array());

@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Chats, Server, connections};
+use crate::store::check_name;
 
 /// Where the server answers. With a chat's name after it, it is that chat's.
 pub const PATH: &str = "/mcp";
@@ -44,8 +45,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const SESSION: &str = "mcp-session-id";
 /// With each request of a client that has no session.
 const REVISION: &str = "mcp-protocol-version";
-/// Longer names of chats are mistakes, not use.
-const NAME_BYTES: usize = 200;
 
 /// How the server is reached.
 #[derive(Clone, Debug)]
@@ -145,7 +144,7 @@ async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut r
             .into_response();
     }
     if let Some(Path(name)) = chat {
-        if gate.chats != Chats::Chosen || !is_name(&name) {
+        if gate.chats != Chats::Chosen || check_name(&name).is_err() {
             return (StatusCode::NOT_FOUND, "no chat can have this name here\n").into_response();
         }
         request.extensions_mut().insert(NamedChat(name));
@@ -202,10 +201,6 @@ pub(super) fn keeps_nothing(context: &RequestContext<RoleServer>) -> bool {
     !parts.headers.contains_key(SESSION) && parts.extensions.get::<NamedChat>().is_none()
 }
 
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= NAME_BYTES && !name.chars().any(char::is_control)
-}
-
 fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }
@@ -219,11 +214,5 @@ mod tests {
         let rate = Rate::new(3);
         let through = (0..10).filter(|_| rate.lets_through()).count();
         assert_eq!(through, 3);
-    }
-
-    #[test]
-    fn a_name_of_a_chat_is_one_line_of_some_length() {
-        assert!(is_name("talk") && is_name("mcp me/dev"));
-        assert!(!is_name("") && !is_name("a\nb") && !is_name(&"a".repeat(NAME_BYTES + 1)));
     }
 }

@@ -350,8 +350,8 @@ pub struct McpArgs {
     /// behind a proxy, and where ADDRESS is that of all interfaces.
     #[arg(long, value_name = "NAME", requires = "http")]
     pub http_host: Vec<String>,
-    /// The file with the token for HTTP, of at least 32 characters. Made, readable for you alone, if it is missing. If none
-    /// is named, the server says at its start which one it uses.
+    /// The file with the token for HTTP, of at least 32 characters of ASCII without blanks. Made, readable for you alone, if
+    /// it is missing. If none is named, the server says at its start which one it uses.
     #[arg(long, value_name = "FILE", requires = "http")]
     pub http_token_file: Option<PathBuf>,
     /// Ask for no token over HTTP: everybody on this machine may run commands in your workspaces then.

@@ -185,14 +185,20 @@ async fn only_who_has_the_token_may_ask_and_no_page_of_a_browser() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_could_be_guessed_is_refused() {
+async fn a_token_file_that_cannot_be_used_is_told_with_what_to_do() {
     let world = World::new().await;
-    let file = world.folder().join("short");
-    std::fs::write(&file, "x".repeat(31)).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let refused = world.run(&["mcp", "--http", "127.0.0.1:0", "--http-token-file", file.to_str().unwrap()]);
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("31 characters"), "{said}");
+    let short = world.folder().join("short");
+    std::fs::write(&short, "x".repeat(31)).unwrap();
+    std::fs::set_permissions(&short, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (file, says) in [
+        (short, "31 characters"),
+        (world.folder().join("nowhere/token"), "/nowhere; make it, or name another file"),
+    ] {
+        let file = file.to_str().unwrap();
+        let refused = world.run(&["mcp", "--http", "127.0.0.1:0", "--http-token-file", file]);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && said.contains(says), "{said}");
+    }
     world.end().await;
 }
 

@@ -12,6 +12,9 @@ pub const MAX_RESTARTS: u32 = 2;
 pub const CONFLICT_ROUNDS: u32 = 3;
 /// Calls that may wait for their turn at one workspace. More than that is a loop in a caller, not use.
 pub const MAX_WAITING_CALLS: usize = 8;
+/// The longest time that the caller of a command may give it, in seconds: what takes longer than an hour is better started in
+/// the background and looked after.
+pub const LONGEST_COMMAND_SECONDS: u32 = 60 * 60;
 
 /// How long things take, at most or at least. `default()` is for real use; [`Timings::shortened`] for demonstrations.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 mod lease;
 mod memory;
+mod names;
 #[cfg(feature = "store")]
 mod sqlite;
 mod tables;
 
 pub use lease::{Begun, Go, Lease, NewCall};
+pub use names::{NameError, check_name};
 pub use tables::{CallRow, CallState, HostId, Listing};
 
 use crate::journal::Entry;

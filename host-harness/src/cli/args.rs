@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use super::deployment::DeploymentArgs;
+use crate::policy::LONGEST_COMMAND_SECONDS;
+use crate::store::{NameError, check_name};
 
 /// Brings a chat's unreachable workspace back.
 ///
@@ -40,9 +42,6 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
-
-/// Longer names of chats and requests are mistakes, not use.
-const NAME_BYTES: usize = 200;
 
 const AFTER_HELP: &str = "\
 A first session, in two terminals:
@@ -295,7 +294,7 @@ pub struct ExecArgs {
     #[arg(long, value_name = "FOLDER")]
     pub workdir: Option<String>,
     /// End the command when it has run for this many seconds.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=i64::from(LONGEST_COMMAND_SECONDS)))]
     pub timeout: Option<u32>,
     /// The command and its arguments. One argument is taken as a shell command line.
     #[arg(required = true, last = true, value_name = "COMMAND")]
@@ -351,8 +350,8 @@ pub struct McpArgs {
     /// behind a proxy, and where ADDRESS is that of all interfaces.
     #[arg(long, value_name = "NAME", requires = "http")]
     pub http_host: Vec<String>,
-    /// The file with the token for HTTP, of at least 32 characters. Made, readable for you alone, if it is missing. If none
-    /// is named, the server says at its start which one it uses.
+    /// The file with the token for HTTP, of at least 32 characters of ASCII without blanks. Made, readable for you alone, if
+    /// it is missing. If none is named, the server says at its start which one it uses.
     #[arg(long, value_name = "FILE", requires = "http")]
     pub http_token_file: Option<PathBuf>,
     /// Ask for no token over HTTP: everybody on this machine may run commands in your workspaces then.
@@ -402,17 +401,9 @@ pub enum PluginCommand {
     },
 }
 
-/// The name of a chat or a request. It is kept, and printed in tables and sentences.
-fn name(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        Err("a name is not empty".to_owned())
-    } else if text.chars().any(char::is_control) {
-        Err("a name is one line, without control characters".to_owned())
-    } else if text.len() > NAME_BYTES {
-        Err(format!("a name has at most {NAME_BYTES} bytes, and this one has {}", text.len()))
-    } else {
-        Ok(text.to_owned())
-    }
+/// The name of a chat or a request.
+fn name(text: &str) -> Result<String, NameError> {
+    check_name(text).map(|()| text.to_owned())
 }
 
 /// Names of machines are not looked up: which of their addresses would be served is left to chance.

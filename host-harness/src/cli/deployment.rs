@@ -1,11 +1,13 @@
 //! The Coder deployment that a command works on, if it is not the local control plane: its address, whom to trust, and
 //! the user's token.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
+use super::host::absolute;
 use crate::control_plane::rest::{RestClient, RestError, RestOptions};
 
 /// The variable that the Coder command line reads its token from, too.
@@ -75,19 +77,20 @@ impl Deployment {
         url.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' }).collect()
     }
 
-    /// Names the deployment to another process of this program. The token is in a file or in the environment.
-    pub fn arguments(&self) -> Vec<std::ffi::OsString> {
+    /// Names the deployment to another process of this program, wherever it is started. The token is in a file or in the
+    /// environment.
+    pub fn arguments(&self) -> anyhow::Result<Vec<OsString>> {
         let DeploymentArgs { coder_url: _, coder_token_file, coder_ca_file, coder_allow_http } = &self.args;
         let mut arguments = vec!["--coder-url".into(), self.url.clone().into()];
         for (name, file) in [("--coder-token-file", coder_token_file), ("--coder-ca-file", coder_ca_file)] {
             if let Some(file) = file {
-                arguments.extend([name.into(), file.clone().into_os_string()]);
+                arguments.extend([name.into(), absolute(file)?.into()]);
             }
         }
         if *coder_allow_http {
             arguments.push("--coder-allow-http".into());
         }
-        arguments
+        Ok(arguments)
     }
 
     fn token(&self) -> anyhow::Result<String> {

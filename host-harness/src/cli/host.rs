@@ -95,17 +95,19 @@ impl Place {
         Timings::shortened(self.shorten_times)
     }
 
-    /// All this as arguments for another process of this program.
-    pub fn arguments(&self) -> Vec<OsString> {
-        let mut arguments = vec!["--data".into(), self.data.clone().into_os_string()];
+    /// All this as arguments for another process of this program, wherever it is started.
+    pub fn arguments(&self) -> anyhow::Result<Vec<OsString>> {
+        let mut arguments = vec!["--data".into(), absolute(&self.data)?.into()];
         if let Some(plugin) = &self.plugin {
-            arguments.extend(["--plugin".into(), plugin.clone().into_os_string()]);
+            arguments.extend(["--plugin".into(), absolute(plugin)?.into()]);
         }
         if self.shorten_times > 1 {
             arguments.extend(["--shorten-times".into(), self.shorten_times.to_string().into()]);
         }
-        arguments.extend(self.deployment.iter().flat_map(Deployment::arguments));
-        arguments
+        if let Some(deployment) = &self.deployment {
+            arguments.extend(deployment.arguments()?);
+        }
+        Ok(arguments)
     }
 
     /// The store in the data folder, if something has been kept there.
@@ -206,6 +208,11 @@ impl Host {
     pub fn chat(&self, name: &str) -> Chat {
         self.chats.chat(name, self.tools.clone())
     }
+}
+
+/// A path that means the same wherever this program is started.
+pub fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("cannot tell where `{}` is", path.display()))
 }
 
 /// This program's folder in the user's folder named by `variable`, or in its usual place under the home folder.

@@ -54,7 +54,7 @@ pub fn start(place: &Place) -> anyhow::Result<()> {
         .open(&log)
         .with_context(|| format!("cannot write {}", log.display()))?;
     Command::new(program)
-        .args(place.arguments())
+        .args(place.arguments()?)
         .arg("host")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

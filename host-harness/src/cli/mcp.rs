@@ -1,10 +1,6 @@
 //! `mcp`: the tools for MCP clients, on standard input and output or over HTTP.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use rmcp::transport::stdio_pipes;
@@ -14,20 +10,17 @@ use tokio_util::sync::CancellationToken;
 use super::Exit;
 use super::args::McpArgs;
 use super::calls::{interrupted_by_signals, leave};
-use super::host::Place;
+use super::host::{Place, absolute};
 use super::output::note;
 use crate::driver::Driver;
 use crate::mcp::http::{self, HttpOptions, PATH};
 use crate::mcp::{Chats, Server, stdio};
 
 mod config;
+mod token;
 
 /// The file of the token that is made if none is named, in the folder of the chats.
 const TOKEN_FILE: &str = "mcp-token";
-/// Characters that a user's own token needs at least: 128 bits, if they are hexadecimal and from chance.
-const SHORTEST_TOKEN: usize = 32;
-/// Bytes of a token that is made.
-const TOKEN_BYTES: usize = 32;
 
 pub async fn run(place: &Place, args: McpArgs) -> anyhow::Result<Exit> {
     if let Some(client) = args.print_config {
@@ -82,10 +75,10 @@ async fn serve_http(
              --http-no-token out, or serve 127.0.0.1"
         ),
         (_, true) => None,
-        (Some(file), false) => Some((file.clone(), token(file)?)),
-        (None, false) => {
-            let file = place.folder().join(TOKEN_FILE);
-            let token = token(&file)?;
+        (named, false) => {
+            let file = named.clone().unwrap_or_else(|| place.folder().join(TOKEN_FILE));
+            let file = absolute(&file)?;
+            let token = token::token(&file)?;
             Some((file, token))
         }
     };
@@ -98,9 +91,7 @@ async fn serve_http(
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot serve {address}"))?;
     let address = listener.local_addr()?;
     note(&match &token {
-        Some((file, _)) => {
-            format!("serving http://{address}{PATH}; its token is in {}", absolute(file).display())
-        }
+        Some((file, _)) => format!("serving http://{address}{PATH}; its token is in {}", file.display()),
         None => format!("serving http://{address}{PATH}, without a token"),
     });
     let options = HttpOptions {
@@ -110,40 +101,4 @@ async fn serve_http(
     };
     http::serve(server, listener, options, end).await;
     Ok(())
-}
-
-/// The token in a file, which is made if it is missing.
-fn token(file: &Path) -> anyhow::Result<String> {
-    let cannot = || format!("cannot use the token file {}", file.display());
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-    match made {
-        Ok(mut made) => {
-            let mut bytes = [0; TOKEN_BYTES];
-            getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
-            let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            writeln!(made, "{token}").with_context(cannot)?;
-            Ok(token)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            if std::fs::metadata(file).with_context(cannot)?.mode() & 0o077 != 0 {
-                bail!("others can read the token file {0}: `chmod 600 {0}`", file.display());
-            }
-            let token = std::fs::read_to_string(file).with_context(cannot)?.trim().to_owned();
-            if token.len() < SHORTEST_TOKEN {
-                bail!(
-                    "the token in {} has {} characters, and could be guessed: it needs {SHORTEST_TOKEN}; without the file \
-                     a good one is made",
-                    file.display(),
-                    token.len()
-                );
-            }
-            Ok(token)
-        }
-        Err(error) => Err(error).with_context(cannot),
-    }
-}
-
-/// Paths in a client's configuration are absolute: nobody knows where it starts the program.
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

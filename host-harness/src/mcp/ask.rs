@@ -1,19 +1,28 @@
 //! Asks the user, where the client can: a verdict to do so is of no use to a model that cannot.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ElicitRequest, ElicitRequestParams,
-    ElicitResult, ElicitationAction, ElicitationSchema, InputRequest, InputRequiredResult,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ClientResult, ElicitRequest,
+    ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema, InputRequest,
+    InputRequiredResult, ServerRequest,
 };
-use rmcp::service::{RequestContext, RoleServer};
+use rmcp::service::{Peer, PeerRequestOptions, RequestContext, RoleServer, ServiceError};
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use super::progress::{Progress, WaitsFor};
 use super::{Server, answers, is_stateless};
+use crate::policy::LONGEST_COMMAND_SECONDS;
 
 /// The name of the question, and of the field that the answer is in.
 const QUESTION: &str = "answer";
+/// How long the user may think: as long as the longest command runs, so that no request is held longer for a question than
+/// it could be for its work. One that holds its client's session and its own permit has to end some time.
+const PATIENCE: Duration = Duration::from_secs(LONGEST_COMMAND_SECONDS as u64);
+/// How long a client may take to hear that a question is withdrawn: one that reads at all reads at once.
+const WITHDRAWAL: Duration = Duration::from_secs(1);
 
 /// Asks the user what the verdict wants to know, if the client can, and adds the answer to what the model is told.
 pub(super) async fn ask(
@@ -31,18 +40,47 @@ pub(super) async fn ask(
         return InputRequiredResult::new(Some(BTreeMap::from([(QUESTION.to_owned(), request)])), Some(state))
             .into();
     }
-    let answer = tokio::select! {
-        answer = context.peer.create_elicitation(question) => answer,
-        () = progress.tell(WaitsFor::User) => return told.into(),
-        () = server.gone(context) => return told.into(),
+    let unwanted = async {
+        tokio::select! {
+            () = progress.tell(WaitsFor::User) => {}
+            () = server.gone(context) => {}
+        }
     };
-    match answer {
-        Ok(answer) => with_answer(told.structured_content.unwrap_or_default(), &answer).into(),
+    match put(question, &context.peer, unwanted).await {
+        Ok(Some(answer)) => with_answer(told.structured_content.unwrap_or_default(), &answer).into(),
+        Ok(None) => told.into(),
         Err(error) => {
             tracing::warn!(%error, "the user could not be asked");
             with_words(told.structured_content.unwrap_or_default(), "The user could not be asked.").into()
         }
     }
+}
+
+/// Puts a question to the user, and waits for the answer. One that is not answered in time, or that nobody wants to know any
+/// more (`None`), is withdrawn: else the client would go on showing it.
+async fn put(
+    question: ElicitRequestParams,
+    peer: &Peer<RoleServer>,
+    unwanted: impl Future<Output = ()>,
+) -> Result<Option<ElicitResult>, ServiceError> {
+    let request = ServerRequest::ElicitRequest(ElicitRequest::new(question));
+    let mut asked = peer.send_cancellable_request(request, PeerRequestOptions::no_options()).await?;
+    let (answer, reason) = tokio::select! {
+        answer = &mut asked.rx => {
+            return match answer.map_err(|_| ServiceError::TransportClosed)?? {
+                ClientResult::ElicitResult(answer) => Ok(Some(answer)),
+                _ => Err(ServiceError::UnexpectedResponse),
+            };
+        }
+        () = sleep(PATIENCE) => (Some(ElicitResult::new(ElicitationAction::Cancel)), "it took too long"),
+        () = unwanted => (None, "nobody waits for the answer any more"),
+    };
+    match timeout(WITHDRAWAL, asked.cancel(Some(reason.to_owned()))).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a question was not withdrawn"),
+        Err(_) => tracing::debug!("a question was not withdrawn: the client does not read"),
+    }
+    Ok(answer)
 }
 
 /// The answer to a question that an earlier request ended with. The state comes from the client and goes nowhere but back
@@ -97,4 +135,114 @@ fn with_words(told: Value, said: &str) -> CallToolResult {
         None => said.to_owned(),
     };
     answers::told_error(told, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use rmcp::model::{
+        CancelledNotificationParam, ClientCapabilities, ClientConfig, ErrorData, Implementation,
+    };
+    use rmcp::service::{NotificationContext, RoleClient};
+    use rmcp::{ClientHandler, ServerHandler, ServiceExt};
+    use tokio::io::AsyncWriteExt;
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    struct Asks;
+
+    impl ServerHandler for Asks {}
+
+    /// A client whose user does not answer. It tells when a question has come, and when it is withdrawn.
+    struct NeverAnswers(UnboundedSender<&'static str>);
+
+    impl ClientHandler for NeverAnswers {
+        fn get_info(&self) -> ClientConfig {
+            let capabilities = ClientCapabilities::builder().enable_elicitation().build();
+            ClientConfig::new(capabilities, Implementation::new("test", "1"))
+        }
+
+        async fn create_elicitation(
+            &self,
+            _request: ElicitRequestParams,
+            _context: RequestContext<RoleClient>,
+        ) -> Result<ElicitResult, ErrorData> {
+            self.0.send("asked").unwrap();
+            pending().await
+        }
+
+        async fn on_cancelled(
+            &self,
+            _params: CancelledNotificationParam,
+            _context: NotificationContext<RoleClient>,
+        ) {
+            self.0.send("withdrawn").unwrap();
+        }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_and_one_without_what_it_was_about_are_told() {
+        let request = |answer: Value| {
+            let responses = BTreeMap::from([(QUESTION.to_owned(), answer)]);
+            CallToolRequestParams::new("execute").with_input_responses(responses)
+        };
+        let told = |request| answered(&request).unwrap().structured_content.unwrap();
+        let state = json!({ "error": "it is gone" }).to_string();
+        let unreadable = told(request(json!({ "action": "perhaps" })).with_request_state(state.clone()));
+        assert!(unreadable["error"].as_str().unwrap().starts_with("the user's answer cannot be read: "));
+        let answer = json!({ "action": "accept", "content": { "answer": "wait" } });
+        let user = json!({ "action": "accept", "answer": "wait" });
+        for odd in [None, Some("{"), Some("7")] {
+            let request = (odd.into_iter())
+                .fold(request(answer.clone()), |request, odd| request.with_request_state(odd));
+            assert_eq!(told(request), json!({ "user": user }), "{odd:?}");
+        }
+        let whole = told(request(answer).with_request_state(state));
+        assert_eq!(whole, json!({ "error": "it is gone", "user": user }));
+        assert!(answered(&CallToolRequestParams::new("execute")).is_none());
+    }
+
+    fn asking(message: String) -> ElicitRequestParams {
+        let requested_schema = ElicitationSchema::builder().required_string(QUESTION).build().unwrap();
+        ElicitRequestParams::FormElicitationParams { meta: None, message, requested_schema }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_nobody_answers_is_withdrawn_after_an_hour() {
+        let (here, there) = tokio::io::duplex(4096);
+        let (told, mut hears) = unbounded_channel();
+        let (server, client) = tokio::join!(Asks.serve(here), NeverAnswers(told).serve(there));
+        let (server, client) = (server.unwrap(), client.unwrap());
+        let begun = Instant::now();
+        let answer = put(asking("what now?".to_owned()), server.peer(), pending()).await.unwrap().unwrap();
+        assert_eq!((answer.action, answer.content), (ElicitationAction::Cancel, None));
+        assert!(begun.elapsed() >= PATIENCE && begun.elapsed() < PATIENCE + WITHDRAWAL);
+        assert_eq!(hears.recv().await, Some("asked"));
+        assert_eq!(timeout(WITHDRAWAL, hears.recv()).await, Ok(Some("withdrawn")));
+        client.cancel().await.unwrap();
+        server.cancel().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_does_not_keep_a_question_that_nobody_wants() {
+        let (here, mut there) = tokio::io::duplex(4096);
+        let begin = json!({
+            "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+                "protocolVersion": "2025-11-25", "capabilities": { "elicitation": {} },
+                "clientInfo": { "name": "test", "version": "1" },
+            },
+        });
+        let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        there.write_all(format!("{begin}\n{initialized}\n").as_bytes()).await.unwrap();
+        let server = Asks.serve(here).await.unwrap();
+        // Longer than what can be written to somebody who does not read.
+        let question = asking("what now? ".repeat(1000));
+        let put = timeout(2 * WITHDRAWAL, put(question, server.peer(), ready(())));
+        assert!(put.await.expect("it is given up").unwrap().is_none());
+        drop(there);
+        server.cancel().await.unwrap();
+    }
 }

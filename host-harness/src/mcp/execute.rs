@@ -13,10 +13,8 @@ use super::tools::{ExecuteArguments, HostTool, read};
 use super::{Server, answers, ask};
 use crate::bindings::Action;
 use crate::chat::{Chat, Execute, ExecuteError, Executed, Unreachable};
+use crate::policy::LONGEST_COMMAND_SECONDS;
 use crate::words::verdict_json;
-
-/// The longest time that a command may be given.
-const LONGEST_SECONDS: u32 = 3600;
 
 impl Server {
     pub(super) async fn execute(
@@ -83,10 +81,10 @@ fn arguments(request: CallToolRequestParams) -> Result<Execute, String> {
         return Err("execute: `command` is empty; give it a command line".to_owned());
     }
     if let Some(seconds) = arguments.timeout_seconds
-        && !(1..=LONGEST_SECONDS).contains(&seconds)
+        && !(1..=LONGEST_COMMAND_SECONDS).contains(&seconds)
     {
         return Err(format!(
-            "execute: `timeout_seconds` is {seconds}, but must be from 1 to {LONGEST_SECONDS}"
+            "execute: `timeout_seconds` is {seconds}, but must be from 1 to {LONGEST_COMMAND_SECONDS}"
         ));
     }
     Ok(Execute {

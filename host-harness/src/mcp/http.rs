@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sessions::{Sessions, SessionsError};
 use super::{Chats, Server, connections, is_stateless};
+use crate::store::check_name;
 
 /// Where the server answers. With a chat's name after it, it is that chat's.
 pub const PATH: &str = "/mcp";
@@ -40,8 +41,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const SESSION: &str = "mcp-session-id";
 /// With each request of a client that has no session.
 const REVISION: &str = "mcp-protocol-version";
-/// Longer names of chats are mistakes, not use.
-const NAME_BYTES: usize = 200;
 
 /// How the server is reached.
 #[derive(Clone, Debug)]
@@ -122,8 +121,8 @@ async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut r
             return (StatusCode::NOT_FOUND, "this server works in one chat: leave the name out\n")
                 .into_response();
         }
-        if !is_name(&name) {
-            return (StatusCode::NOT_FOUND, "no chat can have this name\n").into_response();
+        if let Err(error) = check_name(&name) {
+            return (StatusCode::NOT_FOUND, format!("no chat can have this name: {error}\n")).into_response();
         }
         request.extensions_mut().insert(NamedChat(name));
     }
@@ -236,10 +235,6 @@ pub(super) fn keeps_nothing(context: &RequestContext<RoleServer>) -> bool {
     parts.is_some_and(|parts| is_stateless(context) && parts.extensions.get::<NamedChat>().is_none())
 }
 
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= NAME_BYTES && !name.chars().any(char::is_control)
-}
-
 fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }
@@ -253,11 +248,5 @@ mod tests {
         let rate = Rate::new(3);
         let through = (0..10).filter(|_| rate.lets_through()).count();
         assert_eq!(through, 3);
-    }
-
-    #[test]
-    fn a_name_of_a_chat_is_one_line_of_some_length() {
-        assert!(is_name("talk") && is_name("mcp me/dev"));
-        assert!(!is_name("") && !is_name("a\nb") && !is_name(&"a".repeat(NAME_BYTES + 1)));
     }
 }

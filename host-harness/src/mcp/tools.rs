@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{Chats, ServerError};
 use crate::bindings::Tool as PluginTool;
+use crate::policy::LONGEST_COMMAND_SECONDS;
 
 /// A tool of the host's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub(super) struct ExecuteArguments {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) workdir: Option<String>,
     /// End it when it has run for so many seconds; 600 if it is not given.
-    #[schemars(with = "u32", range(min = 1, max = 3600))]
+    #[schemars(with = "u32", range(min = 1, max = LONGEST_COMMAND_SECONDS))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) timeout_seconds: Option<u32>,
 }
@@ -172,4 +173,49 @@ pub(super) fn instructions(chats: &Chats) -> &'static str {
 pub(super) fn read<T: DeserializeOwned>(tool: HostTool, arguments: Option<JsonObject>) -> Result<T, String> {
     serde_json::from_value(Value::Object(arguments.unwrap_or_default()))
         .map_err(|error| format!("{}: {error}; change the arguments and call it again", tool.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Timings;
+
+    fn of_a_plugin(name: &str, output_schema: &str) -> PluginTool {
+        PluginTool {
+            name: name.to_owned(),
+            title: "A tool".to_owned(),
+            description: "Does something.".to_owned(),
+            input_schema: r#"{ "type": "object" }"#.to_owned(),
+            output_schema: output_schema.to_owned(),
+            read_only: false,
+            destructive: false,
+            idempotent: false,
+            open_world: true,
+        }
+    }
+
+    #[test]
+    fn a_plugin_whose_tools_cannot_be_listed_is_refused() {
+        let own = HostTool::ALL.map(HostTool::name);
+        for name in own {
+            let taken = all(&[of_a_plugin(name, "{}")], &Chats::One("talk".to_owned()));
+            assert!(matches!(taken, Err(ServerError::NameTaken(its)) if its == name), "{name}");
+        }
+        for schema in ["", "7", "[]", "{"] {
+            let refused = all(&[of_a_plugin("mend", "{}"), of_a_plugin("make", schema)], &Chats::Chosen);
+            assert!(matches!(refused, Err(ServerError::Schema { tool, .. }) if tool == "make"), "{schema}");
+        }
+        let listed = all(&[of_a_plugin("mend", "{}")], &Chats::Chosen).unwrap();
+        let names: Vec<_> = listed.iter().map(|tool| &*tool.name).collect();
+        assert_eq!(names, [&["mend"], &own[..]].concat());
+    }
+
+    #[test]
+    fn a_model_is_told_the_times_that_are_kept() {
+        let schema = schema::<ExecuteArguments>();
+        let timeout = &schema["properties"]["timeout_seconds"];
+        assert_eq!(timeout["maximum"], LONGEST_COMMAND_SECONDS);
+        let usual = format!("{} if it is not given", Timings::default().command_limit.as_secs());
+        assert!(timeout["description"].as_str().unwrap().contains(&usual), "{timeout}");
+    }
 }

@@ -4,8 +4,8 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, ClientConfig,
-    ElicitRequestParams, ElicitResult, ElicitationAction, ErrorData, Implementation,
+    CallToolRequestParams, CallToolResponse, CallToolResult, CancelledNotificationParam, ClientCapabilities,
+    ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction, ErrorData, Implementation,
     ProgressNotificationParam,
 };
 use rmcp::service::{
@@ -29,6 +29,10 @@ pub struct Client {
     pub answer: Option<&'static str>,
     /// Until then the user thinks.
     pub thinks: Option<Arc<Notify>>,
+    /// It has no way to ask the user, whatever it says that it can do.
+    pub cannot_ask: bool,
+    /// Told when a request to it is withdrawn.
+    pub withdrawn: Arc<Notify>,
     /// What the user was asked.
     pub asked: Arc<Mutex<Vec<String>>>,
     /// Where progress goes.
@@ -55,6 +59,9 @@ impl ClientHandler for Client {
             panic!("a form is asked for")
         };
         self.asked.lock().unwrap().push(message);
+        if self.cannot_ask {
+            return Err(ErrorData::internal_error("there is no window", None));
+        }
         if let Some(thinks) = &self.thinks {
             thinks.notified().await;
         }
@@ -64,6 +71,14 @@ impl ClientHandler for Client {
             }
             None => ElicitResult::new(ElicitationAction::Decline),
         })
+    }
+
+    async fn on_cancelled(
+        &self,
+        _params: CancelledNotificationParam,
+        _context: NotificationContext<RoleClient>,
+    ) {
+        self.withdrawn.notify_one();
     }
 
     async fn on_progress(&self, param: ProgressNotificationParam, _context: NotificationContext<RoleClient>) {

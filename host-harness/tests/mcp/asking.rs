@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use rmcp::model::{ClientCapabilities, ProtocolVersion};
+use rmcp::model::{ClientCapabilities, ElicitationCapability, ProtocolVersion, UrlElicitationCapability};
 use rmcp::service::ClientLifecycleMode;
 use serde_json::json;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use workspace_recovery::bindings::Transition::{Start, Stop};
 use workspace_recovery::local::AgentSignal;
 
 use crate::agent::{Agent, Client, data, is_error, text};
 use crate::calls::hear;
-use crate::world::World;
+use crate::world::{SOON, World};
 
 /// Somebody else stops the workspace, and its agent is gone: that is for the user.
 async fn with_a_question() -> World {
@@ -78,12 +79,55 @@ async fn while_the_user_thinks_the_client_hears_that_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_question_whose_request_is_cancelled_is_withdrawn() {
+    let world = with_a_question().await;
+    let (progress, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let client =
+        Client { progress: Some(progress), thinks: Some(Arc::default()), ..who_answers(Some("wait for it")) };
+    let withdrawn = client.withdrawn.clone();
+    let agent =
+        Agent::start_as(&world, &["--workspace", "dev"], client, ClientLifecycleMode::Initialize).await;
+    tokio::select! {
+        result = agent.call("execute", json!({ "command": "true" })) => panic!("{result:?}"),
+        // Dropped, it is cancelled.
+        _ = hear(&mut told, "the user has not answered yet") => {}
+    }
+    timeout(SOON, withdrawn.notified()).await.expect("the question is withdrawn");
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_fails_to_ask_is_told_as_that() {
+    let world = with_a_question().await;
+    let client = Client { cannot_ask: true, ..who_answers(None) };
+    let agent =
+        Agent::start_as(&world, &["--workspace", "dev"], client, ClientLifecycleMode::Initialize).await;
+    let result = agent.call("execute", json!({ "command": "true" })).await;
+    assert!(
+        is_error(&result) && text(&result).ends_with("The user could not be asked."),
+        "{}",
+        text(&result)
+    );
+    assert_eq!(data(&result)["verdict"]["action"], "ask-user", "what it was about is still told");
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_the_client_cannot_ask_the_model_is_told_to() {
     let world = with_a_question().await;
-    let agent = Agent::start(&world, &["--workspace", "dev"]).await;
-    let result = agent.call("execute", json!({ "command": "true" })).await;
-    assert!(is_error(&result) && text(&result).contains("ask what to do"), "{}", text(&result));
-    assert!(data(&result).get("user").is_none());
-    agent.close().await;
+    let pages = ElicitationCapability::new().with_url(UrlElicitationCapability::new());
+    let pages = ClientCapabilities::builder().enable_elicitation_with(pages).build();
+    for capabilities in [ClientCapabilities::default(), pages] {
+        let client = Client { capabilities, ..Client::default() };
+        let lifecycle = ClientLifecycleMode::Initialize;
+        let agent = Agent::start_as(&world, &["--workspace", "dev"], client.clone(), lifecycle).await;
+        let result = agent.call("execute", json!({ "command": "true" })).await;
+        assert!(is_error(&result) && text(&result).contains("ask what to do"), "{}", text(&result));
+        assert!(data(&result).get("user").is_none());
+        assert!(client.asked.lock().unwrap().is_empty(), "it can show pages, and no forms");
+        agent.close().await;
+    }
     world.end().await;
 }

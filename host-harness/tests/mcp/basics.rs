@@ -32,7 +32,9 @@ async fn tools_are_listed_as_the_plugin_gives_them_and_those_for_choosing_only_w
 
     let listed = serde_json::to_value(free.peer().list_all_tools().await.unwrap()).unwrap();
     let told = world.json(&["tools"]);
-    for (listed, told) in listed.as_array().unwrap().iter().zip(told.as_array().unwrap()) {
+    let (listed, told) = (listed.as_array().unwrap(), told.as_array().unwrap());
+    assert_eq!((listed.len(), told.len()), (all.len(), OF_THE_PLUGIN.len()));
+    for (listed, told) in listed.iter().zip(told) {
         for key in ["name", "title", "description", "inputSchema", "outputSchema"] {
             assert_eq!(listed[key], told[key]);
         }
@@ -43,10 +45,7 @@ async fn tools_are_listed_as_the_plugin_gives_them_and_those_for_choosing_only_w
     let types = |schema: &Value| {
         schema["properties"].as_object().is_none_or(|all| all.values().all(|one| one["type"].is_string()))
     };
-    assert!(
-        listed.as_array().unwrap().iter().all(|tool| types(&tool["inputSchema"])),
-        "for clients that know no other"
-    );
+    assert!(listed.iter().all(|tool| types(&tool["inputSchema"])), "for clients that know no other");
     assert_eq!((free.close().await, bound.close().await), (Some(0), Some(0)));
     world.end().await;
 }

@@ -1,15 +1,18 @@
 //! The printed snippets are what clients start the server with.
 
-use std::process::Command;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use rmcp::service::ClientLifecycleMode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use workspace_recovery::bindings::Transition::{Start, Stop};
 use workspace_recovery::local::AgentSignal;
 
 use crate::agent::{Agent, Client};
 use crate::follower::follow;
-use crate::world::World;
+use crate::world::{PROGRAM, World};
 
 /// What is printed for a client on standard output.
 fn snippet(world: &World, client: &str) -> String {
@@ -57,13 +60,83 @@ async fn each_client_gets_the_same_server_in_its_own_form() {
         let its = &snippet[key]["workspace-recovery"];
         assert_eq!((&its["command"], &its["args"]), (&server["command"], &server["args"]), "{client}");
     }
-    let codex = snippet(&world, "codex");
-    for line in [
-        "[mcp_servers.workspace-recovery]".to_owned(),
-        format!("command = {}", server["command"]),
-        format!("args = {}", server["args"]),
-    ] {
-        assert!(codex.lines().any(|its| its == line), "{line}: {codex}");
-    }
     world.end().await;
+}
+
+/// What is printed in a folder where nobody serves anything.
+fn printed(folder: &Path, arguments: &[&str], client: &str) -> Output {
+    let mut program = Command::new(PROGRAM);
+    for name in ["RUST_LOG", "CODER_URL", "WORKSPACE_RECOVERY_DATA"] {
+        program.env_remove(name);
+    }
+    program.current_dir(folder).args(arguments).args(["--print-config", client]).output().unwrap()
+}
+
+/// What is printed, as data.
+fn read(folder: &Path, arguments: &[&str], client: &str) -> Value {
+    let printed = printed(folder, arguments, client);
+    assert_eq!(printed.status.code(), Some(0), "{printed:?}");
+    let text = std::str::from_utf8(&printed.stdout).unwrap();
+    match client {
+        "codex" => basic_toml::from_str(text).unwrap(),
+        _ => serde_json::from_str(text).unwrap(),
+    }
+}
+
+#[test]
+fn a_snippet_means_the_same_wherever_the_client_starts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().canonicalize().unwrap();
+    let arguments = [
+        ["mcp", "--data=data"],
+        ["--plugin", "./other.wasm"],
+        ["--coder-url", "https://coder.example/"],
+        ["--coder-token-file", "../token"],
+        ["--coder-ca-file", "ca.pem"],
+        ["--chat", "talk"],
+    ];
+    let there = |name| folder.join(name).to_str().unwrap().to_owned();
+    let printed = read(&folder, arguments.as_flattened(), "json");
+    let expected = json!([
+        "--data",
+        there("data"),
+        "--plugin",
+        there("other.wasm"),
+        "--coder-url",
+        "https://coder.example/",
+        "--coder-token-file",
+        there("../token"),
+        "--coder-ca-file",
+        there("ca.pem"),
+        "mcp",
+        "--chat",
+        "talk",
+    ]);
+    assert_eq!(printed["mcpServers"]["workspace-recovery"]["args"], expected);
+}
+
+#[test]
+fn a_snippet_in_toml_says_the_same_as_one_in_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = ["mcp", "--data", "a \"quoted\" and \\ \t 'odd' Übung"];
+    let json = read(folder.path(), &odd, "json")["mcpServers"]["workspace-recovery"].take();
+    let toml = read(folder.path(), &odd, "codex")["mcp_servers"]["workspace-recovery"].take();
+    assert!(json["args"][1].as_str().unwrap().ends_with(odd[2]), "{json}");
+    assert_eq!((&toml["command"], &toml["args"]), (&json["command"], &json["args"]));
+    assert_eq!(toml["tool_timeout_sec"], 7200);
+}
+
+#[test]
+fn what_no_client_can_be_told_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join(OsStr::from_bytes(b"\xff"));
+    std::fs::create_dir(&odd).unwrap();
+    for client in ["json", "codex"] {
+        let refused = printed(&odd, &["mcp", "--data", "data"], client);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("not Unicode"), "{refused:?}");
+    }
+    let refused = printed(folder.path(), &["mcp", "--http", "127.0.0.1:0"], "json");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--http"), "{refused:?}");
 }

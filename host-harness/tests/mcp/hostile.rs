@@ -8,7 +8,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
+use workspace_recovery::bindings::Transition::Stop;
 use workspace_recovery::mcp::MAX_CALLS;
+use workspace_recovery::store::CallState;
 
 use crate::world::{SOON, World};
 
@@ -239,15 +241,22 @@ async fn more_calls_than_may_run_at_the_same_time_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_who_goes_away_does_not_end_it_and_its_writer_does() {
-    let world = World::new().await;
-    let mut raw = Raw::start(&world);
+    let world = World::with_a_workspace().await;
+    let mut raw = Raw::start_program(world.program(&["mcp", "--workspace", "dev"]));
     raw.initialize().await;
-    let Raw { child, mut stdin, stdout } = raw;
+    let Raw { mut child, mut stdin, stdout } = raw;
     drop(stdout);
     for id in 0..10 {
         let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/list\"}}\n");
         stdin.write_all(line.as_bytes()).await.unwrap();
     }
+    // Done after it has found that nobody reads its answers.
+    let stop =
+        json!({ "jsonrpc": "2.0", "id": 10, "method": "tools/call", "params": { "name": "stop_workspace" } });
+    stdin.write_all(format!("{stop}\n").as_bytes()).await.unwrap();
+    world.until("dev", |workspace| workspace.latest.build.transition == Stop).await;
+    world.until_calls(|calls| calls[0].state == CallState::Ended).await;
+    assert_eq!(child.try_wait().unwrap(), None, "it has ended");
     let ended = timeout(SOON, async {
         drop(stdin);
         child.wait_with_output().await.unwrap()

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 use workspace_recovery::bindings::Transition::{Start, Stop};
-use workspace_recovery::local::VersionSpec;
+use workspace_recovery::local::{AgentSignal, VersionSpec};
 use workspace_recovery::store::CallState;
 
 use crate::world::{LOOK, PROGRAM, World};
@@ -74,8 +74,14 @@ impl Served {
 
     /// Begins a session, and answers its name.
     async fn session(&self) -> String {
+        self.session_of(json!({})).await
+    }
+
+    /// Begins a session of a client that can do this.
+    async fn session_of(&self, capabilities: Value) -> String {
         let params = json!({
-            "protocolVersion": OLD, "capabilities": {}, "clientInfo": { "name": "test", "version": "1" },
+            "protocolVersion": OLD, "capabilities": capabilities,
+            "clientInfo": { "name": "test", "version": "1" },
         });
         let begun = self
             .post("")
@@ -84,20 +90,20 @@ impl Served {
         let session = begun.headers()["mcp-session-id"].to_str().unwrap().to_owned();
         assert_eq!(answer(begun).await["result"]["protocolVersion"], OLD);
         let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-        let ready = self.post("").header("Mcp-Session-Id", &session).json(&ready).send().await.unwrap();
+        let ready = self.post_in(&session, &ready).send().await.unwrap();
         assert_eq!(ready.status(), StatusCode::ACCEPTED);
         session
     }
 
+    /// A message of a client that has a session.
+    fn post_in(&self, session: &str, message: &Value) -> RequestBuilder {
+        let request = self.post("").header("Mcp-Session-Id", session);
+        request.header("Mcp-Protocol-Version", OLD).json(message)
+    }
+
     async fn call_in(&self, session: &str, tool: &str, arguments: Value) -> Value {
-        let params = json!({ "name": tool, "arguments": arguments });
-        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
-        let request = self
-            .post("")
-            .header("Mcp-Session-Id", session)
-            .header("Mcp-Protocol-Version", OLD)
-            .json(&request);
-        answer(request.send().await.unwrap()).await["result"].clone()
+        let called = self.post_in(session, &tool_call(1, tool, arguments)).send().await.unwrap();
+        answer(called).await["result"].clone()
     }
 
     /// Terminates it, and answers how it ended.
@@ -105,6 +111,24 @@ impl Served {
         let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
         self.child.wait().await.unwrap().code()
+    }
+}
+
+fn tool_call(id: u32, tool: &str, arguments: Value) -> Value {
+    let params = json!({ "name": tool, "arguments": arguments });
+    json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })
+}
+
+/// The next message in a stream of events.
+async fn next(stream: &mut Response) -> Value {
+    let mut text = String::new();
+    loop {
+        let chunk = stream.chunk().await.unwrap().unwrap_or_else(|| panic!("it has ended: {text}"));
+        text += std::str::from_utf8(&chunk).unwrap();
+        let messages = text.lines().filter_map(|line| line.strip_prefix("data:"));
+        if let Some(message) = messages.filter_map(|data| serde_json::from_str(data).ok()).next() {
+            return message;
+        }
     }
 }
 
@@ -161,14 +185,20 @@ async fn only_who_has_the_token_may_ask_and_no_page_of_a_browser() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_could_be_guessed_is_refused() {
+async fn a_token_file_that_cannot_be_used_is_told_with_what_to_do() {
     let world = World::new().await;
-    let file = world.folder().join("short");
-    std::fs::write(&file, "x".repeat(31)).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let refused = world.run(&["mcp", "--http", "127.0.0.1:0", "--http-token-file", file.to_str().unwrap()]);
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("31 characters"), "{said}");
+    let short = world.folder().join("short");
+    std::fs::write(&short, "x".repeat(31)).unwrap();
+    std::fs::set_permissions(&short, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (file, says) in [
+        (short, "31 characters"),
+        (world.folder().join("nowhere/token"), "/nowhere; make it, or name another file"),
+    ] {
+        let file = file.to_str().unwrap();
+        let refused = world.run(&["mcp", "--http", "127.0.0.1:0", "--http-token-file", file]);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && said.contains(says), "{said}");
+    }
     world.end().await;
 }
 
@@ -352,14 +382,11 @@ async fn a_session_that_is_deleted_ends_a_call_that_has_sent_nothing_and_leaves_
     let served = Served::start(&world, &["--workspace", "dev"]).await;
     let session = served.session().await;
     world.let_builds_run(false).await;
-    let begin = |tool: &str| {
-        let params = json!({ "name": tool, "arguments": {} });
-        let request = json!({ "jsonrpc": "2.0", "id": tool, "method": "tools/call", "params": params });
-        tokio::spawn(served.post("").header("Mcp-Session-Id", &session).json(&request).send())
-    };
-    let restart = begin("restart_workspace");
+    let begin =
+        |id: u32, tool: &str| tokio::spawn(served.post_in(&session, &tool_call(id, tool, json!({}))).send());
+    let restart = begin(1, "restart_workspace");
     world.until("dev", |workspace| workspace.latest.build.transition == Stop).await;
-    let stop = begin("stop_workspace");
+    let stop = begin(2, "stop_workspace");
     world.until_calls(|calls| calls.len() == 2).await;
     let delete = served.http.delete(&served.url).header(AUTHORIZATION, format!("Bearer {}", served.token));
     delete.header("Mcp-Session-Id", &session).send().await.unwrap().error_for_status().unwrap();
@@ -371,6 +398,49 @@ async fn a_session_that_is_deleted_ends_a_call_that_has_sent_nothing_and_leaves_
     assert!(!world.calls()[1].interrupted);
     assert_eq!(world.transitions().await, [Start, Stop, Start]);
     drop((restart, stop));
+    assert_eq!(served.end().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_loses_its_connection_cancels_nothing() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &["--workspace", "dev"]).await;
+    let session = served.session().await;
+    world.let_builds_run(false).await;
+    let restart = served.post_in(&session, &tool_call(1, "restart_workspace", json!({}))).send();
+    let restart = restart.await.unwrap();
+    world.until("dev", |workspace| workspace.latest.build.transition == Stop).await;
+    let stop = served.post_in(&session, &tool_call(2, "stop_workspace", json!({}))).send().await.unwrap();
+    world.until_calls(|calls| calls.len() == 2).await;
+    drop((restart, stop));
+    // Answered after the connections were closed.
+    served.call_in(&session, "workspace_status", json!({})).await;
+    world.let_builds_run(true).await;
+    world.until_calls(|calls| calls.iter().all(|call| call.state == CallState::Ended)).await;
+    assert!(world.calls().iter().all(|call| !call.interrupted), "also the one that had sent nothing");
+    assert_eq!(world.transitions().await, [Start, Stop, Start, Stop]);
+    assert_eq!(served.end().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_user_is_asked_in_a_session() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &["--workspace", "dev"]).await;
+    let session = served.session_of(json!({ "elicitation": {} })).await;
+    world.let_builds_run(false).await;
+    world.ask_for("dev", Stop).await;
+    world.signal(AgentSignal::Kill).await;
+    let execute = tool_call(1, "execute", json!({ "command": "true" }));
+    let mut stream = served.post_in(&session, &execute).send().await.unwrap();
+    let asked = next(&mut stream).await;
+    assert_eq!(asked["method"], "elicitation/create", "{asked}");
+    let says = json!({ "action": "accept", "content": { "answer": "wait for it" } });
+    let says = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": says });
+    served.post_in(&session, &says).send().await.unwrap().error_for_status().unwrap();
+    let told = answer(stream).await;
+    assert_eq!(told["result"]["structuredContent"]["user"]["answer"], "wait for it", "{told}");
     assert_eq!(served.end().await, Some(0));
     world.end().await;
 }

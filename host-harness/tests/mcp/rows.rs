@@ -97,7 +97,8 @@ async fn row_8_a_start_in_progress_is_waited_for() {
     played.world.ask_for("dev", Start).await;
     assert_eq!(played.verdict().await["cause"], "start-in-progress");
     let release = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // The start is joined while it waits in the queue.
+        played.world.until_calls(|calls| calls.iter().any(|call| call.tool == "start_workspace")).await;
         played.world.let_builds_run(true).await;
     };
     let (followed, ()) = tokio::join!(follow(&played.agent, "echo back"), release);

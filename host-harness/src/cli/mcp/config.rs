@@ -1,9 +1,10 @@
 //! `mcp --print-config`: what to write into a client's configuration.
 
-use anyhow::Context;
-use serde_json::{Value, json};
+use std::ffi::OsString;
 
-use super::absolute;
+use anyhow::Context;
+use serde_json::json;
+
 use crate::cli::Exit;
 use crate::cli::args::{McpArgs, McpClient};
 use crate::cli::host::Place;
@@ -11,8 +12,10 @@ use crate::cli::output::{note, tell};
 
 /// The server's name in the configuration.
 const NAME: &str = "workspace-recovery";
-/// For clients that would give up on a tool earlier and can be told so here: as long as the longest wait of a restart.
-const TOOL_TIMEOUT_SECONDS: u32 = 3600;
+/// For clients that would give up on a tool earlier and can be told so here: longer than a restart that waits as long as it
+/// may for its turn, its two builds, the agent and its scripts (an hour and a half), and than the longest command with its
+/// dial (an hour). A restart that other people's builds hold up for longer goes on without its client, and is joined.
+const TOOL_TIMEOUT_SECONDS: u32 = 2 * 60 * 60;
 
 /// Prints the snippet on standard output, and where it belongs on standard error.
 pub fn print(place: &Place, args: &McpArgs, client: McpClient) -> anyhow::Result<Exit> {
@@ -26,19 +29,9 @@ pub fn print(place: &Place, args: &McpArgs, client: McpClient) -> anyhow::Result
 /// How a client starts this program as it was started now.
 fn command_line(place: &Place, args: &McpArgs) -> anyhow::Result<(String, Vec<String>)> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let mut arguments = Vec::new();
-    let mut before = None;
-    for argument in place.arguments() {
-        let text = argument.to_str().context("an argument is not Unicode, which no client can be told")?;
-        // What follows these names a file or a folder.
-        let is_path = matches!(
-            before.as_deref(),
-            Some("--data" | "--plugin" | "--coder-token-file" | "--coder-ca-file")
-        );
-        let absolute = is_path.then(|| absolute(text.as_ref()).to_string_lossy().into_owned());
-        before = Some(text.to_owned());
-        arguments.push(absolute.unwrap_or_else(|| text.to_owned()));
-    }
+    let unicode = |text: &OsString| text.to_str().map(str::to_owned);
+    let arguments = place.arguments()?.iter().map(unicode).collect::<Option<Vec<_>>>();
+    let mut arguments = arguments.context("an argument is not Unicode, which no client can be told")?;
     arguments.push("mcp".to_owned());
     for (name, value) in [("--workspace", &args.workspace), ("--chat", &args.chat), ("--log", &args.log)] {
         if let Some(value) = value {
@@ -52,38 +45,48 @@ fn command_line(place: &Place, args: &McpArgs) -> anyhow::Result<(String, Vec<St
 
 /// The snippet, and the file that it belongs into.
 fn snippet(client: McpClient, command: &str, arguments: &[String]) -> (String, &'static str) {
-    let server = json!({ "command": command, "args": arguments });
-    match client {
-        McpClient::ClaudeCode => {
-            (pretty(&json!({ "mcpServers": { NAME: server } })), ".mcp.json of your project")
-        }
-        McpClient::ClaudeDesktop => (
-            pretty(&json!({ "mcpServers": { NAME: server } })),
-            "claude_desktop_config.json (Settings, Developer)",
-        ),
-        McpClient::Cursor => (pretty(&json!({ "mcpServers": { NAME: server } })), "~/.cursor/mcp.json"),
-        McpClient::Json => {
-            (pretty(&json!({ "mcpServers": { NAME: server } })), "your client's configuration")
-        }
-        McpClient::Vscode => {
-            let server = json!({ "type": "stdio", "command": command, "args": arguments });
-            (pretty(&json!({ "servers": { NAME: server } })), ".vscode/mcp.json of your project")
-        }
-        McpClient::Zed => {
-            let server = json!({ "command": command, "args": arguments, "env": {} });
-            (pretty(&json!({ "context_servers": { NAME: server } })), "Zed's settings.json")
-        }
+    let (key, file) = match client {
+        McpClient::ClaudeCode => ("mcpServers", ".mcp.json of your project"),
+        McpClient::ClaudeDesktop => ("mcpServers", "claude_desktop_config.json (Settings, Developer)"),
+        McpClient::Cursor => ("mcpServers", "~/.cursor/mcp.json"),
+        McpClient::Json => ("mcpServers", "your client's configuration"),
+        McpClient::Vscode => ("servers", ".vscode/mcp.json of your project"),
+        McpClient::Zed => ("context_servers", "Zed's settings.json"),
         McpClient::Codex => {
             // Strings and lists of JSON are those of TOML, too.
             let (command, arguments) = (json!(command), json!(arguments));
             let text = format!(
                 "[mcp_servers.{NAME}]\ncommand = {command}\nargs = {arguments}\ntool_timeout_sec = {TOOL_TIMEOUT_SECONDS}"
             );
-            (text, "~/.codex/config.toml")
+            return (text, "~/.codex/config.toml");
         }
+    };
+    let mut server = json!({ "command": command, "args": arguments });
+    match client {
+        McpClient::Vscode => server["type"] = json!("stdio"),
+        McpClient::Zed => server["env"] = json!({}),
+        _ => {}
     }
+    (format!("{:#}", json!({ key: { NAME: server } })), file)
 }
 
-fn pretty(value: &Value) -> String {
-    format!("{value:#}")
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::{LONGEST_COMMAND_SECONDS, Timings};
+
+    #[test]
+    fn a_client_waits_for_longer_than_a_restart_or_a_command_may_take() {
+        let client = Duration::from_secs(TOOL_TIMEOUT_SECONDS.into());
+        let real = Timings::default();
+        let restart = real.turn_limit
+            + real.restart_stop_limit
+            + real.build_limit
+            + real.connect_limit
+            + real.scripts_limit;
+        let command = real.dial_timeout + Duration::from_secs(LONGEST_COMMAND_SECONDS.into());
+        assert!(client > restart && client > command, "{restart:?} {command:?}");
+    }
 }

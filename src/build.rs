@@ -51,8 +51,8 @@ pub fn failure(build: &Build) -> String {
     let name = name(build);
     match &build.error {
         _ if was_canceled(build) => format!("{name} was canceled."),
-        Some(error) => format!("{name} failed: {error}"),
-        None => format!("{name} failed without saying why."),
+        Some(error) if !error.trim().is_empty() => format!("{name} failed: {error}"),
+        _ => format!("{name} failed without saying why."),
     }
 }
 
@@ -80,13 +80,20 @@ pub fn later(pause: Option<u32>) -> String {
     pause.map_or_else(String::new, |pause| format!(" Try again in {} s.", pause.div_ceil(1000)))
 }
 
-/// Why a read gave nothing, to follow a colon.
+/// Why a read gave nothing, to follow a colon: a sentence's end.
 pub fn read_failure(error: &ReadError) -> String {
     match error {
         ReadError::Unauthorized => "the control plane does not accept this identity.".into(),
         ReadError::Forbidden => "this user may not read it.".into(),
         ReadError::NotFound => "it does not exist, or is hidden from this user.".into(),
         ReadError::Unavailable(pause) => format!("the control plane does not answer.{}", later(*pause)),
-        ReadError::Other(text) => text.clone(),
+        ReadError::Other(text) => full_stop(text),
     }
+}
+
+/// The text, so that a sentence can follow: what others say may end with a full stop or without.
+pub fn full_stop(text: &str) -> String {
+    let text = text.trim_end();
+    let ends = text.is_empty() || text.ends_with(['.', '!', '?', '…']);
+    format!("{text}{}", if ends { "" } else { "." })
 }

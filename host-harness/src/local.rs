@@ -233,12 +233,8 @@ impl LocalControlPlane {
         };
         let previous = Endpoint::read(&data_dir)?;
         let listener = bind(options.port, previous.as_ref()).await?;
-        let port = listener.local_addr().map_err(|error| LocalError::Bind { port: 0, error })?.port();
-        let endpoint = Endpoint {
-            url: format!("http://127.0.0.1:{port}"),
-            token: previous.map_or_else(server_file::new_token, |previous| previous.token),
-            pid: std::process::id(),
-        };
+        let token = previous.map_or_else(server_file::new_token, |previous| previous.token);
+        let endpoint = Endpoint::new(port_of(&listener)?, token, std::process::id());
 
         let stop = CancellationToken::new();
         let state = state::State::open(options, endpoint.clone(), stop.clone())?;
@@ -257,14 +253,36 @@ impl LocalControlPlane {
         server_file::find(data_dir).await
     }
 
-    /// Where `data_dir` was served last, whether or not it is now: the next server takes the same address, if it is free,
-    /// and the same token. None: it never was.
+    /// Where `data_dir` is or will be served, whether or not it is now: the next server takes the same address, if it is
+    /// free, and the same token. For a folder that was never served, both are chosen here.
     ///
     /// # Errors
     ///
-    /// The file cannot be read.
-    pub fn last_served(data_dir: &Path) -> Result<Option<Endpoint>, LocalError> {
-        Endpoint::read(data_dir)
+    /// The folder or its files cannot be used, or the first server on it has locked it and does not answer within 5 s.
+    pub async fn will_serve(data_dir: &Path) -> Result<Endpoint, LocalError> {
+        server_file::make_private_folder(data_dir)?;
+        loop {
+            if let Some(endpoint) = Endpoint::read(data_dir)? {
+                return Ok(endpoint);
+            }
+            if let Some(_lock) = server_file::FolderLock::take(data_dir)? {
+                // Somebody may have written it between the look and the lock.
+                if let Some(endpoint) = Endpoint::read(data_dir)? {
+                    return Ok(endpoint);
+                }
+                let endpoint = Endpoint::new(
+                    port_of(&bind(None, None).await?)?,
+                    server_file::new_token(),
+                    server_file::NOBODY,
+                );
+                endpoint.write(data_dir)?;
+                return Ok(endpoint);
+            }
+            // None: whoever had the lock has just let it go.
+            if let Some(endpoint) = Self::find(data_dir).await? {
+                return Ok(endpoint);
+            }
+        }
     }
 
     /// Starts a control plane, tells `on_ready` where it answers, and serves until SIGINT or SIGTERM.
@@ -333,6 +351,10 @@ async fn bind(port: Option<u16>, previous: Option<&Endpoint>) -> Result<TcpListe
         return Ok(listener);
     }
     listen(0).await.map_err(|error| LocalError::Bind { port: 0, error })
+}
+
+fn port_of(listener: &TcpListener) -> Result<u16, LocalError> {
+    Ok(listener.local_addr().map_err(|error| LocalError::Bind { port: 0, error })?.port())
 }
 
 async fn serve_until(listener: TcpListener, router: axum::Router, stop: CancellationToken) {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::bindings::{
     Action, Agent, AgentState, Build, JobStatus, Lifecycle, Provisioner, Transition, Verdict,
 };
-use crate::control_plane::Workspace;
+use crate::control_plane::{LogLine, Workspace};
 use crate::driver::EventKind;
 
 /// One line about what happens in a call, if it means something to whoever waits for it.
@@ -13,7 +13,7 @@ pub fn describe_event(kind: &EventKind) -> Option<String> {
     match kind {
         EventKind::WaitingForTurn { holder } => Some(format!("waiting for {holder}")),
         EventKind::Build(build) => Some(describe_build(build)),
-        EventKind::BuildLog { line, .. } => Some(format!("{}: {}", line.stage, line.text)),
+        EventKind::BuildLog { line, .. } => Some(describe_log(line)),
         EventKind::Agent(agent) => Some(format!(
             "agent {}: {}, {}",
             agent.name,
@@ -30,6 +30,14 @@ pub fn describe_event(kind: &EventKind) -> Option<String> {
         | EventKind::Answered(_)
         | EventKind::BindingPublished { .. }
         | EventKind::Dialing { .. } => None,
+    }
+}
+
+/// A line of a build's log: `Planning infrastructure: 3 to add`. Where a stage begins there is nothing but its name.
+pub fn describe_log(line: &LogLine) -> String {
+    match line.text.trim() {
+        "" => line.stage.clone(),
+        _ => format!("{}: {}", line.stage, line.text),
     }
 }
 
@@ -201,5 +209,19 @@ pub fn lifecycle_word(lifecycle: &Lifecycle) -> &str {
         Lifecycle::ShutdownError => "shutdown_error",
         Lifecycle::Off => "off",
         Lifecycle::Unknown(word) => word,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_line_that_only_names_its_stage_is_told_as_that() {
+        for (text, told) in [("", "Setting up"), (" ", "Setting up"), ("done", "Setting up: done")] {
+            let line = LogLine { id: 1, stage: "Setting up".into(), text: text.into() };
+            let kind = EventKind::BuildLog { build: "b1".into(), line };
+            assert_eq!(describe_event(&kind).unwrap(), told);
+        }
     }
 }

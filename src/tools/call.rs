@@ -22,10 +22,23 @@ pub struct Call<'a> {
     rounds: u32,
     /// Whether a start that succeeded was the newest thing that was seen.
     pub is_up: bool,
+    /// What may still become of the build that was last waited for as this call's own, if it has not succeeded.
+    pub hope: Hope,
     /// The newest build that was read. None: nothing was read yet.
     seen: Option<String>,
     /// A build was issued, so that the call has an effect to tell of.
     issued: bool,
+}
+
+/// What may still become of a build that has not succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hope {
+    /// It may still succeed.
+    GoesOn,
+    /// It failed, and nothing speaks against another try.
+    Failed,
+    /// It is over, and another try is not this chat's to make: somebody canceled it, it is gone, or the chat has left.
+    Over,
 }
 
 /// How a request for a build ended, other than by a refusal.
@@ -55,6 +68,7 @@ impl<'a> Call<'a> {
             awaited: None,
             rounds,
             is_up: false,
+            hope: Hope::GoesOn,
             seen: None,
             issued: false,
         }
@@ -170,6 +184,7 @@ impl<'a> Call<'a> {
 
     /// Waits for a build that this call issued, until it has succeeded.
     pub fn finish(&mut self, own: &Build, limit_ms: u32) -> Result<Finished, Outcome> {
+        self.hope = Hope::GoesOn;
         if let Err(outcome) = self.publish(own) {
             return Err(outcome.adding(&format!("The {} goes on by itself.", build::name(own))));
         }
@@ -194,6 +209,7 @@ impl<'a> Call<'a> {
         if build::in_progress(known) {
             return Err(match &wait {
                 Ok(BuildWait { end: WaitEnd::Gone, .. }) => {
+                    self.hope = Hope::Over;
                     let text = format!("The {} is gone from the control plane.", build::name(own));
                     Outcome::failed(text).with("build_id", own.id.as_str())
                 }
@@ -201,15 +217,23 @@ impl<'a> Call<'a> {
             });
         }
         let failed = known.clone();
+        let changed_hands = change_of_hands(&fresh);
+        self.hope = match &changed_hands {
+            None if !build::was_canceled(&failed) => Hope::Failed,
+            _ => Hope::Over,
+        };
         if let Some(another) = another_start(own, fresh) {
             // As one that is awaited: if it is not up either, it is not started again.
             self.awaited = Some(another.latest.id.clone());
             return Ok(Finished { notice: None, overtaken: None, another: Some(another) });
         }
-        let known = &failed;
-        Err(match own.transition {
-            Transition::Start => Outcome::failed_start(known),
-            _ => Outcome::failed_build(known),
+        let outcome = match own.transition {
+            Transition::Start => Outcome::failed_start(&failed),
+            _ => Outcome::failed_build(&failed),
+        };
+        Err(match changed_hands {
+            Some(notice) => outcome.adding(&notice),
+            None => outcome,
         })
     }
 

@@ -113,7 +113,7 @@ impl Outcome {
     pub fn adding(self, addition: &str) -> Self {
         let key = if self.keys.contains_key("error") { "error" } else { "message" };
         let text = match self.keys.get(key).and_then(Value::as_str) {
-            Some(before) => format!("{before} {addition}"),
+            Some(before) => format!("{} {addition}", build::full_stop(before)),
             None => addition.to_owned(),
         };
         self.with(key, text)

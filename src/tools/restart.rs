@@ -4,7 +4,7 @@ use crate::build;
 use crate::contract::{FieldProblem, Parameter, Policy, Refusal, Snapshot, Transition};
 use crate::host::Host;
 use crate::tools::arguments::Arguments;
-use crate::tools::call::{Call, Issued};
+use crate::tools::call::{Call, Hope, Issued};
 use crate::tools::condition::{self, Condition};
 use crate::tools::names::{START, has};
 use crate::tools::outcome::Outcome;
@@ -129,11 +129,17 @@ fn not_restarted(outcome: Outcome) -> Outcome {
 
 /// The call ended with its own stop still going on, or failed.
 fn unfinished_stop(call: &Call, outcome: Outcome, stop_build: String) -> Outcome {
-    let outcome = not_restarted(outcome)
-        .with("started", false)
-        .with("stop_build_id", stop_build)
-        .adding("No start was asked for: the workspace is down if the stop still succeeds.");
-    with_way_on(call, outcome)
+    let text = match call.hope {
+        Hope::GoesOn => "No start was asked for: the workspace is down if the stop still succeeds.",
+        Hope::Failed | Hope::Over => {
+            "No start was asked for: what of the workspace is still up is not known."
+        }
+    };
+    // Not in a chat that has left: the tool is for the workspace where it is bound now.
+    let goes_on = call.hope != Hope::Over && !outcome.says("rebound");
+    let outcome =
+        not_restarted(outcome).with("started", false).with("stop_build_id", stop_build).adding(text);
+    if goes_on { with_way_on(call, outcome) } else { outcome }
 }
 
 /// The call ended after its stop and before it had seen its start through: the workspace is down, unless a start was seen
@@ -150,12 +156,13 @@ fn down(call: &Call, outcome: Outcome, stop_build: &str) -> Outcome {
         .with("started", call.is_up)
         .with("stop_build_id", stop_build)
         .adding(text);
-    if call.is_up { outcome } else { with_way_on(call, outcome) }
+    // An interrupt is nobody's failure; everything else says itself what is in the way.
+    if outcome.says("interrupted") && !call.is_up { with_way_on(call, outcome) } else { outcome }
 }
 
-/// An interrupt is nobody's failure: says what finishes the restart after all, if the chat has that tool.
+/// Says what finishes the restart after all, if the chat has that tool.
 fn with_way_on(call: &Call, outcome: Outcome) -> Outcome {
-    match outcome.says("interrupted") && has(call.policy, START) {
+    match has(call.policy, START) {
         true => outcome.adding(&format!("To have it up again, call {START}.")),
         false => outcome,
     }

@@ -337,6 +337,23 @@ async fn an_agent_that_keeps_refusing_leads_to_advice_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_last_error_accuses_nobody_who_is_well() {
+    let host = Plane::running().host();
+    host.plane.world().disconnect(seconds(600));
+    assert_eq!(unreachable(&host).await.last_error, "the agent's terminal cannot be used: down");
+    host.plane.world().reads_fail = Some(unavailable());
+    assert_eq!(unreachable(&host).await.last_error, unavailable().to_string(), "now it is the control plane");
+    for terminal in [unavailable(), ApiError::NotFound] {
+        let host = stale(Answers::Refusal(terminal));
+        host.plane.world().reads_fail = Some(ApiError::Gone);
+        assert_eq!(unreachable(&host).await.last_error, ApiError::Gone.to_string());
+        let host = stale(Answers::Refusal(ApiError::NotFound));
+        host.plane.world().agents.clear();
+        assert_eq!(unreachable(&host).await.last_error, "the newest build has no agent for this chat");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_third_restart_within_the_hour_asks_the_user() {
     let host = Plane::running().host();
     host.plane.world().disconnect(seconds(600));

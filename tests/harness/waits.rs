@@ -278,17 +278,17 @@ async fn listeners_hear_of_a_build_when_it_changes_and_of_each_log_line_once() {
     };
     let (wait, ()) = tokio::join!(wait_for_build(&host, &call, 600), progress);
     assert_eq!(wait.unwrap().end, WaitEnd::Reached);
-    let (mut statuses, mut lines) = (Vec::new(), Vec::new());
+    let mut told = Vec::new();
     while let Ok(event) = events.try_recv() {
         match event.kind {
-            EventKind::Build(build) => statuses.push((build.status, build.provisioner)),
-            EventKind::BuildLog { line, .. } => lines.push(line.id),
+            EventKind::Build(build) => told.push(format!("{:?}, {:?}", build.status, build.provisioner)),
+            EventKind::BuildLog { line, .. } => told.push(line.text),
             _ => {}
         }
     }
-    assert_eq!(lines, [1, 2, 7]);
-    let missing = Provisioner::Missing;
-    assert_eq!(statuses, [(JobStatus::Pending, missing), (JobStatus::Succeeded, missing)]);
+    let (waits, over) =
+        ("JobStatus::Pending, Provisioner::Missing", "JobStatus::Succeeded, Provisioner::Missing");
+    assert_eq!(told, [waits, "line 1", "line 2", "line 7", over], "the end comes last");
 }
 
 #[tokio::test(start_paused = true)]

@@ -182,7 +182,7 @@ impl<'a> Dial<'a> {
         match tried {
             Ok(session) => return Some(DialEnd::Reached(Box::new(session))),
             Err(error) => {
-                self.last_error = error.to_string();
+                self.last_error = self.why_not_begun(&error);
                 if curable(&error) {
                     self.retry_at = now + error.retry_after().unwrap_or(self.pause);
                     self.pause = (self.pause * 2).min(self.timings.poll);
@@ -199,6 +199,20 @@ impl<'a> Dial<'a> {
             self.probe_at = now;
         }
         None
+    }
+
+    /// Why an attempt failed. While the workspace can be read, the control plane is there, and what answers so at its
+    /// terminal's address is about the agent.
+    fn why_not_begun(&self, error: &ApiError) -> String {
+        match error {
+            ApiError::Unavailable(why) if self.readable_at.is_some() => {
+                format!("the agent's terminal cannot be used: {why}")
+            }
+            ApiError::NotFound => {
+                "the control plane knows no such agent, or hides it from this user".to_owned()
+            }
+            error => error.to_string(),
+        }
     }
 
     /// A read of the workspace ended.
@@ -247,9 +261,7 @@ impl<'a> Dial<'a> {
         }
         let Some(chosen) = choose_agent(&workspace.agents) else {
             // Nobody to dial: waiting would not change it. The plugin looks why.
-            if self.attempts == 0 {
-                self.last_error = "the newest build has no agent for this chat".to_owned();
-            }
+            self.last_error = "the newest build has no agent for this chat".to_owned();
             return Some(DialEnd::TimedOut);
         };
         let another = self.agent.as_deref() != Some(chosen.id.as_str());
@@ -283,7 +295,10 @@ impl<'a> Dial<'a> {
         let judged = self.may_judge || self.agent.is_none();
         match error {
             // The plugin says what a deleted workspace means.
-            ApiError::Gone if judged => Some(DialEnd::TimedOut),
+            ApiError::Gone if judged => {
+                self.last_error = error.to_string();
+                Some(DialEnd::TimedOut)
+            }
             ApiError::Unauthorized | ApiError::Forbidden(_) | ApiError::NotFound if judged => {
                 Some(DialEnd::Failed(error))
             }

@@ -13,7 +13,7 @@ use super::hosts;
 use crate::bindings::Tool;
 use crate::chat::{Chat, ChatHost};
 use crate::control_plane::ControlPlane;
-use crate::control_plane::rest::RestClient;
+use crate::control_plane::rest::{RestClient, RestOptions};
 use crate::driver::Driver;
 use crate::engine::{Engine, EngineOptions, Plugin};
 use crate::local::{Endpoint, LocalAdmin, LocalControlPlane};
@@ -138,11 +138,11 @@ impl Place {
         self.host(client, admin).await
     }
 
-    /// As [`open`](Self::open), also while the local control plane is not there, if it ever was.
+    /// As [`open`](Self::open), also while the local control plane is not there, or never was.
     pub async fn open_ahead(&self) -> anyhow::Result<Host> {
-        let (client, admin) = match (&self.deployment, LocalControlPlane::last_served(&self.data)?) {
-            (None, Some(endpoint)) => Self::at(&endpoint)?,
-            _ => self.connect().await?,
+        let (client, admin) = match &self.deployment {
+            None => self.at(&LocalControlPlane::will_serve(&self.data).await?)?,
+            Some(_) => self.connect().await?,
         };
         self.host(client, admin).await
     }
@@ -172,11 +172,15 @@ impl Place {
                 self.data.display()
             );
         };
-        Self::at(&endpoint)
+        self.at(&endpoint)
     }
 
-    fn at(endpoint: &Endpoint) -> anyhow::Result<(RestClient, Option<LocalAdmin>)> {
-        Ok((RestClient::new(&endpoint.url, &endpoint.token)?, Some(LocalAdmin::new(endpoint))))
+    fn at(&self, endpoint: &Endpoint) -> anyhow::Result<(RestClient, Option<LocalAdmin>)> {
+        let data = self.data.display();
+        let how = format!("`workspace-recovery local serve` starts the local control plane of {data}");
+        let options =
+            RestOptions { when_away: Some(how), ..RestOptions::new(&endpoint.url, &endpoint.token) };
+        Ok((RestClient::with_options(&options)?, Some(LocalAdmin::new(endpoint))))
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::control_plane::LogLine;
 use crate::plain::plain;
+use crate::words::describe_log;
 
 /// How often the spinner turns.
 const SPINNER_TICK: Duration = Duration::from_millis(120);
@@ -110,8 +111,8 @@ impl Progress {
 
     /// A line of a build's log. All of it has the mark of one, so that it cannot be taken for a line of this program.
     pub fn log(&self, line: &LogLine) {
-        let text = plain(&line.text).replace('\n', "\n  | ");
-        self.line(&format!("  | {}: {text}", line.stage));
+        let text = plain(&describe_log(line)).replace('\n', "\n  | ");
+        self.line(&format!("  | {text}"));
     }
 }
 

@@ -60,6 +60,8 @@ pub struct RestClient {
     /// Until when requests of a method and path would be refused for asking too often. Deployments count per path.
     limited: Mutex<HashMap<(Method, String), Instant>>,
     deployment: OnceCell<Deployment>,
+    /// [`RestOptions::when_away`].
+    when_away: Option<String>,
 }
 
 /// How the token has fared. A 401 alone proves nothing: every request is answered so while the deployment's database is
@@ -88,6 +90,7 @@ impl RestClient {
             clock_distrusted: AtomicBool::new(false),
             limited: Mutex::default(),
             deployment: OnceCell::new(),
+            when_away: options.when_away.clone(),
         })
     }
 
@@ -144,7 +147,7 @@ impl RestClient {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|error| not_answered(&error, effect))?;
+        let response = request.send().await.map_err(|error| self.not_answered(&error, effect))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = body_of(response).await;
         if !status.is_success() {
@@ -192,6 +195,16 @@ impl RestClient {
 
     fn token(&self) -> MutexGuard<'_, TokenTrust> {
         self.token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request that got no answer at all, with what the options say of a deployment that is not there.
+    fn not_answered(&self, error: &reqwest::Error, effect: bool) -> ApiError {
+        match (not_answered(error, effect), &self.when_away) {
+            (ApiError::Unavailable(why), Some(what)) if error.is_connect() => {
+                ApiError::Unavailable(format!("{why}; {what}"))
+            }
+            (error, _) => error,
+        }
     }
 
     /// What a status other than success means.

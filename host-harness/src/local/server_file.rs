@@ -17,6 +17,9 @@ const FIND_LIMIT: Duration = Duration::from_secs(5);
 /// How long it waits between two looks: a server that starts answers within a few of them.
 const FIND_PAUSE: Duration = Duration::from_millis(50);
 
+/// The process of an endpoint that nobody has served yet. No process has this number.
+pub(super) const NOBODY: u32 = 0;
+
 /// Where a control plane answers. `server.json` in its data folder, readable by its owner only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -24,7 +27,7 @@ pub struct Endpoint {
     pub url: String,
     /// The token for the header `Coder-Session-Token`.
     pub token: String,
-    /// The process that serves.
+    /// The process that serves, or served last. 0: none has yet.
     pub pid: u32,
 }
 
@@ -35,6 +38,10 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
+    pub(super) fn new(port: u16, token: String, pid: u32) -> Self {
+        Self { url: format!("http://127.0.0.1:{port}"), token, pid }
+    }
+
     pub(super) fn port(&self) -> Option<u16> {
         self.url.rsplit(':').next()?.parse().ok()
     }
@@ -127,7 +134,9 @@ pub(super) async fn find(data_dir: &Path) -> Result<Option<Endpoint>, LocalError
         if !data_dir.is_dir() || FolderLock::take(data_dir)?.is_some() {
             return Ok(None);
         }
+        // One that nobody has served is about to be written by the server that has just bound its port.
         if let Some(endpoint) = Endpoint::read(data_dir)?
+            && endpoint.pid != NOBODY
             && let Some(port) = endpoint.port()
             && TcpStream::connect(("127.0.0.1", port)).await.is_ok()
         {

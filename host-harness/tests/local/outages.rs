@@ -64,6 +64,38 @@ async fn a_server_that_comes_back_uses_its_old_port_while_nobody_else_has_taken_
 }
 
 #[tokio::test]
+async fn a_folder_that_was_never_served_has_its_address_and_token_ahead_and_is_not_served_for_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("new");
+    let (one, two) = tokio::join!(LocalControlPlane::will_serve(&data), LocalControlPlane::will_serve(&data));
+    let ahead = one.unwrap();
+    assert_eq!((two.unwrap(), ahead.pid), (ahead.clone(), 0), "the same for all, and nobody's");
+    assert_eq!(LocalControlPlane::find(&data).await.unwrap(), None);
+    let plane = LocalControlPlane::start(options(&data)).await.unwrap();
+    assert_eq!((plane.token(), plane.endpoint().pid), (&*ahead.token, std::process::id()));
+    assert_eq!(LocalControlPlane::will_serve(&data).await.unwrap(), *plane.endpoint());
+    plane.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_address_of_a_folder_whose_first_server_just_starts_is_that_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = std::fs::File::create(folder.path().join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let starts = async {
+        let served = serde_json::json!({ "url": url, "token": "its own", "pid": std::process::id() });
+        // After the first look: both are polled in turn.
+        tokio::task::yield_now().await;
+        std::fs::write(folder.path().join("server.new"), served.to_string()).unwrap();
+        std::fs::rename(folder.path().join("server.new"), folder.path().join("server.json")).unwrap();
+    };
+    let (will_serve, ()) = tokio::join!(LocalControlPlane::will_serve(folder.path()), starts);
+    assert_eq!(will_serve.unwrap().url, url);
+}
+
+#[tokio::test]
 async fn an_orderly_restart_that_is_quick_shows_nothing() {
     let mut plane = Plane::start_with(|options| {
         agents_live_on(options);

@@ -116,6 +116,28 @@ async fn a_control_plane_that_comes_later_is_no_hindrance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_that_is_served_for_the_first_time_is_found_by_servers_that_waited_for_it() {
+    let mut world = World::never_served();
+    let agents = [Agent::start(&world, &[]).await, Agent::start(&world, &[]).await];
+    for agent in &agents {
+        let away = agent.call("list_workspaces", json!({})).await;
+        let told = text(&away);
+        assert!(is_error(&away) && told.contains("cannot be reached"), "{told}");
+        assert!(told.contains("`workspace-recovery local serve`"), "it says what to do: {told}");
+    }
+    let other = world.run(&["workspace", "list"]);
+    assert!(!other.status.success(), "a folder that is waited for is not served");
+    assert!(String::from_utf8_lossy(&other.stderr).contains("no local control plane serves"), "{other:?}");
+    world.come_back().await;
+    for agent in agents {
+        let there = agent.call("list_workspaces", json!({})).await;
+        assert_eq!(data(&there)["workspaces"], json!([]), "{there:?}");
+        assert_eq!(agent.close().await, Some(0));
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_workspace_that_is_not_there_is_told_with_each_call() {
     let world = World::with_a_workspace().await;
     let agent = Agent::start(&world, &["--workspace", "dve"]).await;

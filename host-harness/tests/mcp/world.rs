@@ -41,9 +41,14 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        let mut world = Self { plane: None, deployment: None, folder: tempfile::tempdir().unwrap() };
+        let mut world = Self::never_served();
         world.come_back().await;
         world
+    }
+
+    /// A folder in which there is nothing yet.
+    pub fn never_served() -> Self {
+        Self { plane: None, deployment: None, folder: tempfile::tempdir().unwrap() }
     }
 
     /// With the workspace `dev`.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::contract::{
-    Binding, FieldProblem, ReadError, Refusal, Snapshot, Transition, TransitionError, WaitEnd,
+    Binding, Build, FieldProblem, ReadError, Refusal, Snapshot, Transition, TransitionError, WaitEnd,
 };
 use crate::fake::*;
 use JobStatus::{Canceled, Failed, Pending, Running, Succeeded};
@@ -106,17 +106,74 @@ fn only_parameters_that_the_call_brings_suffice_for_the_start() {
     assert_eq!(run.requests[6], "start on b2 cpu=2 region=eu");
 }
 
+/// The stop ended so, and was last read so.
+fn unfinished(end: Answer, read: Answer) -> Run {
+    let mut script = stops();
+    (script[3], script[4]) = (end, read);
+    run("restart_workspace", script)
+}
+
+fn failed_stop(error: &str) -> Build {
+    Build { error: Some(error.into()), ..stop(2, Failed) }
+}
+
 #[test]
 fn a_stop_that_fails_ends_the_restart() {
-    let mut script = stops();
-    script[3] = reached(stop(2, Failed));
-    script[4] = latest(stop(2, Failed));
-    run("restart_workspace", script)
-        .fails()
+    let run = unfinished(reached(failed_stop("disk stuck")), latest(failed_stop("disk stuck")));
+    run.fails()
         .has("restarted", false)
         .has("started", false)
         .has("stopped", false)
         .has("stop_build_id", "b2");
+    assert_eq!(
+        run.json["error"],
+        "Stop build 2 failed: disk stuck. No start was asked for: what of the workspace is still up is not known. \
+         To have it up again, call start_workspace."
+    );
+}
+
+#[test]
+fn what_a_build_failed_of_ends_with_one_full_stop_before_more_is_said() {
+    for (error, told) in [
+        ("disk stuck.", "failed: disk stuck. No start"),
+        ("disk stuck!\n", "failed: disk stuck! No start"),
+        (" ", "failed without saying why. No start"),
+    ] {
+        unfinished(reached(failed_stop(error)), latest(failed_stop(error))).says("error", told);
+    }
+}
+
+#[test]
+fn a_stop_that_can_not_succeed_any_more_names_no_tool_where_another_try_is_not_the_chats_to_make() {
+    let canceled = || stop(2, Canceled);
+    let gone = waited(WaitEnd::Gone, None);
+    for run in [
+        unfinished(reached(canceled()), latest(canceled())),
+        unfinished(gone, Answer::Latest(Err(ReadError::Forbidden))),
+        unfinished(reached(stop(2, Failed)), binding(Binding::Rebound)),
+        unfinished(reached(stop(2, Failed)), binding(Binding::Deleted)),
+    ] {
+        run.fails().says("error", "is not known");
+        let error = run.json["error"].as_str().unwrap();
+        assert!(!error.contains("start_workspace") && !error.contains("still succeeds"), "{error}");
+    }
+}
+
+#[test]
+fn a_stop_that_may_still_succeed_says_so_whatever_ended_the_wait() {
+    let going = || stop(2, Running);
+    let lost = || Answer::Waited(Err(ReadError::Other("no route".into())));
+    unfinished(lost(), latest(going())).says("error", "no route. The build itself goes on. No start");
+    unfinished(waited(WaitEnd::Limit, Some(going())), latest(going())).says(
+        "error",
+        "the workspace is down if the stop still succeeds. To have it up again, call start_workspace.",
+    );
+    let mut script = stops();
+    script.truncate(2);
+    script.push(Answer::Published(Ok(false)));
+    let run = run("restart_workspace", script);
+    run.has("rebound", true).says("error", "if the stop still succeeds");
+    assert!(!run.json["error"].as_str().unwrap().contains("start_workspace"), "{}", run.json);
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct RestOptions {
     pub ca_file: Option<PathBuf>,
     /// Whether the token may go unencrypted over a network.
     pub allow_plain_http: bool,
+    /// What is said where no connection comes about, as a part of a sentence: how the deployment is started, for instance.
+    pub when_away: Option<String>,
 }
 
 /// Why a client could not be made.
@@ -63,7 +65,7 @@ pub enum RestError {
 impl RestOptions {
     /// The safe defaults: the system's authorities, and plain `http` for this machine only.
     pub fn new(url: impl Into<String>, token: impl Into<String>) -> Self {
-        Self { url: url.into(), token: token.into(), ca_file: None, allow_plain_http: false }
+        Self { url: url.into(), token: token.into(), ca_file: None, allow_plain_http: false, when_away: None }
     }
 
     /// The address of the API, which ends with `/api/v2/`.

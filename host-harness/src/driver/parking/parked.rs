@@ -124,15 +124,23 @@ fn see_build(
 ) -> Result<Option<WaitEnd>, ApiError> {
     let Some(read) = reading.build(build) else { return Ok(None) };
     let read = read?;
-    if last.as_ref() != Some(read) {
-        tell(EventKind::Build(Build::clone(read)));
-        *last = Some(read.clone());
+    let (is_new, is_over) = (last.as_ref() != Some(read), is_terminal(&read.status));
+    let tell_build = || tell(EventKind::Build(Build::clone(read)));
+    if is_new && !is_over {
+        tell_build();
     }
     for line in reading.log(build).iter().filter(|line| line.id > *told) {
         tell(EventKind::BuildLog { build: build.to_string(), line: line.clone() });
     }
     *told = reading.log(build).iter().map(|line| line.id).fold(*told, u64::max);
-    Ok(is_terminal(&read.status).then_some(WaitEnd::Reached))
+    // What is in the log by now came before the end.
+    if is_new && is_over {
+        tell_build();
+    }
+    if is_new {
+        *last = Some(read.clone());
+    }
+    Ok(is_over.then_some(WaitEnd::Reached))
 }
 
 impl ForAgent {

@@ -1,7 +1,7 @@
 //! A call's context, and the dispatch of its requests.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ pub struct Performer {
     pub(super) parking: Arc<Parking>,
     timings: Arc<Timings>,
     unkept: Arc<AtomicU64>,
-    user: Arc<tokio::sync::OnceCell<String>>,
+    user: Arc<OnceLock<String>>,
 }
 
 /// The context of one call. It is pinned to the workspace that its chat was bound to when it began.
@@ -151,10 +151,14 @@ impl Performer {
         self.user.get().cloned()
     }
 
-    /// The id of the user whose credentials are used. It is asked for until it is known, and never changes.
+    /// The id of the user whose credentials are used. It is asked for until it is known, and never changes. Those who need
+    /// it before that ask side by side: waiting for one another would add up while the control plane is away.
     pub(super) async fn user(&self) -> Result<String, ApiError> {
-        let read = || async { self.plane.user().await.map(|user| user.id) };
-        self.user.get_or_try_init(read).await.cloned()
+        if let Some(user) = self.known_user() {
+            return Ok(user);
+        }
+        let read = self.plane.user().await?.id;
+        Ok(self.user.get_or_init(|| read).clone())
     }
 
     /// Carries out one request. Fails only where there is no answer that would be true.

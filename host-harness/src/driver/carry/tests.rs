@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use futures_util::future::join_all;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -217,6 +218,23 @@ async fn a_call_that_is_ended_while_it_gets_its_turn_costs_its_host_nothing() {
     assert_eq!(host.id(), id, "the host began anew");
     assert_eq!(host.driver.unended(), 0);
     assert!(matches!(host.follow(queued).await, Err(DriveError::Failed(Failure::Interrupted))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_begin_while_nobody_knows_the_user_wait_for_that_side_by_side() {
+    let world = World::new();
+    let silent = Duration::from_secs(15);
+    world.plane.world().silent = Some(silent);
+    let host = world.host().await;
+    let begun = Instant::now();
+    let policy = world.timings.policy(&ChatTools::default());
+    let begin = |workspace: String| {
+        let (driver, policy) = (host.driver.clone(), policy.clone());
+        async move { driver.begin(&workspace, "start_workspace", "{}", policy, None).await }
+    };
+    let all = join_all((0..10).map(|number| begin(format!("w{number}")))).await;
+    assert!(all.iter().all(Result::is_ok));
+    assert!(begun.elapsed() < 2 * silent, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

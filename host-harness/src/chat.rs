@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bindings::{CallError, Policy, ToolResult, Verdict};
 use crate::control_plane::{ApiError, ControlPlane, MAX_COMMAND_BYTES};
-use crate::driver::{DriveError, Driver};
+use crate::driver::{Call, DriveError, Driver};
 use crate::journal::record::CallId;
 use crate::policy::ChatTools;
 use crate::store::{ChatRecord, StoreError};
@@ -180,17 +180,22 @@ impl Chat {
         execute: &Execute,
         interrupt: &CancellationToken,
     ) -> Result<Executed, ExecuteError> {
+        let call = self.driver.performer().begin(&self.name, interrupt.clone())?;
+        self.execute_as(&call, execute).await
+    }
+
+    /// As [`execute`](Self::execute), as a call that was begun for this chat: its number tells which events are the
+    /// command's.
+    pub async fn execute_as(&self, call: &Call, execute: &Execute) -> Result<Executed, ExecuteError> {
         let script = Script::new(&execute.command, execute.workdir.as_deref())?;
-        let performer = self.driver.performer();
-        let call = performer.begin(&self.name, interrupt.clone())?;
-        let session = self.connect(&call, &script).await?;
-        let limit = execute.timeout.unwrap_or(performer.timings().command_limit);
-        match session.run(self, &call, limit).await {
+        let session = self.connect(call, &script).await?;
+        let limit = execute.timeout.unwrap_or(self.driver.performer().timings().command_limit);
+        match session.run(self, call, limit).await {
             Ended::Exited(executed) => Ok(executed),
             Ended::Interrupted => Err(ExecuteError::Interrupted),
             Ended::Lost(output) => {
                 // Whether the agent is gone is found out as for every command: by dialling it.
-                match self.connect(&call, &Script::new(":", None)?).await {
+                match self.connect(call, &Script::new(":", None)?).await {
                     Ok(mut probe) => {
                         probe.close().await;
                         Err(ExecuteError::Lost { output })

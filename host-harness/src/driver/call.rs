@@ -288,8 +288,8 @@ impl Call {
         kept(self.number)
     }
 
-    /// Tells it apart from all other calls of this host.
-    pub(super) fn number(&self) -> u64 {
+    /// Tells it apart from all other calls of this host: its events have it.
+    pub fn number(&self) -> u64 {
         self.number
     }
 

@@ -66,11 +66,12 @@ impl Server {
         context: &RequestContext<RoleServer>,
     ) -> Result<Executed, ExecuteError> {
         let interrupt = CancellationToken::new();
-        let mut running = pin!(chat.execute(execute, &interrupt));
+        let call = self.shared.host.driver().performer().begin(chat.name(), interrupt.clone())?;
+        let mut running = pin!(chat.execute_as(&call, execute));
         loop {
             tokio::select! {
                 executed = &mut running => return executed,
-                () = progress.tell(WaitsFor::Command(chat.name())) => {}
+                () = progress.tell(WaitsFor::Command(call.number())) => {}
                 () = self.gone(context), if !interrupt.is_cancelled() => interrupt.cancel(),
             }
         }

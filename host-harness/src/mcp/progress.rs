@@ -19,11 +19,11 @@ use crate::words::{describe_build, describe_event};
 
 /// What a request waits for.
 #[derive(Clone, Copy)]
-pub(super) enum WaitsFor<'a> {
+pub(super) enum WaitsFor {
     /// A call, whichever host carries it.
     Call(CallId),
-    /// A command in the workspace of this chat.
-    Command(&'a str),
+    /// A command: the call of this number, which is kept nowhere.
+    Command(u64),
     /// The user's answer to a question.
     User,
 }
@@ -61,7 +61,7 @@ impl Progress {
     }
 
     /// Tells of what is waited for, for ever.
-    pub(super) async fn tell(&mut self, of: WaitsFor<'_>) {
+    pub(super) async fn tell(&mut self, of: WaitsFor) {
         let Some(told) = &mut self.0 else { return pending().await };
         let quiet = told.driver.performer().timings().quiet;
         loop {
@@ -78,7 +78,7 @@ impl Progress {
     }
 
     /// Tells of the events that came before the end: after the answer it would be too late.
-    pub(super) async fn rest(mut self, of: WaitsFor<'_>) {
+    pub(super) async fn rest(mut self, of: WaitsFor) {
         let Some(told) = &mut self.0 else { return };
         loop {
             match told.events.try_recv() {
@@ -90,24 +90,23 @@ impl Progress {
     }
 }
 
-impl WaitsFor<'_> {
+impl WaitsFor {
     fn is_about(self, event: &Event) -> bool {
         match self {
-            Self::Call(id) => event.call == Some(id),
-            Self::Command(chat) => event.call.is_none() && event.chat == chat,
+            Self::Call(number) | Self::Command(number) => event.number == number,
             Self::User => false,
         }
     }
 }
 
 impl Told {
-    async fn event(&mut self, event: &Event, of: WaitsFor<'_>) {
+    async fn event(&mut self, event: &Event, of: WaitsFor) {
         let text = Some(event).filter(|event| of.is_about(event));
         let Some(text) = text.and_then(|event| describe_event(&event.kind)) else { return };
         self.say(text).await;
     }
 
-    async fn goes_on(&mut self, of: WaitsFor<'_>, quiet: Duration) {
+    async fn goes_on(&mut self, of: WaitsFor, quiet: Duration) {
         let now = match of {
             WaitsFor::Command(_) => "the command has not ended".to_owned(),
             WaitsFor::User => "the user has not answered yet".to_owned(),

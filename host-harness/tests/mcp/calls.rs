@@ -1,5 +1,6 @@
 //! What becomes of calls whose request, client or server goes away, and what is told meanwhile.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rmcp::model::{
@@ -15,6 +16,7 @@ use workspace_recovery::local::{AgentSignal, BuildSpec, VersionSpec};
 use workspace_recovery::store::{CallRow, CallState};
 
 use crate::agent::{Agent, Client, data, is_error, text};
+use crate::deployment::{Says, is_terminal};
 use crate::world::{LOOK, SOON, World};
 
 /// How long a client waits for the end of a server that it has closed its end to. Most wait 2 s; this machine is busy.
@@ -146,6 +148,34 @@ async fn who_joins_a_call_of_another_process_hears_how_it_is() {
     assert_eq!(world.transitions().await, [Start, Stop, Start]);
     agent.close().await;
     carrier.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_command_hears_nothing_of_another_one_in_the_same_chat() {
+    let world = World::with_a_workspace().await.at_a_deployment().await;
+    let (agent, mut told) = hearing(&world).await;
+    let command =
+        agent.call("execute", json!({ "command": "touch begun; until [ -e ended ]; do sleep 0.05; done" }));
+    let meanwhile = async {
+        let is_there = json!({ "command": "until [ -e begun ]; do sleep 0.05; done" });
+        assert!(!is_error(&agent.call("execute", is_there).await));
+        world.deployment().says(|request| if is_terminal(request) { Says::Nothing } else { Says::Truth });
+        let unreachable = agent.call("execute", json!({ "command": "true" })).await;
+        assert!(is_error(&unreachable), "{unreachable:?}");
+        world.deployment().says(|_| Says::Truth);
+        agent.call("execute", json!({ "command": "touch ended" })).await;
+    };
+    let (result, ()) = tokio::join!(command, meanwhile);
+    assert!(!is_error(&result), "{result:?}");
+    agent.close().await;
+    let mut who = HashSet::new();
+    while let Ok(told) = told.try_recv() {
+        if told.message.unwrap().contains("the agent does not answer") {
+            who.insert(told.progress_token);
+        }
+    }
+    assert_eq!(who.len(), 1, "{who:?}");
     world.end().await;
 }
 

@@ -23,7 +23,7 @@ mod carry;
 mod events;
 mod parking;
 #[cfg(test)]
-mod plane;
+pub(crate) mod plane;
 mod reads;
 mod run;
 mod spread;

@@ -24,7 +24,7 @@ pub(super) const ME: &str = "me";
 pub(super) const OBSERVED: u64 = 1_800_000_000_000;
 
 #[derive(Clone, Default)]
-pub(super) struct Plane(Arc<Mutex<World>>);
+pub(crate) struct Plane(Arc<Mutex<World>>);
 
 #[derive(Default)]
 pub(super) struct World {

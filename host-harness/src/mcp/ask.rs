@@ -33,7 +33,7 @@ pub(super) async fn ask(
     }
     let answer = tokio::select! {
         answer = context.peer.create_elicitation(question) => answer,
-        () = progress.tell(WaitsFor::User) => return told.into(),
+        never = progress.tell(WaitsFor::User) => match never {},
         () = server.gone(context) => return told.into(),
     };
     match answer {

@@ -70,13 +70,16 @@ impl Server {
             let mut followed = pin!(driver.follow(id, &never));
             tokio::select! {
                 called = &mut followed => Some(called),
-                () = progress.tell(WaitsFor::Call(id)) => None,
+                never = progress.tell(WaitsFor::Call(id)) => match never {},
                 () = self.gone(context) => None,
             }
         };
         match called {
             Some(called) => {
-                progress.rest(WaitsFor::Call(id)).await;
+                tokio::select! {
+                    () = progress.rest(WaitsFor::Call(id)) => {}
+                    () = self.gone(context) => {}
+                }
                 answers::called(tool, called)
             }
             None => {

@@ -71,7 +71,7 @@ impl Server {
         loop {
             tokio::select! {
                 executed = &mut running => return executed,
-                () = progress.tell(WaitsFor::Command(call.number())) => {}
+                never = progress.tell(WaitsFor::Command(call.number())) => match never {},
                 () = self.gone(context), if !interrupt.is_cancelled() => interrupt.cancel(),
             }
         }

@@ -100,14 +100,19 @@ impl Performer {
 
     /// Begins a call for a chat that is kept nowhere, pinned to the workspace that the chat is bound to now.
     pub fn begin(&self, chat: &str, interrupt: CancellationToken) -> Result<Call, StoreError> {
-        Ok(Call {
+        Ok(self.begin_in(chat, self.store.chat(chat)?.and_then(|chat| chat.workspace), interrupt))
+    }
+
+    /// As [`begin`](Self::begin), pinned to the workspace that the chat was bound to when the caller looked.
+    pub fn begin_in(&self, chat: &str, workspace: Option<String>, interrupt: CancellationToken) -> Call {
+        Call {
             number: self.unkept.fetch_add(1, Ordering::Relaxed),
             chat: chat.to_owned(),
-            workspace: self.store.chat(chat)?.and_then(|chat| chat.workspace),
+            workspace,
             created_ms: self.clock.now_ms(),
             interrupt,
             sent: AtomicBool::new(false),
-        })
+        }
     }
 
     /// The context of a call that is kept.
@@ -142,8 +147,12 @@ impl Performer {
 
     /// What a call for this chat is pinned to now.
     pub(super) async fn pin(&self, chat: &str) -> Result<Pinned, StoreError> {
-        let workspace = self.store.chat(chat)?.and_then(|chat| chat.workspace);
-        Ok(Pinned { deployment: self.plane.deployment(), user: self.user().await.ok(), workspace })
+        Ok(self.pin_to(self.store.chat(chat)?.and_then(|chat| chat.workspace)).await)
+    }
+
+    /// What a call for this workspace is pinned to.
+    pub(super) async fn pin_to(&self, workspace: Option<String>) -> Pinned {
+        Pinned { deployment: self.plane.deployment(), user: self.user().await.ok(), workspace }
     }
 
     /// The id of the user whose credentials are used, if it has been asked for.

@@ -24,6 +24,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// What a request waits for.
 #[derive(Clone, Copy)]
 pub(super) enum WaitsFor {
+    /// A call that has yet to begin. What happens meanwhile is told when its number is known.
+    Begin,
     /// A call, whichever host carries it.
     Call(CallId),
     /// A command: the call of this number, which is kept nowhere.
@@ -70,7 +72,7 @@ impl Progress {
         let quiet = told.driver.performer().timings().quiet;
         loop {
             tokio::select! {
-                event = told.events.recv() => match event {
+                event = told.events.recv(), if of.has_events() => match event {
                     Ok(event) => told.event(&event, of).await,
                     // A later event has the newest state.
                     Err(RecvError::Lagged(_)) => {}
@@ -100,10 +102,14 @@ impl Progress {
 }
 
 impl WaitsFor {
+    fn has_events(self) -> bool {
+        matches!(self, Self::Call(_) | Self::Command(_))
+    }
+
     fn is_about(self, event: &Event) -> bool {
         match self {
             Self::Call(number) | Self::Command(number) => event.number == number,
-            Self::User => false,
+            Self::Begin | Self::User => false,
         }
     }
 }
@@ -117,6 +123,7 @@ impl Told {
 
     async fn goes_on(&mut self, of: WaitsFor, quiet: Duration) {
         let now = match of {
+            WaitsFor::Begin => "the call has not begun yet".to_owned(),
             WaitsFor::Command(_) => "the command has not ended".to_owned(),
             WaitsFor::User => "the user has not answered yet".to_owned(),
             WaitsFor::Call(id) => match self.heard.last(id) {

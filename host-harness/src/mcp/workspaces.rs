@@ -11,12 +11,19 @@ use crate::control_plane::{ApiError, ControlPlane, Workspace};
 use crate::store::{CallRow, StoreError};
 use crate::words::{describe_workspace, workspace_json};
 
+/// A chat, with the workspace that it was bound to when a request looked: what is done for the request is done there.
+pub(super) struct BoundChat {
+    pub(super) chat: Chat,
+    /// Its id.
+    pub(super) workspace: String,
+}
+
 impl Server {
     /// The chat that a request is for, if it has a workspace; else what to do about that.
     pub(super) async fn bound_chat(
         &self,
         context: &RequestContext<RoleServer>,
-    ) -> Result<Chat, Box<CallToolResult>> {
+    ) -> Result<BoundChat, Box<CallToolResult>> {
         let failed = |error: &dyn std::error::Error| Box::new(answers::failed(error));
         let chat = self.while_wanted(context, self.chat(context)).await?.map_err(|error| failed(&error))?;
         let Some(chat) = chat else { return Err(Box::new(self.unbound(None))) };
@@ -30,7 +37,7 @@ impl Server {
                  done: ask the user, who can start the server anew or bind the chat back",
                 chat.name()
             )))),
-            _ => Ok(chat),
+            _ => Ok(BoundChat { chat, workspace }),
         }
     }
 
@@ -115,13 +122,9 @@ impl Server {
         if let Err(sentence) = read::<NoArguments>(HostTool::WorkspaceStatus, arguments) {
             return answers::failed(sentence);
         }
-        let chat = match self.bound_chat(context).await {
-            Ok(chat) => chat,
+        let id = match self.bound_chat(context).await {
+            Ok(bound) => bound.workspace,
             Err(answer) => return *answer,
-        };
-        let id = match chat.record() {
-            Ok(record) => record.and_then(|record| record.workspace).unwrap_or_default(),
-            Err(error) => return answers::failed(error),
         };
         let plane = self.shared.host.driver().performer().plane();
         match (plane.workspace(&id).await, self.calls_at(&id)) {

@@ -16,7 +16,7 @@ use workspace_recovery::local::{AgentSignal, BuildSpec, VersionSpec};
 use workspace_recovery::store::{CallRow, CallState};
 
 use crate::agent::{Agent, Client, data, is_error, text};
-use crate::deployment::{Says, is_terminal};
+use crate::deployment::{Says, is_terminal, is_user};
 use crate::world::{LOOK, SOON, World};
 
 /// How long a client waits for the end of a server that it has closed its end to. Most wait 2 s; this machine is busy.
@@ -36,8 +36,11 @@ async fn with_tasks(world: &World) -> Agent {
 }
 
 async fn with_tasks_in(world: &World, workspace: &str) -> Agent {
-    let new = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
-    Agent::start_as(world, &["--workspace", workspace], knows_tasks(), new).await
+    Agent::start_as(world, &["--workspace", workspace], knows_tasks(), new_lifecycle()).await
+}
+
+fn new_lifecycle() -> ClientLifecycleMode {
+    ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] }
 }
 
 fn knows_tasks() -> Client {
@@ -177,6 +180,28 @@ async fn who_waits_for_a_command_hears_nothing_of_another_one_in_the_same_chat()
     }
     assert_eq!(who.len(), 1, "{who:?}");
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_cancelled_before_its_call_has_begun_begins_none() {
+    for lifecycle in [ClientLifecycleMode::Initialize, new_lifecycle()] {
+        let world = World::with_a_workspace().await.at_a_deployment().await;
+        world.deployment().says(|request| if is_user(request) { Says::Silence } else { Says::Truth });
+        let (progress, mut told) = unbounded_channel();
+        let client = Client { progress: Some(progress), ..knows_tasks() };
+        let agent = Agent::start_as(&world, &IN_DEV, client, lifecycle).await;
+        tokio::select! {
+            result = agent.call("stop_workspace", json!({})) => panic!("{result:?}"),
+            _ = hear(&mut told, "has not begun yet") => {}
+        }
+        // Asked after the cancellation was sent: it has arrived.
+        agent.call("workspace_status", json!({})).await;
+        let closed = Instant::now();
+        assert_eq!(agent.close().await, Some(0));
+        assert!(closed.elapsed() < PATIENCE, "it still waits for the control plane: {:?}", closed.elapsed());
+        assert_eq!(world.calls(), []);
+        world.end().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

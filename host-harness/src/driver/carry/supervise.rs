@@ -32,7 +32,13 @@ impl Carrier {
     /// Enters the store, carries calls for as long as the lease lasts, and begins anew.
     pub(super) async fn supervise(self, mut queues: Queues) {
         loop {
-            match self.enter().await {
+            let entered = tokio::select! {
+                biased;
+                // The control plane may be silent, and until this host has entered it has no call.
+                () = self.0.leaving.cancelled() => return,
+                entered = self.enter() => entered,
+            };
+            match entered {
                 Ok(lease) => {
                     self.hold(Holding::Lease(lease.clone()));
                     let Some(error) = self.carry(&lease, &mut queues).await else { return };

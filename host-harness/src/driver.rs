@@ -301,6 +301,11 @@ impl Driver {
         Ok(orphans.iter().any(may))
     }
 
+    /// Whether this host carries a call: it has begun it or taken it over, and the call has not ended.
+    pub fn carries(&self, call: CallId) -> bool {
+        self.carrier.carries(call)
+    }
+
     /// How many calls this host carries.
     pub fn unended(&self) -> usize {
         self.carrier.unended()

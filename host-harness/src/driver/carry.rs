@@ -167,7 +167,7 @@ impl Carrier {
                 if !mine.knows(*id) {
                     mine.queued.insert(*id, until);
                 }
-                drop(mine);
+                // Before somebody else finds it here, and can end it.
                 self.0.performer.announce(*id, chat, EventKind::WaitingForTurn { holder: holder.clone() });
             }
             Begun::Same(_) | Begun::KeyTaken(_) | Begun::Busy(_) => {}
@@ -213,6 +213,11 @@ impl Carrier {
     /// Carries calls of hosts that are gone, from now on.
     pub(super) async fn stand_by(&self) -> Result<(), DriveError> {
         self.lease().await.map(drop)
+    }
+
+    /// Whether a call is this host's and has not ended.
+    pub(super) fn carries(&self, call: CallId) -> bool {
+        lock(&self.0.mine).knows(call)
     }
 
     /// How many calls of this host have not ended.

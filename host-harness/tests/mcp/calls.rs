@@ -155,6 +155,28 @@ async fn who_joins_a_call_of_another_process_hears_how_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_call_that_another_process_has_taken_over_hears_how_it_is() {
+    let slow = BuildSpec { duration_ms: Some(4000), ..BuildSpec::default() };
+    let world = World::with_a_workspace_of(VersionSpec { start: slow, ..VersionSpec::default() }).await;
+    let ((agent, mut told), other) = (hearing(&world).await, Agent::start(&world, &IN_DEV).await);
+    world.let_builds_run(false).await;
+    let heard = async {
+        hear(&mut told, "stop build 2: pending").await;
+        let host = world.calls()[0].owner;
+        agent.signal(rustix::process::Signal::STOP);
+        world.until_calls(|calls| calls[0].owner.is_some() && calls[0].owner != host).await;
+        agent.signal(rustix::process::Signal::CONT);
+        world.let_builds_run(true).await;
+        hear(&mut told, " s: start build 3: running").await;
+    };
+    let (result, ()) = tokio::join!(agent.call("restart_workspace", json!({})), heard);
+    assert_eq!(data(&result)["restarted"], true, "{result:?}");
+    agent.close().await;
+    other.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_a_command_hears_nothing_of_another_one_in_the_same_chat() {
     let world = World::with_a_workspace().await.at_a_deployment().await;
     let (agent, mut told) = hearing(&world).await;
@@ -385,6 +407,8 @@ async fn a_task_that_waits_for_its_turn_is_cancelled_without_a_result() {
     let second = task(&agent, "restart_workspace", json!({})).await;
     agent.peer().cancel_task(CancelTaskParams::new(second.clone())).await.unwrap();
     assert!(matches!(result_of(&agent, &second).await, TaskPayload::Cancelled));
+    let cancelled = agent.peer().get_task(GetTaskParams::new(second)).await.unwrap().task;
+    assert_eq!(cancelled.task.status_message, None, "it waits for nothing any more");
     world.let_builds_run(true).await;
     assert!(matches!(result_of(&agent, &first).await, TaskPayload::Completed { .. }));
     agent.close().await;

@@ -222,6 +222,28 @@ async fn a_call_that_is_ended_while_it_gets_its_turn_costs_its_host_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_ends_while_it_waits_for_its_turn_is_told_to_have_ended() {
+    let timings = Timings { turn_limit: Duration::from_secs(60), ..Timings::default() };
+    let world = World { timings, ..World::new() };
+    let mut host = world.host().await;
+    host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+    let interrupted = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+    let late = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+    host.driver.interrupt(interrupted).await.unwrap();
+    assert!(!host.driver.carries(interrupted) && host.driver.carries(late));
+    sleep(2 * world.timings.turn_limit).await;
+    assert!(world.is_ended(late) && !host.driver.carries(late));
+    let mut told: BTreeMap<CallId, Vec<EventKind>> = BTreeMap::new();
+    while let Ok(event) = host.events.try_recv() {
+        told.entry(event.call.unwrap()).or_default().push(event.kind);
+    }
+    for call in [interrupted, late] {
+        let told = &told[&call];
+        assert!(matches!(told[..], [EventKind::WaitingForTurn { .. }, EventKind::Ended]), "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_that_begin_while_nobody_knows_the_user_wait_for_that_side_by_side() {
     let world = World::new();
     let silent = Duration::from_secs(15);

@@ -32,7 +32,7 @@ use session::{Ended, Script};
 #[derive(Clone)]
 pub struct ChatHost {
     driver: Driver,
-    chats: Arc<Mutex<HashMap<String, Arc<ChatState>>>>,
+    states: States,
 }
 
 /// One chat of a [`ChatHost`]. Cheap to clone.
@@ -41,8 +41,11 @@ pub struct Chat {
     driver: Driver,
     name: String,
     tools: ChatTools,
-    state: Arc<ChatState>,
+    states: States,
 }
+
+/// By the names of chats.
+type States = Arc<Mutex<HashMap<String, Arc<ChatState>>>>;
 
 /// A command to run in the chat's workspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,7 +149,7 @@ pub enum BindError {
 impl ChatHost {
     /// The chats of the driver's store.
     pub fn new(driver: Driver) -> Self {
-        Self { driver, chats: Arc::default() }
+        Self { driver, states: States::default() }
     }
 
     /// What runs the plugin's calls.
@@ -164,9 +167,7 @@ impl ChatHost {
 
     /// A chat, for a model that has these tools. Whether it is bound is looked at when it is used.
     pub fn chat(&self, name: &str, tools: ChatTools) -> Chat {
-        let mut chats = self.chats.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = chats.entry(name.to_owned()).or_default().clone();
-        Chat { driver: self.driver.clone(), name: name.to_owned(), tools, state }
+        Chat { driver: self.driver.clone(), name: name.to_owned(), tools, states: self.states.clone() }
     }
 }
 
@@ -234,6 +235,13 @@ impl Chat {
     pub fn record(&self) -> Result<Option<ChatRecord>, StoreError> {
         self.driver.performer().store().chat(&self.name)
     }
+
+    /// What its calls share. Only those at a workspace ask for it: names of chats come from clients, and what would be
+    /// made for any name is never removed.
+    fn state(&self) -> Arc<ChatState> {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.entry(self.name.clone()).or_default().clone()
+    }
 }
 
 /// What calls of a chat share while the host lives.
@@ -263,6 +271,19 @@ impl ChatState {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The failure of a dial that ended since.
+    fn failure_since(&self, failed_before: u64) -> Option<Unreachable> {
+        let kept = self.kept();
+        (kept.failed > failed_before).then(|| kept.last_failure.clone()).flatten()
+    }
+}
+
+impl Kept {
+    fn note_failure(&mut self, failure: Unreachable) {
+        self.failed += 1;
+        self.last_failure = Some(failure);
+    }
 }
 
 fn unreachable_text(unreachable: &Unreachable) -> String {
@@ -276,5 +297,27 @@ fn unreachable_text(unreachable: &Unreachable) -> String {
     match unreachable.verdict.message.as_str() {
         "" => format!("{what}: {}", unreachable.last_error),
         message => format!("{what}: {message}"),
+    }
+}
+
+#[cfg(all(test, feature = "plugin"))]
+mod tests {
+    use super::*;
+    use crate::driver::plane::Plane;
+    use crate::engine::{Engine, EngineOptions};
+    use crate::policy::Timings;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_chat_that_has_no_workspace() {
+        let plugin = Engine::new(EngineOptions::default()).unwrap().load(crate::PLUGIN).unwrap();
+        let driver = Driver::new(plugin, Arc::new(Plane::default()), Store::in_memory(), Timings::default());
+        let chats = ChatHost::new(driver);
+        for number in 0..10 {
+            let chat = chats.chat(&format!("any name {number}"), ChatTools::default());
+            let executed = chat.execute(&Execute::default(), &CancellationToken::new()).await;
+            assert!(matches!(executed, Err(ExecuteError::Unbound(_))), "{executed:?}");
+        }
+        assert!(chats.states.lock().unwrap().is_empty());
     }
 }

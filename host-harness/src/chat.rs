@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::bindings::{CallError, Policy, ToolResult, Verdict};
-use crate::control_plane::{ApiError, ControlPlane, MAX_COMMAND_BYTES};
+use crate::control_plane::{ApiError, ControlPlane, MAX_COMMAND_BYTES, Workspace};
 use crate::driver::{Call, DriveError, Driver};
 use crate::journal::record::CallId;
 use crate::policy::ChatTools;
@@ -157,12 +157,21 @@ impl ChatHost {
         &self.driver
     }
 
-    /// Binds a chat to a workspace, named `name` or `owner/name`. The chat is made if it is not known.
+    /// Binds a chat to a workspace: `name`, `owner/name` or an id. The chat is made if it is not known.
     pub async fn bind(&self, chat: &str, workspace: &str) -> Result<ChatRecord, BindError> {
-        let performer = self.driver.performer();
-        let read = performer.plane().workspace_by_name(workspace).await;
-        let read = read.map_err(|error| BindError::Workspace { workspace: workspace.to_owned(), error })?;
-        Ok(performer.store().update(chat, move |record| record.bind(Some(&read.id))).await?)
+        Ok(self.bind_to(chat, &self.workspace(workspace).await?).await?)
+    }
+
+    /// As [`bind`](Self::bind), to a workspace that was read already.
+    pub async fn bind_to(&self, chat: &str, workspace: &Workspace) -> Result<ChatRecord, StoreError> {
+        let id = workspace.id.clone();
+        self.driver.performer().store().update(chat, move |record| record.bind(Some(&id))).await
+    }
+
+    /// Reads a workspace that a chat is to be bound to.
+    pub async fn workspace(&self, name: &str) -> Result<Workspace, BindError> {
+        let read = self.driver.performer().plane().workspace_by_name(name).await;
+        read.map_err(|error| BindError::Workspace { workspace: name.to_owned(), error })
     }
 
     /// A chat, for a model that has these tools. Whether it is bound is looked at when it is used.

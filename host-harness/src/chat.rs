@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::bindings::{CallError, Policy, ToolResult, Verdict};
-use crate::control_plane::{ApiError, ControlPlane, MAX_COMMAND_BYTES};
-use crate::driver::{DriveError, Driver};
+use crate::control_plane::{ApiError, ControlPlane, MAX_COMMAND_BYTES, Workspace};
+use crate::driver::{Call, DriveError, Driver};
 use crate::journal::record::CallId;
 use crate::policy::ChatTools;
 use crate::store::{ChatRecord, StoreError};
@@ -32,7 +32,7 @@ use session::{Ended, Script};
 #[derive(Clone)]
 pub struct ChatHost {
     driver: Driver,
-    chats: Arc<Mutex<HashMap<String, Arc<ChatState>>>>,
+    states: States,
 }
 
 /// One chat of a [`ChatHost`]. Cheap to clone.
@@ -41,8 +41,11 @@ pub struct Chat {
     driver: Driver,
     name: String,
     tools: ChatTools,
-    state: Arc<ChatState>,
+    states: States,
 }
+
+/// By the names of chats.
+type States = Arc<Mutex<HashMap<String, Arc<ChatState>>>>;
 
 /// A command to run in the chat's workspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,7 +149,7 @@ pub enum BindError {
 impl ChatHost {
     /// The chats of the driver's store.
     pub fn new(driver: Driver) -> Self {
-        Self { driver, chats: Arc::default() }
+        Self { driver, states: States::default() }
     }
 
     /// What runs the plugin's calls.
@@ -154,19 +157,26 @@ impl ChatHost {
         &self.driver
     }
 
-    /// Binds a chat to a workspace, named `name` or `owner/name`. The chat is made if it is not known.
+    /// Binds a chat to a workspace: `name`, `owner/name` or an id. The chat is made if it is not known.
     pub async fn bind(&self, chat: &str, workspace: &str) -> Result<ChatRecord, BindError> {
-        let performer = self.driver.performer();
-        let read = performer.plane().workspace_by_name(workspace).await;
-        let read = read.map_err(|error| BindError::Workspace { workspace: workspace.to_owned(), error })?;
-        Ok(performer.store().update(chat, move |record| record.bind(Some(&read.id))).await?)
+        Ok(self.bind_to(chat, &self.workspace(workspace).await?).await?)
+    }
+
+    /// As [`bind`](Self::bind), to a workspace that was read already.
+    pub async fn bind_to(&self, chat: &str, workspace: &Workspace) -> Result<ChatRecord, StoreError> {
+        let id = workspace.id.clone();
+        self.driver.performer().store().update(chat, move |record| record.bind(Some(&id))).await
+    }
+
+    /// Reads a workspace that a chat is to be bound to.
+    pub async fn workspace(&self, name: &str) -> Result<Workspace, BindError> {
+        let read = self.driver.performer().plane().workspace_by_name(name).await;
+        read.map_err(|error| BindError::Workspace { workspace: name.to_owned(), error })
     }
 
     /// A chat, for a model that has these tools. Whether it is bound is looked at when it is used.
     pub fn chat(&self, name: &str, tools: ChatTools) -> Chat {
-        let mut chats = self.chats.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = chats.entry(name.to_owned()).or_default().clone();
-        Chat { driver: self.driver.clone(), name: name.to_owned(), tools, state }
+        Chat { driver: self.driver.clone(), name: name.to_owned(), tools, states: self.states.clone() }
     }
 }
 
@@ -180,17 +190,22 @@ impl Chat {
         execute: &Execute,
         interrupt: &CancellationToken,
     ) -> Result<Executed, ExecuteError> {
+        let call = self.driver.performer().begin(&self.name, interrupt.clone())?;
+        self.execute_as(&call, execute).await
+    }
+
+    /// As [`execute`](Self::execute), as a call that was begun for this chat: its number tells which events are the
+    /// command's.
+    pub async fn execute_as(&self, call: &Call, execute: &Execute) -> Result<Executed, ExecuteError> {
         let script = Script::new(&execute.command, execute.workdir.as_deref())?;
-        let performer = self.driver.performer();
-        let call = performer.begin(&self.name, interrupt.clone())?;
-        let session = self.connect(&call, &script).await?;
-        let limit = execute.timeout.unwrap_or(performer.timings().command_limit);
-        match session.run(self, &call, limit).await {
+        let session = self.connect(call, &script).await?;
+        let limit = execute.timeout.unwrap_or(self.driver.performer().timings().command_limit);
+        match session.run(self, call, limit).await {
             Ended::Exited(executed) => Ok(executed),
             Ended::Interrupted => Err(ExecuteError::Interrupted),
             Ended::Lost(output) => {
                 // Whether the agent is gone is found out as for every command: by dialling it.
-                match self.connect(&call, &Script::new(":", None)?).await {
+                match self.connect(call, &Script::new(":", None)?).await {
                     Ok(mut probe) => {
                         probe.close().await;
                         Err(ExecuteError::Lost { output })
@@ -229,6 +244,13 @@ impl Chat {
     pub fn record(&self) -> Result<Option<ChatRecord>, StoreError> {
         self.driver.performer().store().chat(&self.name)
     }
+
+    /// What its calls share. Only those at a workspace ask for it: names of chats come from clients, and what would be
+    /// made for any name is never removed.
+    fn state(&self) -> Arc<ChatState> {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.entry(self.name.clone()).or_default().clone()
+    }
 }
 
 /// What calls of a chat share while the host lives.
@@ -258,6 +280,19 @@ impl ChatState {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The failure of a dial that ended since.
+    fn failure_since(&self, failed_before: u64) -> Option<Unreachable> {
+        let kept = self.kept();
+        (kept.failed > failed_before).then(|| kept.last_failure.clone()).flatten()
+    }
+}
+
+impl Kept {
+    fn note_failure(&mut self, failure: Unreachable) {
+        self.failed += 1;
+        self.last_failure = Some(failure);
+    }
 }
 
 fn unreachable_text(unreachable: &Unreachable) -> String {
@@ -271,5 +306,27 @@ fn unreachable_text(unreachable: &Unreachable) -> String {
     match unreachable.verdict.message.as_str() {
         "" => format!("{what}: {}", unreachable.last_error),
         message => format!("{what}: {message}"),
+    }
+}
+
+#[cfg(all(test, feature = "plugin"))]
+mod tests {
+    use super::*;
+    use crate::driver::plane::Plane;
+    use crate::engine::{Engine, EngineOptions};
+    use crate::policy::Timings;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_chat_that_has_no_workspace() {
+        let plugin = Engine::new(EngineOptions::default()).unwrap().load(crate::PLUGIN).unwrap();
+        let driver = Driver::new(plugin, Arc::new(Plane::default()), Store::in_memory(), Timings::default());
+        let chats = ChatHost::new(driver);
+        for number in 0..10 {
+            let chat = chats.chat(&format!("any name {number}"), ChatTools::default());
+            let executed = chat.execute(&Execute::default(), &CancellationToken::new()).await;
+            assert!(matches!(executed, Err(ExecuteError::Unbound(_))), "{executed:?}");
+        }
+        assert!(chats.states.lock().unwrap().is_empty());
     }
 }

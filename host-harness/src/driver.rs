@@ -23,16 +23,18 @@ mod carry;
 mod events;
 mod parking;
 #[cfg(test)]
-mod plane;
+pub(crate) mod plane;
 mod reads;
 mod run;
 mod spread;
 mod transition;
+mod wanted;
 
 pub use call::{Call, NotRecorded, Performed, Performer, Record};
 pub use events::{Event, EventKind};
+pub use wanted::Wanted;
 
-use carry::{Carrier, Left};
+use carry::Carrier;
 
 /// Runs calls. Cheap to clone; clones are one host.
 #[derive(Clone)]
@@ -134,10 +136,9 @@ impl Driver {
         interrupt: &CancellationToken,
     ) -> Result<Result<ToolResult, CallError>, DriveError> {
         let record = self.tool_call(chat, name, arguments, policy, None).await?;
-        let id = self.carrier.begin(record, Left::Interrupts).await?;
-        let mut unattended = Unattended(Some((self.clone(), id)));
-        let outcome = self.follow(id, interrupt).await;
-        unattended.0 = None;
+        let call = self.carrier.begin_wanted(record).await?;
+        let outcome = self.follow(call.id(), interrupt).await;
+        call.goes_on();
         outcome
     }
 
@@ -154,7 +155,23 @@ impl Driver {
         key: Option<&str>,
     ) -> Result<CallId, DriveError> {
         let record = self.tool_call(chat, name, arguments, policy, key).await?;
-        self.carrier.begin(record, Left::GoesOn).await
+        self.carrier.begin(record).await
+    }
+
+    /// As [`begin`](Self::begin), for an asker who may go away at any time: dropped, the future begins nothing, or abandons
+    /// what it has begun. The call is for this workspace, which the chat was bound to when the asker looked: if it is bound
+    /// elsewhere by now, the call does nothing and says so.
+    pub async fn begin_wanted(
+        &self,
+        chat: &str,
+        workspace: &str,
+        name: &str,
+        arguments: &str,
+        policy: Policy,
+    ) -> Result<Wanted, DriveError> {
+        let call = Export::CallTool { name: name.to_owned(), arguments: canonical(arguments), policy };
+        let pinned = self.performer.pin_to(Some(workspace.to_owned())).await;
+        self.carrier.begin_wanted(self.record(chat, None, call, pinned)).await
     }
 
     /// Why the plugin refuses a call as it stands: there is no such tool, or its arguments are no good. Asks nothing
@@ -264,11 +281,6 @@ impl Driver {
         Ok(interrupted)
     }
 
-    /// Says that nobody waits for a call any more: one that has sent nothing is interrupted, one that has goes on.
-    pub async fn abandon(&self, call: CallId) {
-        self.carrier.abandon(call).await;
-    }
-
     /// From now on carries the calls of hosts that are gone, too. A driver that has begun a call does so anyway.
     pub async fn stand_by(&self) -> Result<(), DriveError> {
         self.carrier.stand_by().await
@@ -287,6 +299,11 @@ impl Driver {
         // One of which nobody knows for whom it acts is ended by any host of its control plane.
         let may = |row: &CallRow| me.is_none() || row.pinned.user.is_none() || row.pinned.user == me;
         Ok(orphans.iter().any(may))
+    }
+
+    /// Whether this host carries a call: it has begun it or taken it over, and the call has not ended.
+    pub fn carries(&self, call: CallId) -> bool {
+        self.carrier.carries(call)
     }
 
     /// How many calls this host carries.
@@ -344,7 +361,7 @@ impl Driver {
         export: Export,
     ) -> Result<(Output, Option<CallId>), DriveError> {
         let (output, journal) = self.drive_to_end(call, &export).await?;
-        let pinned = self.performer.pin(call.chat()).await?;
+        let pinned = self.performer.pin_to(call.workspace().map(str::to_owned)).await;
         let record = self.record(call.chat(), None, export, pinned);
         let new = NewCall { record, component: self.plugin.component().clone() };
         let outcome = Outcome::Done { result: output.clone() };
@@ -382,17 +399,6 @@ impl Driver {
             return Ok(Performed { answer: Answer::IssueTransition(Err(refused)), observed: None });
         }
         self.performer.perform(call, request, &NotRecorded).await
-    }
-}
-
-/// A call whose asker waits for it. Dropped with the asker, it interrupts a call that has sent nothing.
-struct Unattended(Option<(Driver, CallId)>);
-
-impl Drop for Unattended {
-    fn drop(&mut self) {
-        let Some((driver, call)) = self.0.take() else { return };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move { driver.carrier.abandon(call).await });
     }
 }
 

@@ -15,23 +15,24 @@ impl Chat {
     /// Begins a command on the chat's agent. Calls of a chat dial one after another; who waited while a dial failed shares
     /// its failure.
     pub(super) async fn connect(&self, call: &Call, script: &Script) -> Result<Session, ExecuteError> {
-        let failed_before = self.state.kept().failed;
+        let Some(workspace) = call.workspace() else { return Err(ExecuteError::Unbound(self.name.clone())) };
+        let state = self.state();
+        let failed_before = state.kept().failed;
         let _dialing = tokio::select! {
             biased;
             () = call.interrupt().cancelled() => return Err(ExecuteError::Interrupted),
-            dialing = self.state.dialing.lock() => dialing,
+            dialing = state.dialing.lock() => dialing,
         };
-        if let Some(failure) = self.failure_since(failed_before) {
+        if let Some(failure) = state.failure_since(failed_before) {
             return Err(ExecuteError::Unreachable(Box::new(failure)));
         }
-        let Some(workspace) = call.workspace() else { return Err(ExecuteError::Unbound(self.name.clone())) };
         let record = self.record()?.filter(|record| record.workspace.as_deref() == Some(workspace));
         let record = record.unwrap_or_default();
         let agent = self.known_agent(call, &record, workspace).await;
         let performer = self.driver.performer();
         let dialed = dial(Target { performer, call, workspace, agent, script }).await;
         if !matches!(dialed.end, DialEnd::Reached(_)) {
-            self.state.kept().connection = None;
+            state.kept().connection = None;
         }
         match dialed.end {
             DialEnd::Reached(session) => {
@@ -44,20 +45,15 @@ impl Chat {
         }
     }
 
-    /// The failure of a dial that ended since.
-    fn failure_since(&self, failed_before: u64) -> Option<Unreachable> {
-        let kept = self.state.kept();
-        (kept.failed > failed_before).then(|| kept.last_failure.clone()).flatten()
-    }
-
     /// The agent to dial without looking it up. One that was reached by this host is checked first: an agent that is gone, or
     /// of an older build, is looked up anew.
     async fn known_agent(&self, call: &Call, record: &ChatRecord, workspace: &str) -> Option<String> {
         let known = record.agent.clone()?;
         let connection = Connection { workspace: workspace.to_owned(), agent: known.clone() };
-        let cached = self.state.kept().connection.as_ref() == Some(&connection);
+        let state = self.state();
+        let cached = state.kept().connection.as_ref() == Some(&connection);
         if cached && must_redial(self, call, &known).await {
-            self.state.kept().connection = None;
+            state.kept().connection = None;
             return None;
         }
         Some(known)
@@ -75,7 +71,7 @@ impl Chat {
             }
         };
         self.driver.performer().store().update(&self.name, reached).await?;
-        self.state.kept().connection = Some(connection);
+        self.state().kept().connection = Some(connection);
         Ok(())
     }
 
@@ -113,10 +109,7 @@ impl Chat {
         let Dialed { agent, build, last_error, .. } = dialed;
         self.count(workspace, build, earlier, &verdict, away_now).await?;
         let failure = Unreachable { verdict, call: kept, tried, agent, last_error, begun: None };
-        let mut state = self.state.kept();
-        state.failed += 1;
-        state.last_failure = Some(failure.clone());
-        drop(state);
+        self.state().kept().note_failure(failure.clone());
         Err(ExecuteError::Unreachable(Box::new(failure)))
     }
 

@@ -1,7 +1,7 @@
 //! A call's context, and the dispatch of its requests.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ pub struct Performer {
     pub(super) parking: Arc<Parking>,
     timings: Arc<Timings>,
     unkept: Arc<AtomicU64>,
-    user: Arc<tokio::sync::OnceCell<String>>,
+    user: Arc<OnceLock<String>>,
 }
 
 /// The context of one call. It is pinned to the workspace that its chat was bound to when it began.
@@ -100,14 +100,19 @@ impl Performer {
 
     /// Begins a call for a chat that is kept nowhere, pinned to the workspace that the chat is bound to now.
     pub fn begin(&self, chat: &str, interrupt: CancellationToken) -> Result<Call, StoreError> {
-        Ok(Call {
+        Ok(self.begin_in(chat, self.store.chat(chat)?.and_then(|chat| chat.workspace), interrupt))
+    }
+
+    /// As [`begin`](Self::begin), pinned to the workspace that the chat was bound to when the caller looked.
+    pub fn begin_in(&self, chat: &str, workspace: Option<String>, interrupt: CancellationToken) -> Call {
+        Call {
             number: self.unkept.fetch_add(1, Ordering::Relaxed),
             chat: chat.to_owned(),
-            workspace: self.store.chat(chat)?.and_then(|chat| chat.workspace),
+            workspace,
             created_ms: self.clock.now_ms(),
             interrupt,
             sent: AtomicBool::new(false),
-        })
+        }
     }
 
     /// The context of a call that is kept.
@@ -142,8 +147,12 @@ impl Performer {
 
     /// What a call for this chat is pinned to now.
     pub(super) async fn pin(&self, chat: &str) -> Result<Pinned, StoreError> {
-        let workspace = self.store.chat(chat)?.and_then(|chat| chat.workspace);
-        Ok(Pinned { deployment: self.plane.deployment(), user: self.user().await.ok(), workspace })
+        Ok(self.pin_to(self.store.chat(chat)?.and_then(|chat| chat.workspace)).await)
+    }
+
+    /// What a call for this workspace is pinned to.
+    pub(super) async fn pin_to(&self, workspace: Option<String>) -> Pinned {
+        Pinned { deployment: self.plane.deployment(), user: self.user().await.ok(), workspace }
     }
 
     /// The id of the user whose credentials are used, if it has been asked for.
@@ -151,10 +160,14 @@ impl Performer {
         self.user.get().cloned()
     }
 
-    /// The id of the user whose credentials are used. It is asked for until it is known, and never changes.
+    /// The id of the user whose credentials are used. It is asked for until it is known, and never changes. Those who need
+    /// it before that ask side by side: waiting for one another would add up while the control plane is away.
     pub(super) async fn user(&self) -> Result<String, ApiError> {
-        let read = || async { self.plane.user().await.map(|user| user.id) };
-        self.user.get_or_try_init(read).await.cloned()
+        if let Some(user) = self.known_user() {
+            return Ok(user);
+        }
+        let read = self.plane.user().await?.id;
+        Ok(self.user.get_or_init(|| read).clone())
     }
 
     /// Carries out one request. Fails only where there is no answer that would be true.
@@ -284,8 +297,8 @@ impl Call {
         kept(self.number)
     }
 
-    /// Tells it apart from all other calls of this host.
-    pub(super) fn number(&self) -> u64 {
+    /// Tells it apart from all other calls of this host: its events have it.
+    pub fn number(&self) -> u64 {
         self.number
     }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::Performer;
 use super::parking::Woken;
 use super::run::From;
+use super::wanted::Wanted;
 use super::{DriveError, EventKind};
 use crate::engine::Plugin;
 use crate::journal::record::{CallId, CallRecord, Failure, Outcome, Recording};
@@ -83,15 +84,6 @@ struct Job {
     recording: Option<Box<Recording>>,
 }
 
-/// What it means for a call that its asker goes away before it has begun.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
-    /// Nothing: it goes on by itself.
-    GoesOn,
-    /// Nobody wants it.
-    Interrupts,
-}
-
 impl Carrier {
     pub(super) fn new(performer: Performer, plugin: Plugin) -> Self {
         let ((jobs, next_job), (woken, next_woken)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
@@ -113,23 +105,36 @@ impl Carrier {
     }
 
     /// Begins a call, or finds the one that it is the same as. It goes on whether or not anybody waits for it.
-    ///
-    /// Dropping the future does not stop half-way: what the store has, this host has to know.
-    pub(super) async fn begin(&self, record: CallRecord, left: Left) -> Result<CallId, DriveError> {
+    pub(super) async fn begin(&self, record: CallRecord) -> Result<CallId, DriveError> {
+        self.begin_as(record, |_, call| call).await
+    }
+
+    /// As [`begin`](Self::begin), for somebody who waits for it.
+    pub(super) async fn begin_wanted(&self, record: CallRecord) -> Result<Wanted, DriveError> {
+        self.begin_as(record, Wanted::new).await
+    }
+
+    /// Dropping the future does not stop half-way: what the store has, this host has to know. What nobody is there to take
+    /// is dropped as well.
+    async fn begin_as<T: Send + 'static>(
+        &self,
+        record: CallRecord,
+        begun_as: fn(Self, CallId) -> T,
+    ) -> Result<T, DriveError> {
         let (carrier, (tell, told)) = (self.clone(), oneshot::channel());
         tokio::spawn(async move {
-            let begun = carrier.begin_here(record).await;
-            if let Err(Ok(call)) = tell.send(begun)
-                && left == Left::Interrupts
-            {
-                carrier.abandon(call).await;
-            }
+            let begun = carrier.begin_here(record).await.map(|call| begun_as(carrier, call));
+            let _ = tell.send(begun);
         });
         told.await.unwrap_or(Err(DriveError::Halted))
     }
 
-    /// Interrupts a call that nobody waits for any more, if it has sent nothing.
+    /// Interrupts a call that nobody waits for any more, if it has sent nothing. One that has sent may have been joined, and
+    /// may turn out later to have sent nothing after all: then somebody else still waits for it.
     pub(super) async fn abandon(&self, call: CallId) {
+        if self.is_attended(call) {
+            return;
+        }
         let store = self.0.performer.store();
         match (store.abandon(call).await, store.call(call)) {
             (Ok(_), Ok(Some(row))) if row.interrupted => self.interrupt(call).await,
@@ -162,7 +167,7 @@ impl Carrier {
                 if !mine.knows(*id) {
                     mine.queued.insert(*id, until);
                 }
-                drop(mine);
+                // Before somebody else finds it here, and can end it.
                 self.0.performer.announce(*id, chat, EventKind::WaitingForTurn { holder: holder.clone() });
             }
             Begun::Same(_) | Begun::KeyTaken(_) | Begun::Busy(_) => {}
@@ -184,6 +189,11 @@ impl Carrier {
         receiver
     }
 
+    /// Whether somebody on this host waits for the end of a call.
+    fn is_attended(&self, call: CallId) -> bool {
+        lock(&self.0.attending).get(&call).is_some_and(|all| all.iter().any(|one| !one.is_closed()))
+    }
+
     /// Passes an interrupt on that the store has noted, if the call is this host's.
     pub(super) async fn interrupt(&self, call: CallId) {
         let queued = {
@@ -203,6 +213,11 @@ impl Carrier {
     /// Carries calls of hosts that are gone, from now on.
     pub(super) async fn stand_by(&self) -> Result<(), DriveError> {
         self.lease().await.map(drop)
+    }
+
+    /// Whether a call is this host's and has not ended.
+    pub(super) fn carries(&self, call: CallId) -> bool {
+        lock(&self.0.mine).knows(call)
     }
 
     /// How many calls of this host have not ended.

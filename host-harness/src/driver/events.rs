@@ -13,6 +13,8 @@ use crate::journal::{Answer, Request};
 /// Something that happened in a call.
 #[derive(Clone, Debug)]
 pub struct Event {
+    /// Tells the call apart from all others of this host, also from those that are kept nowhere.
+    pub number: u64,
     /// The call, if it is kept.
     pub call: Option<CallId>,
     /// The chat of the call.
@@ -91,7 +93,7 @@ impl Listeners {
 
     /// Tells them of a call by its number, if there are any.
     pub(in crate::driver) fn tell(&self, number: u64, chat: &str, kind: EventKind) {
-        let event = Event { call: super::call::kept(number), chat: chat.to_owned(), kind };
+        let event = Event { number, call: super::call::kept(number), chat: chat.to_owned(), kind };
         tracing::debug!(?event);
         if let Some(sender) = self.0.get() {
             // An error means that nobody listens any more.

@@ -24,7 +24,7 @@ pub(super) const ME: &str = "me";
 pub(super) const OBSERVED: u64 = 1_800_000_000_000;
 
 #[derive(Clone, Default)]
-pub(super) struct Plane(Arc<Mutex<World>>);
+pub(crate) struct Plane(Arc<Mutex<World>>);
 
 #[derive(Default)]
 pub(super) struct World {
@@ -52,6 +52,8 @@ pub(super) struct World {
     pub(super) open: BTreeMap<String, mpsc::UnboundedSender<()>>,
     /// When streams were opened.
     pub(super) opened: Vec<Instant>,
+    /// After how long it turns out that the user cannot be read, if it cannot.
+    pub(super) silent: Option<Duration>,
 }
 
 impl Plane {
@@ -192,6 +194,11 @@ impl ControlPlane for Plane {
     }
 
     async fn user(&self) -> Result<User, ApiError> {
+        let silent = self.world().silent;
+        if let Some(silent) = silent {
+            sleep(silent).await;
+            return Err(ApiError::Unavailable("no answer".into()));
+        }
         Ok(User { id: ME.into(), name: ME.into() })
     }
 

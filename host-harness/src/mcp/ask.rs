@@ -42,7 +42,7 @@ pub(super) async fn ask(
     }
     let unwanted = async {
         tokio::select! {
-            () = progress.tell(WaitsFor::User) => {}
+            never = progress.tell(WaitsFor::User) => match never {},
             () = server.gone(context) => {}
         }
     };

@@ -8,10 +8,9 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::{Progress, WaitsFor};
+use super::workspaces::BoundChat;
 use super::{Server, answers, is_stateless};
-use crate::chat::Chat;
-use crate::driver::DriveError;
-use crate::journal::record::CallId;
+use crate::driver::Wanted;
 
 impl Server {
     /// Calls a tool of the plugin. A client that knows tasks gets one, and asks for the result when it likes.
@@ -21,67 +20,75 @@ impl Server {
         arguments: Option<JsonObject>,
         context: &RequestContext<RoleServer>,
     ) -> CallToolResponse {
-        let chat = match self.bound_chat(context).await {
-            Ok(chat) => chat,
-            Err(answer) => return (*answer).into(),
+        let mut progress = Progress::new(self, context);
+        let begun = tokio::select! {
+            // First: a call that nobody wants any more is dropped also if it has just begun.
+            biased;
+            () = self.gone(context) => Err(Box::new(answers::cancelled())),
+            begun = self.begin(tool, arguments, context) => begun,
+            never = progress.tell(WaitsFor::Begin) => match never {},
         };
-        let progress = Progress::new(self, context);
-        let id = match self.begin(&chat, tool, arguments).await {
-            Ok(Ok(id)) => id,
-            Ok(Err(refused)) => return (*refused).into(),
-            Err(error) => return answers::failed(error).into(),
+        let call = match begun {
+            Ok(call) => call,
+            Err(answer) => return (*answer).into(),
         };
         // Older revisions know no task as an answer, whatever a client says that it can do.
         if is_stateless(context)
             && context.client_capabilities().is_some_and(|client| client.supports_tasks())
         {
-            return self.task_of(id);
+            return self.task_of(call.goes_on());
         }
-        self.wait(id, tool, progress, context).await.into()
+        self.wait(call, tool, progress, context).await.into()
     }
 
-    /// Begins a call, or joins the same one, if that has sent something and not ended.
+    /// Begins a call, or joins the same one, if that has sent something and not ended. The control plane may be asked for
+    /// the workspace and the user, and be away.
     async fn begin(
         &self,
-        chat: &Chat,
         tool: &str,
         arguments: Option<JsonObject>,
-    ) -> Result<Result<CallId, Box<CallToolResult>>, DriveError> {
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Wanted, Box<CallToolResult>> {
+        let BoundChat { chat, workspace } = self.bound_chat(context).await?;
         let driver = self.shared.host.driver();
         let arguments = Value::Object(arguments.unwrap_or_default()).to_string();
         // Told at once, and not when the call has got its turn.
         if let Some(refusal) = driver.refusal(tool, &arguments, chat.policy()) {
-            return Ok(Err(Box::new(answers::failed(answers::refused(tool, &refusal)))));
+            return Err(Box::new(answers::failed(answers::refused(tool, &refusal))));
         }
-        Ok(Ok(driver.begin(chat.name(), tool, &arguments, chat.policy(), None).await?))
+        let begun = driver.begin_wanted(chat.name(), &workspace, tool, &arguments, chat.policy()).await;
+        begun.map_err(|error| Box::new(answers::failed(error)))
     }
 
     /// Waits for the end of a call, or of the interest in it.
     async fn wait(
         &self,
-        id: CallId,
+        call: Wanted,
         tool: &str,
         mut progress: Progress,
         context: &RequestContext<RoleServer>,
     ) -> CallToolResult {
-        let driver = self.shared.host.driver();
-        let never = CancellationToken::new();
+        let (driver, never) = (self.shared.host.driver(), CancellationToken::new());
+        let of = WaitsFor::Call(call.id());
         let called = {
-            let mut followed = pin!(driver.follow(id, &never));
+            let mut followed = pin!(driver.follow(call.id(), &never));
             tokio::select! {
                 called = &mut followed => Some(called),
-                () = progress.tell(WaitsFor::Call(id)) => None,
+                never = progress.tell(of) => match never {},
                 () = self.gone(context) => None,
             }
         };
         match called {
             Some(called) => {
-                progress.rest(WaitsFor::Call(id)).await;
+                call.goes_on();
+                tokio::select! {
+                    () = progress.rest(of) => {}
+                    () = self.gone(context) => {}
+                }
                 answers::called(tool, called)
             }
             None => {
-                // Nobody else waits for a call that has sent nothing: it is joined by no other.
-                driver.abandon(id).await;
+                call.abandon().await;
                 answers::cancelled()
             }
         }

@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::progress::{Progress, WaitsFor};
 use super::tools::{ExecuteArguments, HostTool, read};
+use super::workspaces::BoundChat;
 use super::{Server, answers, ask};
 use crate::bindings::Action;
-use crate::chat::{Chat, Execute, ExecuteError, Executed, Unreachable};
+use crate::chat::{Execute, ExecuteError, Executed, Unreachable};
 use crate::policy::LONGEST_COMMAND_SECONDS;
 use crate::words::verdict_json;
 
@@ -30,12 +31,12 @@ impl Server {
         if let Some(answered) = answered {
             return answered.into();
         }
-        let chat = match self.bound_chat(context).await {
-            Ok(chat) => chat,
+        let bound = match self.bound_chat(context).await {
+            Ok(bound) => bound,
             Err(answer) => return (*answer).into(),
         };
         let mut progress = Progress::new(self, context);
-        match self.run(&chat, &execute, &mut progress, context).await {
+        match self.run(bound, &execute, &mut progress, context).await {
             Ok(executed) => told(executed).into(),
             Err(ExecuteError::Unreachable(unreachable)) => {
                 let answer = unreachable_told(&unreachable);
@@ -58,17 +59,19 @@ impl Server {
     /// Runs a command to its end. It is asked to end when nobody is interested any more.
     async fn run(
         &self,
-        chat: &Chat,
+        BoundChat { chat, workspace }: BoundChat,
         execute: &Execute,
         progress: &mut Progress,
         context: &RequestContext<RoleServer>,
     ) -> Result<Executed, ExecuteError> {
         let interrupt = CancellationToken::new();
-        let mut running = pin!(chat.execute(execute, &interrupt));
+        let performer = self.shared.host.driver().performer();
+        let call = performer.begin_in(chat.name(), Some(workspace), interrupt.clone());
+        let mut running = pin!(chat.execute_as(&call, execute));
         loop {
             tokio::select! {
                 executed = &mut running => return executed,
-                () = progress.tell(WaitsFor::Command(chat.name())) => {}
+                never = progress.tell(WaitsFor::Command(call.number())) => match never {},
                 () = self.gone(context), if !interrupt.is_cancelled() => interrupt.cancel(),
             }
         }

@@ -1,29 +1,36 @@
 //! What was heard last of each call that this host carries: for tasks, and for clients that wait while nothing happens.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::driver::{Driver, Event, EventKind};
+use crate::driver::{Driver, Event};
 use crate::journal::record::CallId;
 use crate::words::describe_event;
 
 /// The newest words about each call. Cheap to clone.
-#[derive(Clone, Default)]
-pub(super) struct Heard(Arc<Mutex<BTreeMap<CallId, String>>>);
+#[derive(Clone)]
+pub(super) struct Heard(Arc<Shared>);
+
+struct Shared {
+    driver: Driver,
+    words: Mutex<BTreeMap<CallId, String>>,
+}
 
 impl Heard {
-    /// Listens for as long as the driver lives.
+    /// Listens for as long as somebody may ask.
     pub(super) fn listen(driver: &Driver) -> Self {
-        let (heard, mut events) = (Self::default(), driver.subscribe());
-        let hears = heard.clone();
+        let heard = Self(Arc::new(Shared { driver: driver.clone(), words: Mutex::default() }));
+        let (hears, mut events) = (Arc::downgrade(&heard.0), driver.subscribe());
         tokio::spawn(async move {
             loop {
-                match events.recv().await {
+                let event = events.recv().await;
+                let Some(hears) = hears.upgrade() else { return };
+                match event {
                     Ok(event) => hears.hear(&event),
-                    // A later event has the newest state.
-                    Err(RecvError::Lagged(_)) => {}
+                    // What was missed may be what was last.
+                    Err(RecvError::Lagged(_)) => hears.words().clear(),
                     Err(RecvError::Closed) => return,
                 }
             }
@@ -33,16 +40,21 @@ impl Heard {
 
     /// None: it has ended, or another host carries it, or nothing has happened yet.
     pub(super) fn last(&self, call: CallId) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&call).cloned()
+        self.0.driver.carries(call).then(|| self.0.words().get(&call).cloned()).flatten()
+    }
+}
+
+impl Shared {
+    fn words(&self) -> MutexGuard<'_, BTreeMap<CallId, String>> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hear(&self, event: &Event) {
-        let Some(call) = event.call else { return };
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let EventKind::Ended = event.kind {
-            heard.remove(&call);
-        } else if let Some(text) = describe_event(&event.kind) {
-            heard.insert(call, text);
+        let Some((call, text)) = event.call.zip(describe_event(&event.kind)) else { return };
+        let mut words = self.words();
+        if words.insert(call, text).is_none() {
+            // Calls leave a host in several ways: they end, or it loses its lease and others take them over.
+            words.retain(|call, _| self.driver.carries(*call));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tells a client that waits what happens meanwhile, if it wants to know; and if nothing happens, that it goes on: clients
 //! give up on requests of which they hear nothing.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::time::Duration;
 
@@ -17,13 +18,18 @@ use crate::driver::{Driver, Event};
 use crate::journal::record::CallId;
 use crate::words::{describe_build, describe_event};
 
+/// For how long a client may take to read what there was to tell before an answer, which else waits in the same way.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// What a request waits for.
 #[derive(Clone, Copy)]
-pub(super) enum WaitsFor<'a> {
+pub(super) enum WaitsFor {
+    /// A call that has yet to begin. What happens meanwhile is told when its number is known.
+    Begin,
     /// A call, whichever host carries it.
     Call(CallId),
-    /// A command in the workspace of this chat.
-    Command(&'a str),
+    /// A command: the call of this number, which is kept nowhere.
+    Command(u64),
     /// The user's answer to a question.
     User,
 }
@@ -61,12 +67,12 @@ impl Progress {
     }
 
     /// Tells of what is waited for, for ever.
-    pub(super) async fn tell(&mut self, of: WaitsFor<'_>) {
+    pub(super) async fn tell(&mut self, of: WaitsFor) -> Infallible {
         let Some(told) = &mut self.0 else { return pending().await };
         let quiet = told.driver.performer().timings().quiet;
         loop {
             tokio::select! {
-                event = told.events.recv() => match event {
+                event = told.events.recv(), if of.has_events() => match event {
                     Ok(event) => told.event(&event, of).await,
                     // A later event has the newest state.
                     Err(RecvError::Lagged(_)) => {}
@@ -78,37 +84,46 @@ impl Progress {
     }
 
     /// Tells of the events that came before the end: after the answer it would be too late.
-    pub(super) async fn rest(mut self, of: WaitsFor<'_>) {
-        let Some(told) = &mut self.0 else { return };
-        loop {
-            match told.events.try_recv() {
-                Ok(event) => told.event(&event, of).await,
-                Err(TryRecvError::Lagged(_)) => {}
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+    pub(super) async fn rest(self, of: WaitsFor) {
+        let Some(mut told) = self.0 else { return };
+        let rest = async {
+            loop {
+                match told.events.try_recv() {
+                    Ok(event) => told.event(&event, of).await,
+                    Err(TryRecvError::Lagged(_)) => {}
+                    Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+                }
             }
+        };
+        if timeout(LAST_WORDS, rest).await.is_err() {
+            tracing::debug!("a client does not read what it is told");
         }
     }
 }
 
-impl WaitsFor<'_> {
+impl WaitsFor {
+    fn has_events(self) -> bool {
+        matches!(self, Self::Call(_) | Self::Command(_))
+    }
+
     fn is_about(self, event: &Event) -> bool {
         match self {
-            Self::Call(id) => event.call == Some(id),
-            Self::Command(chat) => event.call.is_none() && event.chat == chat,
-            Self::User => false,
+            Self::Call(number) | Self::Command(number) => event.number == number,
+            Self::Begin | Self::User => false,
         }
     }
 }
 
 impl Told {
-    async fn event(&mut self, event: &Event, of: WaitsFor<'_>) {
+    async fn event(&mut self, event: &Event, of: WaitsFor) {
         let text = Some(event).filter(|event| of.is_about(event));
         let Some(text) = text.and_then(|event| describe_event(&event.kind)) else { return };
         self.say(text).await;
     }
 
-    async fn goes_on(&mut self, of: WaitsFor<'_>, quiet: Duration) {
+    async fn goes_on(&mut self, of: WaitsFor, quiet: Duration) {
         let now = match of {
+            WaitsFor::Begin => "the call has not begun yet".to_owned(),
             WaitsFor::Command(_) => "the command has not ended".to_owned(),
             WaitsFor::User => "the user has not answered yet".to_owned(),
             WaitsFor::Call(id) => match self.heard.last(id) {
@@ -142,5 +157,50 @@ impl Told {
         if let Err(error) = self.peer.notify_progress(param).await {
             tracing::debug!(%error, "progress was not told");
         }
+    }
+}
+
+#[cfg(all(test, feature = "plugin"))]
+mod tests {
+    use std::sync::Arc;
+
+    use rmcp::model::NumberOrString;
+    use rmcp::service::serve_directly;
+    use tokio::sync::broadcast;
+
+    use super::*;
+    use crate::chat::ChatHost;
+    use crate::driver::EventKind;
+    use crate::driver::plane::Plane;
+    use crate::engine::{Engine, EngineOptions};
+    use crate::journal::record::Holder;
+    use crate::mcp::Chats;
+    use crate::policy::Timings;
+    use crate::store::Store;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_not_waited_for_for_ever_at_the_end() {
+        let plugin = Engine::new(EngineOptions::default()).unwrap().load(crate::PLUGIN).unwrap();
+        let driver = Driver::new(plugin, Arc::new(Plane::default()), Store::in_memory(), Timings::default());
+        let server = Server::new(ChatHost::new(driver.clone()), Chats::Chosen).await.unwrap();
+        // Kept, and not read.
+        let (_client, pipe) = tokio::io::duplex(64);
+        let running = serve_directly(server.clone(), pipe, None);
+        let (happens, events) = broadcast::channel(16);
+        let progress = Progress(Some(Told {
+            peer: running.peer().clone(),
+            token: ProgressToken(NumberOrString::Number(1)),
+            sent: 0,
+            heard: server.shared.heard.clone(),
+            driver,
+            events,
+            begun: Instant::now(),
+            told: Instant::now(),
+        }));
+        let holder = Holder { call: 6, chat: "talk".into(), tool: "stop_workspace".into() };
+        let kind = EventKind::WaitingForTurn { holder };
+        happens.send(Event { number: 7, call: Some(7), chat: "talk".into(), kind }).unwrap();
+        let told = timeout(2 * LAST_WORDS, progress.rest(WaitsFor::Call(7))).await;
+        told.expect("it is given up");
     }
 }

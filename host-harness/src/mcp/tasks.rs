@@ -14,7 +14,7 @@ use super::{Server, answers, http};
 use crate::control_plane::millis;
 use crate::journal::Output;
 use crate::journal::record::{CallId, Failure, Outcome};
-use crate::store::{CallRow, KEEP_ENDED};
+use crate::store::{CallRow, CallState, KEEP_ENDED};
 
 /// What the name of a task begins with. The call's number comes after it, and then its time: nobody comes upon the tasks
 /// of others by counting.
@@ -86,7 +86,8 @@ impl Server {
         let task = Task::new(task_name(row), TaskStatus::Working, time(row.created_ms), time(row.touched_ms))
             .with_ttl_ms(millis(KEEP_ENDED).into())
             .with_poll_interval_ms(POLL_MS);
-        match row.waits_for().or_else(|| self.shared.heard.last(row.id)) {
+        let heard = || self.shared.heard.last(row.id).filter(|_| row.state != CallState::Ended);
+        match row.waits_for().or_else(heard) {
             Some(message) => task.with_status_message(message),
             None => task,
         }

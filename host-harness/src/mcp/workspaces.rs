@@ -11,18 +11,29 @@ use crate::control_plane::{ApiError, ControlPlane, Workspace};
 use crate::store::{CallRow, StoreError};
 use crate::words::{describe_workspace, workspace_json};
 
+/// What to do for a client of which nothing can be remembered.
+const KEEPS_NOTHING: &str = "this client keeps nothing from one request to the next, so that no workspace can be chosen for it: the user has to name \
+     a chat in the server's address (/mcp/NAME), or start it with --workspace";
+
+/// A chat, with the workspace that it was bound to when a request looked: what is done for the request is done there.
+pub(super) struct BoundChat {
+    pub(super) chat: Chat,
+    /// Its id.
+    pub(super) workspace: String,
+}
+
 impl Server {
     /// The chat that a request is for, if it has a workspace; else what to do about that.
     pub(super) async fn bound_chat(
         &self,
         context: &RequestContext<RoleServer>,
-    ) -> Result<Chat, Box<CallToolResult>> {
+    ) -> Result<BoundChat, Box<CallToolResult>> {
         let failed = |error: &dyn std::error::Error| Box::new(answers::failed(error));
         let chat = self.while_wanted(context, self.chat(context)).await?.map_err(|error| failed(&error))?;
-        let Some(chat) = chat else { return Err(Box::new(self.unbound(None))) };
+        let Some(chat) = chat else { return Err(Box::new(self.unbound(None, context))) };
         let record = chat.record().map_err(|error| failed(&error))?;
         let Some(workspace) = record.and_then(|record| record.workspace) else {
-            return Err(Box::new(self.unbound(Some(chat.name()))));
+            return Err(Box::new(self.unbound(Some(chat.name()), context)));
         };
         match self.shared.bound.get() {
             Some(bound) if bound.workspace != workspace => Err(Box::new(answers::failed(format!(
@@ -30,12 +41,13 @@ impl Server {
                  done: ask the user, who can start the server anew or bind the chat back",
                 chat.name()
             )))),
-            _ => Ok(chat),
+            _ => Ok(BoundChat { chat, workspace }),
         }
     }
 
-    fn unbound(&self, chat: Option<&str>) -> CallToolResult {
+    fn unbound(&self, chat: Option<&str>, context: &RequestContext<RoleServer>) -> CallToolResult {
         match (chat, &self.shared.chats) {
+            (None, _) if http::keeps_nothing(context) => answers::failed(KEEPS_NOTHING),
             (None, _) | (_, Chats::Chosen) => answers::failed(
                 "no workspace is chosen yet: call list_workspaces, then use_workspace, then this tool again",
             ),
@@ -53,10 +65,9 @@ impl Server {
         chat: Option<&str>,
     ) -> Result<(String, Workspace), BindError> {
         let host = &self.shared.host;
-        let read = host.driver().performer().plane().workspace_by_name(name).await;
-        let workspace = read.map_err(|error| BindError::Workspace { workspace: name.to_owned(), error })?;
+        let workspace = host.workspace(name).await?;
         let chat = chat.map_or_else(|| chat_of(&workspace), str::to_owned);
-        host.bind(&chat, &workspace.id).await?;
+        host.bind_to(&chat, &workspace).await?;
         Ok((chat, workspace))
     }
 
@@ -87,10 +98,7 @@ impl Server {
             Err(sentence) => return answers::failed(sentence),
         };
         if http::keeps_nothing(context) {
-            return answers::failed(
-                "this client keeps nothing from one request to the next, so that no workspace can be chosen for it: \
-                 the user has to name a chat in the server's address (/mcp/NAME), or start it with --workspace",
-            );
+            return answers::failed(KEEPS_NOTHING);
         }
         let (chat, workspace) = match self.bind(&name, http::named_chat(context).as_deref()).await {
             Ok(bound) => bound,
@@ -115,13 +123,9 @@ impl Server {
         if let Err(sentence) = read::<NoArguments>(HostTool::WorkspaceStatus, arguments) {
             return answers::failed(sentence);
         }
-        let chat = match self.bound_chat(context).await {
-            Ok(chat) => chat,
+        let id = match self.bound_chat(context).await {
+            Ok(bound) => bound.workspace,
             Err(answer) => return *answer,
-        };
-        let id = match chat.record() {
-            Ok(record) => record.and_then(|record| record.workspace).unwrap_or_default(),
-            Err(error) => return answers::failed(error),
         };
         let plane = self.shared.host.driver().performer().plane();
         match (plane.workspace(&id).await, self.calls_at(&id)) {

@@ -79,6 +79,17 @@ async fn an_agent_chooses_its_workspace_and_works_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_that_is_chosen_is_read_once() {
+    let world = World::with_a_workspace().await.at_a_deployment().await;
+    let agent = Agent::start(&world, &[]).await;
+    let used = agent.call("use_workspace", json!({ "workspace": "dev" })).await;
+    assert!(!is_error(&used), "{used:?}");
+    assert_eq!(world.deployment().asked(|request| request.contains("/workspace")), 1);
+    assert_eq!(agent.close().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_started_for_a_workspace_works_in_no_other() {
     let world = World::with_a_workspace().await;
     world.create("other", VersionSpec::default()).await;

@@ -1,5 +1,6 @@
 //! What becomes of calls whose request, client or server goes away, and what is told meanwhile.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rmcp::model::{
@@ -15,6 +16,7 @@ use workspace_recovery::local::{AgentSignal, BuildSpec, VersionSpec};
 use workspace_recovery::store::{CallRow, CallState};
 
 use crate::agent::{Agent, Client, data, is_error, text};
+use crate::deployment::{Says, is_terminal, is_user};
 use crate::world::{LOOK, SOON, World};
 
 /// How long a client waits for the end of a server that it has closed its end to. Most wait 2 s; this machine is busy.
@@ -34,8 +36,11 @@ async fn with_tasks(world: &World) -> Agent {
 }
 
 async fn with_tasks_in(world: &World, workspace: &str) -> Agent {
-    let new = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
-    Agent::start_as(world, &["--workspace", workspace], knows_tasks(), new).await
+    Agent::start_as(world, &["--workspace", workspace], knows_tasks(), new_lifecycle()).await
+}
+
+fn new_lifecycle() -> ClientLifecycleMode {
+    ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] }
 }
 
 fn knows_tasks() -> Client {
@@ -147,6 +152,78 @@ async fn who_joins_a_call_of_another_process_hears_how_it_is() {
     agent.close().await;
     carrier.close().await;
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_call_that_another_process_has_taken_over_hears_how_it_is() {
+    let slow = BuildSpec { duration_ms: Some(4000), ..BuildSpec::default() };
+    let world = World::with_a_workspace_of(VersionSpec { start: slow, ..VersionSpec::default() }).await;
+    let ((agent, mut told), other) = (hearing(&world).await, Agent::start(&world, &IN_DEV).await);
+    world.let_builds_run(false).await;
+    let heard = async {
+        hear(&mut told, "stop build 2: pending").await;
+        let host = world.calls()[0].owner;
+        agent.signal(rustix::process::Signal::STOP);
+        world.until_calls(|calls| calls[0].owner.is_some() && calls[0].owner != host).await;
+        agent.signal(rustix::process::Signal::CONT);
+        world.let_builds_run(true).await;
+        hear(&mut told, " s: start build 3: running").await;
+    };
+    let (result, ()) = tokio::join!(agent.call("restart_workspace", json!({})), heard);
+    assert_eq!(data(&result)["restarted"], true, "{result:?}");
+    agent.close().await;
+    other.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_command_hears_nothing_of_another_one_in_the_same_chat() {
+    let world = World::with_a_workspace().await.at_a_deployment().await;
+    let (agent, mut told) = hearing(&world).await;
+    let command =
+        agent.call("execute", json!({ "command": "touch begun; until [ -e ended ]; do sleep 0.05; done" }));
+    let meanwhile = async {
+        let is_there = json!({ "command": "until [ -e begun ]; do sleep 0.05; done" });
+        assert!(!is_error(&agent.call("execute", is_there).await));
+        world.deployment().says(|request| if is_terminal(request) { Says::Nothing } else { Says::Truth });
+        let unreachable = agent.call("execute", json!({ "command": "true" })).await;
+        assert!(is_error(&unreachable), "{unreachable:?}");
+        world.deployment().says(|_| Says::Truth);
+        agent.call("execute", json!({ "command": "touch ended" })).await;
+    };
+    let (result, ()) = tokio::join!(command, meanwhile);
+    assert!(!is_error(&result), "{result:?}");
+    agent.close().await;
+    let mut who = HashSet::new();
+    while let Ok(told) = told.try_recv() {
+        if told.message.unwrap().contains("the agent does not answer") {
+            who.insert(told.progress_token);
+        }
+    }
+    assert_eq!(who.len(), 1, "{who:?}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_cancelled_before_its_call_has_begun_begins_none() {
+    for lifecycle in [ClientLifecycleMode::Initialize, new_lifecycle()] {
+        let world = World::with_a_workspace().await.at_a_deployment().await;
+        world.deployment().says(|request| if is_user(request) { Says::Silence } else { Says::Truth });
+        let (progress, mut told) = unbounded_channel();
+        let client = Client { progress: Some(progress), ..knows_tasks() };
+        let agent = Agent::start_as(&world, &IN_DEV, client, lifecycle).await;
+        tokio::select! {
+            result = agent.call("stop_workspace", json!({})) => panic!("{result:?}"),
+            _ = hear(&mut told, "has not begun yet") => {}
+        }
+        // Asked after the cancellation was sent: it has arrived.
+        agent.call("workspace_status", json!({})).await;
+        let closed = Instant::now();
+        assert_eq!(agent.close().await, Some(0));
+        assert!(closed.elapsed() < PATIENCE, "it still waits for the control plane: {:?}", closed.elapsed());
+        assert_eq!(world.calls(), []);
+        world.end().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -330,6 +407,8 @@ async fn a_task_that_waits_for_its_turn_is_cancelled_without_a_result() {
     let second = task(&agent, "restart_workspace", json!({})).await;
     agent.peer().cancel_task(CancelTaskParams::new(second.clone())).await.unwrap();
     assert!(matches!(result_of(&agent, &second).await, TaskPayload::Cancelled));
+    let cancelled = agent.peer().get_task(GetTaskParams::new(second)).await.unwrap().task;
+    assert_eq!(cancelled.task.status_message, None, "it waits for nothing any more");
     world.let_builds_run(true).await;
     assert!(matches!(result_of(&agent, &first).await, TaskPayload::Completed { .. }));
     agent.close().await;

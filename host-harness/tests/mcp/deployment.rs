@@ -17,6 +17,8 @@ pub enum Says {
     Status(u16, &'static str),
     /// Nothing: the connection ends.
     Nothing,
+    /// Nothing, for as long as the client waits.
+    Silence,
 }
 
 /// Keeps a connection from being used for another request.
@@ -88,6 +90,7 @@ impl Shared {
         let says = self.answers.lock().unwrap()(&request);
         match says {
             Says::Nothing => Ok(()),
+            Says::Silence => client.read_to_end(&mut Vec::new()).await.map(drop),
             Says::Status(status, message) => {
                 let head = format!("HTTP/1.1 {status} \r\n{CLOSE}");
                 client.write_all(&with_body(&head, &json!({ "message": message }))).await
@@ -148,6 +151,11 @@ fn with_body(head: &str, body: &Value) -> Vec<u8> {
 /// Whether a workspace is read by its id, as dials and verdicts do.
 pub fn is_read(request: &str) -> bool {
     request.strip_prefix("GET /api/v2/workspaces/").is_some_and(|id| !id.contains(['/', '?']))
+}
+
+/// Whether it is asked whose token this is.
+pub fn is_user(request: &str) -> bool {
+    request == "GET /api/v2/users/me"
 }
 
 /// Whether a terminal is asked for.

@@ -326,9 +326,17 @@ async fn each_session_chooses_its_own_workspace() {
 async fn a_client_without_a_session_has_the_chat_that_its_address_names() {
     let world = World::with_a_workspace().await;
     let served = Served::start(&world, &[]).await;
-    let nowhere = served.call("", "use_workspace", json!({ "workspace": "dev" })).await;
-    assert_eq!(nowhere["isError"], true, "{nowhere}");
-    assert!(nowhere["structuredContent"]["error"].as_str().unwrap().contains("/mcp/NAME"));
+    for (tool, arguments) in [
+        ("use_workspace", json!({ "workspace": "dev" })),
+        ("execute", json!({ "command": "true" })),
+        ("stop_workspace", json!({})),
+        ("workspace_status", json!({})),
+    ] {
+        let nowhere = served.call("", tool, arguments).await;
+        assert_eq!(nowhere["isError"], true, "{nowhere}");
+        let error = nowhere["structuredContent"]["error"].as_str().unwrap();
+        assert!(error.contains("/mcp/NAME"), "{tool}: {error}");
+    }
     // The header of other revisions does not make a session.
     let choose = json!({ "name": "use_workspace", "arguments": { "workspace": "dev" } });
     let choose = served.stateless("", "tools/call", choose).header("Mcp-Session-Id", "odd");

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::mine::Mine;
 use super::{Carrier, Holding, Job, Queues, REST, lock};
 use crate::control_plane::{ControlPlane, millis};
+use crate::driver::EventKind;
 use crate::driver::parking::Woken;
 use crate::driver::run::From;
 use crate::journal::record::{CallId, Failure, Holder, Outcome};
@@ -32,7 +33,13 @@ impl Carrier {
     /// Enters the store, carries calls for as long as the lease lasts, and begins anew.
     pub(super) async fn supervise(self, mut queues: Queues) {
         loop {
-            match self.enter().await {
+            let entered = tokio::select! {
+                biased;
+                // The control plane may be silent, and until this host has entered it has no call.
+                () = self.0.leaving.cancelled() => return,
+                entered = self.enter() => entered,
+            };
+            match entered {
                 Ok(lease) => {
                     self.hold(Holding::Lease(lease.clone()));
                     let Some(error) = self.carry(&lease, &mut queues).await else { return };
@@ -237,7 +244,12 @@ impl Carrier {
         let Some(lease) = self.current() else { return };
         let outcome = Outcome::Failed(failure);
         match lease.give_up(call, outcome.clone()).await {
-            Ok(true) => self.ended(call, Ok(outcome), None),
+            Ok(true) => {
+                if let Ok(Some(row)) = self.0.performer.store().call(call) {
+                    self.0.performer.announce(call, &row.chat, EventKind::Ended);
+                }
+                self.ended(call, Ok(outcome), None);
+            }
             // It has got its turn meanwhile.
             Ok(false) => {}
             Err(StoreError::NotHeld { .. }) => self.let_go(call),

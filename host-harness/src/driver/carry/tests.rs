@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -16,7 +18,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::journal::Request;
 use crate::journal::record::{Intent, Open};
 use crate::policy::{ChatTools, Timings};
-use crate::store::{Backend, CallState, Committed, Store, Tables, Work};
+use crate::store::{Backend, CallState, Committed, Listing, Store, Tables, Work};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// Long enough for whatever can happen now, much shorter than a host's next round.
@@ -118,7 +120,7 @@ impl Host {
     /// Begins a call, as a task.
     async fn begin(&self, record: CallRecord) -> JoinHandle<Result<CallId, DriveError>> {
         let carrier = self.driver.carrier.clone();
-        let begun = tokio::spawn(async move { carrier.begin(record, Left::GoesOn).await });
+        let begun = tokio::spawn(async move { carrier.begin(record).await });
         sleep(MOMENT).await;
         begun
     }
@@ -217,6 +219,95 @@ async fn a_call_that_is_ended_while_it_gets_its_turn_costs_its_host_nothing() {
     assert_eq!(host.id(), id, "the host began anew");
     assert_eq!(host.driver.unended(), 0);
     assert!(matches!(host.follow(queued).await, Err(DriveError::Failed(Failure::Interrupted))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_ends_while_it_waits_for_its_turn_is_told_to_have_ended() {
+    let timings = Timings { turn_limit: Duration::from_secs(60), ..Timings::default() };
+    let world = World { timings, ..World::new() };
+    let mut host = world.host().await;
+    host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+    let interrupted = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+    let late = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+    host.driver.interrupt(interrupted).await.unwrap();
+    assert!(!host.driver.carries(interrupted) && host.driver.carries(late));
+    sleep(2 * world.timings.turn_limit).await;
+    assert!(world.is_ended(late) && !host.driver.carries(late));
+    let mut told: BTreeMap<CallId, Vec<EventKind>> = BTreeMap::new();
+    while let Ok(event) = host.events.try_recv() {
+        told.entry(event.call.unwrap()).or_default().push(event.kind);
+    }
+    for call in [interrupted, late] {
+        let told = &told[&call];
+        assert!(matches!(told[..], [EventKind::WaitingForTurn { .. }, EventKind::Ended]), "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_begin_while_nobody_knows_the_user_wait_for_that_side_by_side() {
+    let world = World::new();
+    let silent = Duration::from_secs(15);
+    world.plane.world().silent = Some(silent);
+    let host = world.host().await;
+    let begun = Instant::now();
+    let policy = world.timings.policy(&ChatTools::default());
+    let begin = |workspace: String| {
+        let (driver, policy) = (host.driver.clone(), policy.clone());
+        async move { driver.begin(&workspace, "start_workspace", "{}", policy, None).await }
+    };
+    let all = join_all((0..10).map(|number| begin(format!("w{number}")))).await;
+    assert!(all.iter().all(Result::is_ok));
+    assert!(begun.elapsed() < 2 * silent, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_asker_who_goes_away_while_a_call_begins_abandons_it() {
+    for hold in [None, Some(Hold::Before), Some(Hold::After)] {
+        let world = World::new();
+        let host = world.host().await;
+        let record = world.start(&host, "w").await;
+        let release = hold.map(|hold| host.writes.hold(hold));
+        let mut begins = Box::pin(host.driver.carrier.begin_wanted(record));
+        assert!((&mut begins).now_or_never().is_none());
+        // It has begun now, unless it is held, and its asker has not been told.
+        sleep(MOMENT).await;
+        drop(begins);
+        drop(release);
+        sleep(MOMENT).await;
+        let calls = world.store.calls(Listing::All, 10).unwrap();
+        assert!(matches!(&calls[..], [call] if call.interrupted), "{hold:?}: {calls:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_one_asker_leaves_goes_on_for_another_who_waits_for_it() {
+    let world = World::new();
+    let host = world.host().await;
+    let call = host.driver.carrier.begin_wanted(world.start(&host, "w").await).await.unwrap();
+    let id = call.id();
+    let (driver, never) = (host.driver.clone(), CancellationToken::new());
+    let other = tokio::spawn(async move { driver.follow(id, &never).await });
+    sleep(MOMENT).await;
+    call.abandon().await;
+    assert!(!world.store.call(id).unwrap().unwrap().interrupted);
+    other.abort();
+    sleep(MOMENT).await;
+    Wanted::new(host.driver.carrier.clone(), id).abandon().await;
+    assert!(world.store.call(id).unwrap().unwrap().interrupted, "nobody waits for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_for_the_workspace_that_its_asker_saw() {
+    let world = World::new();
+    let host = world.host().await;
+    world.start(&host, "w").await;
+    world.store.update("w", |chat| chat.bind(Some("v"))).await.unwrap();
+    let policy = world.timings.policy(&ChatTools::default());
+    let call = host.driver.begin_wanted("w", "w", "start_workspace", "{}", policy).await.unwrap();
+    let result = host.follow(call.id()).await.unwrap().unwrap();
+    assert!(result.json.contains("not bound"), "{}", result.json);
+    assert_eq!(world.plane.world().reads.len(), 0, "neither is looked at");
+    call.goes_on();
 }
 
 #[tokio::test(start_paused = true)]

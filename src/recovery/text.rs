@@ -40,7 +40,10 @@ fn tools(row: &Row, policy: &Policy) -> Vec<String> {
 fn why(row: &Row, evidence: &Evidence, view: &View) -> String {
     match row.cause {
         Cause::Interrupted | Cause::FailedFast => String::new(),
-        Cause::ControlPlaneAway => "The control plane was away for a while, so nothing is known of the agent yet.".into(),
+        Cause::ControlPlaneAway => {
+            "The control plane did not answer for a while and may still be away, so nothing is known of the agent yet."
+                .into()
+        }
         Cause::StatusUnreadable => "The agent did not answer in time, and its status could not be read.".into(),
         Cause::ChatRebound => "This chat is not bound to that workspace any more.".into(),
         Cause::WorkspaceDeleted => "The workspace was deleted, or is being deleted.".into(),

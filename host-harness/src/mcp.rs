@@ -88,15 +88,15 @@ pub enum ServerError {
 #[derive(Clone)]
 pub struct Server {
     shared: Arc<Shared>,
-    /// The chat that this client has chosen.
-    chosen: Arc<Mutex<Option<String>>>,
+    /// What this client has chosen.
+    chosen: Arc<Mutex<Option<Bound>>>,
 }
 
-/// The workspace that a server was started for.
+/// The workspace that a server was started for, or that a client has chosen.
 #[derive(Clone)]
 struct Bound {
     chat: String,
-    /// Its id. The chat may be bound elsewhere later, by whomever; this server does not follow it there.
+    /// Its id. The chat may be bound elsewhere later, by whomever; nobody is led there without knowing.
     workspace: String,
 }
 
@@ -147,7 +147,7 @@ impl Server {
         let _ = self.shared.permits.acquire_many(MAX_CALLS).await;
     }
 
-    fn chosen(&self) -> MutexGuard<'_, Option<String>> {
+    fn chosen(&self) -> MutexGuard<'_, Option<Bound>> {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,7 +168,9 @@ impl Server {
         let name = match &self.shared.chats {
             Chats::One(name) => Some(name.clone()),
             Chats::Of { workspace, chat } => Some(self.bound_once(workspace, chat.as_deref()).await?.chat),
-            Chats::Chosen => http::named_chat(context).or_else(|| self.chosen().clone()),
+            Chats::Chosen => {
+                http::named_chat(context).or_else(|| self.chosen().as_ref().map(|bound| bound.chat.clone()))
+            }
         };
         Ok(name.map(|name| self.shared.host.chat(&name, self.shared.names.clone())))
     }
@@ -192,6 +194,16 @@ impl Server {
         }
     }
 
+    /// The answer to a request that is not waited for to its end. One that was cancelled has nobody who reads it.
+    fn given_up(&self) -> CallToolResult {
+        answers::failed(if self.shared.closing.is_cancelled() {
+            "the server ends. If this call had sent something, it goes on in the background, and the same call made again \
+             tells how it ends; else nothing was done"
+        } else {
+            "the request was cancelled"
+        })
+    }
+
     /// What asks the control plane, given up when nobody is interested any more.
     async fn while_wanted<T>(
         &self,
@@ -200,7 +212,7 @@ impl Server {
     ) -> Result<T, Box<CallToolResult>> {
         tokio::select! {
             answer = look => Ok(answer),
-            () = self.gone(context) => Err(Box::new(answers::cancelled())),
+            () = self.gone(context) => Err(Box::new(self.given_up())),
         }
     }
 
@@ -215,7 +227,7 @@ impl Server {
         let permit = self.shared.permits.try_acquire();
         // Looked at afterwards: a server that ends takes all permits.
         if self.shared.closing.is_cancelled() {
-            return Ok(answers::failed("the server ends").into());
+            return Ok(self.given_up().into());
         }
         let Ok(_permit) = permit else {
             return Ok(

@@ -93,11 +93,17 @@ impl Deployment {
         Ok(arguments)
     }
 
+    /// The variable that the token comes from, if it does from one: not every process that is started with
+    /// [`arguments`](Self::arguments) has it.
+    pub fn token_variable(&self) -> Option<&'static str> {
+        (self.args.coder_token_file.is_none() && token_of_variable().is_some()).then_some(TOKEN_VARIABLE)
+    }
+
     fn token(&self) -> anyhow::Result<String> {
         if let Some(file) = &self.args.coder_token_file {
             return read_token(file);
         }
-        if let Some(token) = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()) {
+        if let Some(token) = token_of_variable() {
             return Ok(token);
         }
         let folder = coder_config();
@@ -119,6 +125,10 @@ impl Deployment {
             ),
         }
     }
+}
+
+fn token_of_variable() -> Option<String> {
+    std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty())
 }
 
 fn read_token(file: &Path) -> anyhow::Result<String> {

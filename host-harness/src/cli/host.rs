@@ -67,6 +67,11 @@ impl Place {
         &self.data
     }
 
+    /// The variable that the deployment's token comes from, if it does from one.
+    pub fn token_variable(&self) -> Option<&'static str> {
+        self.deployment.as_ref().and_then(Deployment::token_variable)
+    }
+
     /// The folder of the chats and calls. Each deployment has one of its own, so that a chat, and a call that is carried
     /// on, can only ever be that deployment's.
     pub fn folder(&self) -> PathBuf {

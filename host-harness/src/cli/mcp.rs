@@ -88,12 +88,17 @@ async fn serve_http(
              point one of its own here: add --http-host NAME"
         );
     }
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot serve {address}"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot serve {address}: take another port, 0 for a free one, or end what serves there")
+    })?;
     let address = listener.local_addr()?;
     note(&match &token {
         Some((file, _)) => format!("serving http://{address}{PATH}; its token is in {}", file.display()),
         None => format!("serving http://{address}{PATH}, without a token"),
     });
+    if !address.ip().is_loopback() {
+        note("who listens on the way can read the token: let a proxy that speaks TLS stand before it");
+    }
     let options = HttpOptions {
         token: token.map(|(_, token)| token),
         hosts: [vec![address.ip().to_string()], args.http_host.clone()].concat(),

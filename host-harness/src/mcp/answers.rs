@@ -28,11 +28,6 @@ pub(super) fn failed(error: impl ToString) -> CallToolResult {
     told_error(json!({ "error": text }), text)
 }
 
-/// Read by nobody: the request was cancelled, or its client is gone.
-pub(super) fn cancelled() -> CallToolResult {
-    failed("the request was cancelled")
-}
-
 /// What a tool of the plugin gave.
 pub(super) fn called(
     tool: &str,

@@ -21,18 +21,20 @@ const QUESTION: &str = "answer";
 /// How long the user may think: as long as the longest command runs, so that no request is held longer for a question than
 /// it could be for its work. One that holds its client's session and its own permit has to end some time.
 const PATIENCE: Duration = Duration::from_secs(LONGEST_COMMAND_SECONDS as u64);
+/// Characters of a command that the user is shown: enough to know it again.
+const COMMAND_SHOWN: usize = 200;
 /// How long a client may take to hear that a question is withdrawn: one that reads at all reads at once.
 const WITHDRAWAL: Duration = Duration::from_secs(1);
 
 /// Asks the user what the verdict wants to know, if the client can, and adds the answer to what the model is told.
 pub(super) async fn ask(
-    message: &str,
+    question: String,
     told: CallToolResult,
     server: &Server,
     progress: &mut Progress,
     context: &RequestContext<RoleServer>,
 ) -> CallToolResponse {
-    let Some(question) = question(message, context) else { return told.into() };
+    let Some(question) = question_for(question, context) else { return told.into() };
     if is_stateless(context) {
         // These clients are not asked in mid-request: the request ends with the question, and comes again with the answer.
         let request = InputRequest::Elicitation(ElicitRequest::new(question));
@@ -95,8 +97,19 @@ pub(super) fn answered(request: &CallToolRequestParams) -> Option<CallToolResult
     })
 }
 
-/// What to ask, of a client that can show a form.
-fn question(message: &str, context: &RequestContext<RoleServer>) -> Option<ElicitRequestParams> {
+/// What to ask about a command that could not be run. What its model was told is for the model, and therefore quoted.
+pub(super) fn about(command: &str, told: &str) -> String {
+    let mut short = command.chars().take(COMMAND_SHOWN).collect::<String>();
+    if short.len() < command.len() {
+        short += " ...";
+    }
+    format!(
+        "This command could not be run in your workspace: {short}\n\nThe model that wanted to run it was told: {told}"
+    )
+}
+
+/// The question as a form, for a client that can show one.
+fn question_for(message: String, context: &RequestContext<RoleServer>) -> Option<ElicitRequestParams> {
     let elicitation = context.client_capabilities()?.elicitation?;
     // A client that names neither kind has forms: the first revisions knew nothing else.
     if elicitation.form.is_none() && elicitation.url.is_some() {
@@ -107,23 +120,21 @@ fn question(message: &str, context: &RequestContext<RoleServer>) -> Option<Elici
         .build()
         .inspect_err(|error| tracing::error!(%error, "the question has no schema"))
         .ok()?;
-    Some(ElicitRequestParams::FormElicitationParams {
-        meta: None,
-        // The verdict's words are for the model: they are quoted.
-        message: format!(
-            "A command could not be run in your workspace. The agent that wanted to run it was told: {message}"
-        ),
-        requested_schema: schema,
-    })
+    Some(ElicitRequestParams::FormElicitationParams { meta: None, message, requested_schema: schema })
 }
 
 /// What the model is told, with what the user said to it.
 fn with_answer(mut told: Value, answer: &ElicitResult) -> CallToolResult {
     let said = answer.content.as_ref().and_then(|content| content[QUESTION].as_str());
     let said = match (&answer.action, said) {
-        (ElicitationAction::Accept, Some(said)) => format!("The user was asked, and answers: {said}"),
-        (ElicitationAction::Decline, _) => "The user was asked, and does not want to answer.".to_owned(),
-        _ => "The user was asked, and gave no answer.".to_owned(),
+        (ElicitationAction::Accept, Some(said)) => {
+            format!("The user has been asked already, and answers: {said}\nDo as the user says.")
+        }
+        (ElicitationAction::Decline, _) => {
+            "The user has been asked already, and does not want to answer: leave the workspace as it is."
+                .to_owned()
+        }
+        _ => "The user has been asked already, and gave no answer: leave the workspace as it is.".to_owned(),
     };
     told["user"] = json!({ "action": answer.action, "answer": answer.content.as_ref().map(|content| &content[QUESTION]) });
     with_words(told, &said)

@@ -24,7 +24,7 @@ impl Server {
         let begun = tokio::select! {
             // First: a call that nobody wants any more is dropped also if it has just begun.
             biased;
-            () = self.gone(context) => Err(Box::new(answers::cancelled())),
+            () = self.gone(context) => Err(Box::new(self.given_up())),
             begun = self.begin(tool, arguments, context) => begun,
             never = progress.tell(WaitsFor::Begin) => match never {},
         };
@@ -89,7 +89,7 @@ impl Server {
             }
             None => {
                 call.abandon().await;
-                answers::cancelled()
+                self.given_up()
             }
         }
     }

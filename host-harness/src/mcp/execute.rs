@@ -14,7 +14,6 @@ use super::workspaces::BoundChat;
 use super::{Server, answers, ask};
 use crate::bindings::Action;
 use crate::chat::{Execute, ExecuteError, Executed, Unreachable};
-use crate::policy::LONGEST_COMMAND_SECONDS;
 use crate::words::verdict_json;
 
 impl Server {
@@ -42,7 +41,8 @@ impl Server {
                 let answer = unreachable_told(&unreachable);
                 match unreachable.verdict.action {
                     Action::AskUser => {
-                        ask::ask(&unreachable.verdict.message, answer, self, &mut progress, context).await
+                        let question = ask::about(&execute.command, &unreachable.verdict.message);
+                        ask::ask(question, answer, self, &mut progress, context).await
                     }
                     _ => answer.into(),
                 }
@@ -52,6 +52,12 @@ impl Server {
                 let data = json!({ "error": text, "output": output });
                 answers::told_error(data, format!("{output}\n[{text}]")).into()
             }
+            Err(ExecuteError::Interrupted) => answers::failed(if self.shared.closing.is_cancelled() {
+                "the server ends. If the command had begun, it was asked to end, and may have done a part of its work"
+            } else {
+                "the request was cancelled"
+            })
+            .into(),
             Err(error) => answers::failed(error).into(),
         }
     }
@@ -83,13 +89,6 @@ fn arguments(request: CallToolRequestParams) -> Result<Execute, String> {
     if arguments.command.trim().is_empty() {
         return Err("execute: `command` is empty; give it a command line".to_owned());
     }
-    if let Some(seconds) = arguments.timeout_seconds
-        && !(1..=LONGEST_COMMAND_SECONDS).contains(&seconds)
-    {
-        return Err(format!(
-            "execute: `timeout_seconds` is {seconds}, but must be from 1 to {LONGEST_COMMAND_SECONDS}"
-        ));
-    }
     Ok(Execute {
         command: arguments.command,
         workdir: arguments.workdir,
@@ -103,6 +102,8 @@ fn told(executed: Executed) -> CallToolResult {
         "output": executed.output, "exit_code": executed.exit_code, "truncated": executed.truncated,
     });
     match executed.exit_code {
+        // Some clients refuse a text without a character, and some models take it for a failure.
+        Some(0) if executed.output.is_empty() => answers::told(data, "[exit code 0, no output]"),
         Some(0) => answers::told(data, executed.output),
         Some(code) => answers::told(data, format!("{}\n[exit code {code}]", executed.output)),
         None => {

@@ -87,7 +87,13 @@ impl Server {
             .with_ttl_ms(millis(KEEP_ENDED).into())
             .with_poll_interval_ms(POLL_MS);
         let heard = || self.shared.heard.last(row.id).filter(|_| row.state != CallState::Ended);
-        match row.waits_for().or_else(heard) {
+        let elsewhere = || {
+            let other = row.state != CallState::Ended && !self.shared.host.driver().carries(row.id);
+            other.then(|| {
+                "another host carries it; if that is gone, this one will, in less than a minute".to_owned()
+            })
+        };
+        match row.waits_for().or_else(heard).or_else(elsewhere) {
             Some(message) => task.with_status_message(message),
             None => task,
         }

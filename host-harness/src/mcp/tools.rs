@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rmcp::handler::server::common::schema_for_type;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use rmcp::schemars::{self, JsonSchema};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{Chats, ServerError};
@@ -37,7 +37,7 @@ pub(super) struct ExecuteArguments {
     pub(super) workdir: Option<String>,
     /// End it when it has run for so many seconds; 600 if it is not given.
     #[schemars(with = "u32", range(min = 1, max = LONGEST_COMMAND_SECONDS))]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     pub(super) timeout_seconds: Option<u32>,
 }
 
@@ -171,8 +171,30 @@ pub(super) fn instructions(chats: &Chats) -> &'static str {
 
 /// A tool's arguments, or a sentence on what is wrong with them.
 pub(super) fn read<T: DeserializeOwned>(tool: HostTool, arguments: Option<JsonObject>) -> Result<T, String> {
-    serde_json::from_value(Value::Object(arguments.unwrap_or_default()))
-        .map_err(|error| format!("{}: {error}; change the arguments and call it again", tool.name()))
+    let arguments = Value::Object(arguments.unwrap_or_default());
+    serde_path_to_error::deserialize(arguments).map_err(|error| {
+        let at = match error.path().to_string() {
+            // Nothing, or one that the tool does not know: the error names it.
+            path if path == "." => String::new(),
+            path => format!("`{path}`: "),
+        };
+        format!("{}: {at}{}; change the arguments and call it again", tool.name(), error.inner())
+    })
+}
+
+/// A whole number, however it is written: models write `60.0`, too, and `null` for what they leave out.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let whole =
+        |seconds: &f64| seconds.fract() == 0.0 && (1.0..=LONGEST_COMMAND_SECONDS.into()).contains(seconds);
+    match value.as_f64().filter(whole) {
+        // Whole and in the range.
+        Some(seconds) => Ok(Some(seconds as u32)),
+        None if value.is_null() => Ok(None),
+        None => {
+            Err(D::Error::custom(format!("it has to be a whole number from 1 to {LONGEST_COMMAND_SECONDS}")))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use rmcp::service::{RequestContext, RoleServer};
 use serde_json::{Value, json};
 
 use super::tools::{HostTool, NoArguments, UseArguments, read};
-use super::{Chats, Server, answers, http};
+use super::{Bound, Chats, Server, answers, http};
 use crate::chat::{BindError, Chat};
 use crate::control_plane::{ApiError, ControlPlane, Workspace};
 use crate::store::{CallRow, StoreError};
@@ -35,14 +35,18 @@ impl Server {
         let Some(workspace) = record.and_then(|record| record.workspace) else {
             return Err(Box::new(self.unbound(Some(chat.name()), context)));
         };
-        match self.shared.bound.get() {
-            Some(bound) if bound.workspace != workspace => Err(Box::new(answers::failed(format!(
-                "the chat \"{}\" was bound to another workspace since this server was started for its own; nothing was \
-                 done: ask the user, who can start the server anew or bind the chat back",
-                chat.name()
-            )))),
-            _ => Ok(BoundChat { chat, workspace }),
-        }
+        let elsewhere = |bound: &Bound| bound.chat == chat.name() && bound.workspace != workspace;
+        let rebound = if self.shared.bound.get().is_some_and(elsewhere) {
+            "since this server was started for its own; nothing was done: ask the user, who can start the server anew or \
+             bind the chat back"
+        } else if self.chosen().as_ref().is_some_and(elsewhere) {
+            "since you have chosen yours; nothing was done: call use_workspace again, and then this tool"
+        } else {
+            return Ok(BoundChat { chat, workspace });
+        };
+        let name = chat.name();
+        let sentence = format!("the chat \"{name}\" was bound to another workspace {rebound}");
+        Err(Box::new(answers::failed(sentence)))
     }
 
     fn unbound(&self, chat: Option<&str>, context: &RequestContext<RoleServer>) -> CallToolResult {
@@ -53,7 +57,7 @@ impl Server {
             ),
             (Some(chat), _) => answers::failed(format!(
                 "the chat \"{chat}\" has no workspace; the user has to choose one: \
-                 `workspace-recovery chat bind {chat} WORKSPACE`"
+                 `workspace-recovery chat bind '{chat}' WORKSPACE`"
             )),
         }
     }
@@ -109,7 +113,7 @@ impl Server {
             }
             Err(error) => return answers::failed(error),
         };
-        *self.chosen() = Some(chat);
+        *self.chosen() = Some(Bound { chat, workspace: workspace.id.clone() });
         let text =
             format!("all tools work on this workspace from now on:\n{}", describe_workspace(&workspace));
         answers::told(json!({ "workspace": workspace_json(&workspace) }), text)

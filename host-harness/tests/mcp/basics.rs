@@ -66,6 +66,10 @@ async fn an_agent_chooses_its_workspace_and_works_in_it() {
     assert!(!is_error(&ran), "a command that fails is not a tool that fails: {ran:?}");
     assert_eq!(*data(&ran), json!({ "output": "out\nerr\n", "exit_code": 7, "truncated": false }));
     assert_eq!(text(&ran), "out\nerr\n\n[exit code 7]");
+    for seconds in [json!(60), json!(60.0), json!(null)] {
+        let quiet = agent.call("execute", json!({ "command": "true", "timeout_seconds": seconds })).await;
+        assert_eq!(text(&quiet), "[exit code 0, no output]");
+    }
     let slow =
         agent.call("execute", json!({ "command": "echo begun; sleep 600", "timeout_seconds": 1 })).await;
     assert!(is_error(&slow) && data(&slow)["output"] == "begun\n", "{slow:?}");
@@ -170,10 +174,20 @@ async fn what_cannot_be_called_so_is_refused_with_a_sentence_for_the_model() {
     for (tool, arguments, field) in [
         ("execute", json!({}), "command"),
         ("execute", json!({ "command": " " }), "command"),
-        ("execute", json!({ "command": 7 }), "string"),
         ("execute", json!({ "command": "x".repeat(2 * 1024 * 1024) }), "too long"),
         ("execute", json!({ "command": "echo \0" }), "NUL"),
-        ("execute", json!({ "command": "true", "timeout_seconds": 0 }), "timeout_seconds"),
+        (
+            "execute",
+            json!({ "command": "true", "timeout_seconds": 0 }),
+            "execute: `timeout_seconds`: it has to be a whole number from 1 to 3600;",
+        ),
+        ("execute", json!({ "command": "true", "timeout_seconds": "5" }), "`timeout_seconds`: it has to be"),
+        ("execute", json!({ "command": "true", "timeout_seconds": 1.5 }), "`timeout_seconds`: it has to be"),
+        (
+            "execute",
+            json!({ "command": 5 }),
+            "execute: `command`: invalid type: integer `5`, expected a string;",
+        ),
         ("execute", json!({ "command": "true", "folder": "/" }), "folder"),
         ("workspace_status", json!({ "name": "dev" }), "name"),
         ("stop_workspace", json!({ "only_if_unreachabel": true }), "only_if_unreachabel"),

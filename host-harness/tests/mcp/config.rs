@@ -140,3 +140,23 @@ fn what_no_client_can_be_told_is_refused() {
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--http"), "{refused:?}");
 }
+
+#[test]
+fn a_token_that_the_client_would_have_to_pass_on_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |arguments: &[&str]| {
+        let mut program = Command::new(PROGRAM);
+        program.args(["--coder-url", "https://coder.example"]).args(arguments).args([
+            "mcp",
+            "--print-config",
+            "json",
+        ]);
+        program.env("WORKSPACE_RECOVERY_DATA", folder.path()).env("CODER_SESSION_TOKEN", "secret");
+        let printed = program.output().unwrap();
+        assert!(!String::from_utf8_lossy(&printed.stdout).contains("secret"), "{printed:?}");
+        String::from_utf8(printed.stderr).unwrap()
+    };
+    let told = said(&[]);
+    assert!(told.contains("has to pass CODER_SESSION_TOKEN on") && !told.contains("secret"), "{told}");
+    assert!(!said(&["--coder-token-file", "token"]).contains("CODER_SESSION_TOKEN"));
+}

@@ -22,7 +22,13 @@ pub fn print(place: &Place, args: &McpArgs, client: McpClient) -> anyhow::Result
     let (command, arguments) = command_line(place, args)?;
     let (snippet, file) = snippet(client, &command, &arguments);
     tell(&snippet);
-    note(&format!("belongs into {file}"));
+    note(&format!("belongs into {file}, beside the servers that it names already"));
+    if let Some(variable) = place.token_variable() {
+        note(&format!(
+            "the client has to pass {variable} on, which few do: with --coder-token-file, or after `coder login`, nothing \
+             has to be passed on"
+        ));
+    }
     Ok(Exit::Done)
 }
 

@@ -141,6 +141,15 @@ impl Server {
                 let calls: Vec<_> = calls.iter().map(call_json).collect();
                 answers::told(json!({ "workspace": workspace_json(&workspace), "calls": calls }), text)
             }
+            (Err(ApiError::NotFound | ApiError::Gone), _) => answers::failed(match self.shared.chats {
+                Chats::Chosen => {
+                    "the workspace was deleted: choose another one with list_workspaces and use_workspace"
+                }
+                Chats::One(_) => "the workspace was deleted: the user has to bind this chat to another one",
+                Chats::Of { .. } => {
+                    "the workspace was deleted: the user has to start this server for another one"
+                }
+            }),
             (Err(error), _) => answers::failed(error),
             (_, Err(error)) => answers::failed(error),
         }

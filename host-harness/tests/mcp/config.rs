@@ -59,6 +59,7 @@ async fn each_client_gets_the_same_server_in_its_own_form() {
         let snippet: Value = serde_json::from_str(&snippet(&world, client)).unwrap();
         let its = &snippet[key]["workspace-recovery"];
         assert_eq!((&its["command"], &its["args"]), (&server["command"], &server["args"]), "{client}");
+        assert_eq!(its["timeout"], if client == "zed" { json!(7200) } else { json!(null) });
     }
     world.end().await;
 }

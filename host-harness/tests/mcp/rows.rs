@@ -77,6 +77,14 @@ async fn row_6_a_deleted_workspace_is_told_as_that() {
     };
     assert!(text(&result).contains("deleted"), "{}", text(&result));
     assert_eq!(data(&result)["verdict"]["tools"], json!([]));
+    let gone = loop {
+        let status = played.agent.call("workspace_status", json!({})).await;
+        // It is still there while it is being deleted.
+        if is_error(&status) {
+            break status;
+        }
+    };
+    assert!(text(&gone).contains("has to start this server for another one"), "{}", text(&gone));
     played.end().await;
 }
 

@@ -70,7 +70,11 @@ fn snippet(client: McpClient, command: &str, arguments: &[String]) -> (String, &
     let mut server = json!({ "command": command, "args": arguments });
     match client {
         McpClient::Vscode => server["type"] = json!("stdio"),
-        McpClient::Zed => server["env"] = json!({}),
+        McpClient::Zed => {
+            server["env"] = json!({});
+            // In seconds.
+            server["timeout"] = json!(TOOL_TIMEOUT_SECONDS);
+        }
         _ => {}
     }
     (format!("{:#}", json!({ key: { NAME: server } })), file)

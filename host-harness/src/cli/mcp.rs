@@ -96,6 +96,9 @@ async fn serve_http(
         Some((file, _)) => format!("serving http://{address}{PATH}; its token is in {}", file.display()),
         None => format!("serving http://{address}{PATH}, without a token"),
     });
+    if chats(args) == Chats::Chosen {
+        note(&format!("clients without sessions name a chat of theirs: http://{address}{PATH}/NAME"));
+    }
     if !address.ip().is_loopback() {
         note("who listens on the way can read the token: let a proxy that speaks TLS stand before it");
     }

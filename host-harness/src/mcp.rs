@@ -32,6 +32,7 @@ mod connections;
 mod execute;
 mod heard;
 pub mod http;
+mod kept;
 mod lines;
 mod misread;
 mod progress;

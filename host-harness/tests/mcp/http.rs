@@ -1,5 +1,6 @@
 //! The server over HTTP: who may ask, what it bears, and clients with and without sessions.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
@@ -106,6 +107,18 @@ impl Served {
         answer(called).await["result"].clone()
     }
 
+    /// Asks for what came after an event.
+    fn resume_in(&self, session: &str, last: &str) -> RequestBuilder {
+        let request = self.http.get(&self.url).header(AUTHORIZATION, format!("Bearer {}", self.token));
+        let request = request.header(ACCEPT, "text/event-stream").header("Mcp-Session-Id", session);
+        request.header("Mcp-Protocol-Version", OLD).header("Last-Event-ID", last)
+    }
+
+    async fn delete(&self, session: &str) {
+        let delete = self.http.delete(&self.url).header(AUTHORIZATION, format!("Bearer {}", self.token));
+        delete.header("Mcp-Session-Id", session).send().await.unwrap().error_for_status().unwrap();
+    }
+
     /// Terminates it, and answers how it ended.
     async fn end(mut self) -> Option<i32> {
         let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
@@ -130,6 +143,21 @@ async fn next(stream: &mut Response) -> Value {
             return message;
         }
     }
+}
+
+/// Reads until so many events have come, or to the end: their ids, and their messages.
+async fn events(stream: &mut Response, at_least: usize) -> Vec<(String, Value)> {
+    let mut text = String::new();
+    while text.matches("\n\n").count() < at_least {
+        let Some(chunk) = stream.chunk().await.unwrap() else { break };
+        text += std::str::from_utf8(&chunk).unwrap();
+    }
+    let field = |event: &str, name| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+    let event = |event| {
+        let message = field(event, "data:").and_then(|data| serde_json::from_str(&data).ok());
+        Some((field(event, "id:")?.trim().to_owned(), message.unwrap_or_default()))
+    };
+    text.split("\n\n").filter_map(event).collect()
 }
 
 /// The answer in a response, which is JSON or a stream of events that ends with it.
@@ -242,8 +270,7 @@ async fn more_sessions_than_there_may_be_are_refused_and_clients_without_one_are
     assert!(
         served.call("", "workspace_status", json!({})).await["structuredContent"]["workspace"].is_object()
     );
-    let delete = served.http.delete(&served.url).header(AUTHORIZATION, format!("Bearer {}", served.token));
-    delete.header("Mcp-Session-Id", &sessions[0]).send().await.unwrap().error_for_status().unwrap();
+    served.delete(sessions[0].to_str().unwrap()).await;
     served.session().await;
     served.end().await;
     world.end().await;
@@ -406,8 +433,7 @@ async fn a_session_that_is_deleted_ends_a_call_that_has_sent_nothing_and_leaves_
     world.until("dev", |workspace| workspace.latest.build.transition == Stop).await;
     let stop = begin(2, "stop_workspace");
     world.until_calls(|calls| calls.len() == 2).await;
-    let delete = served.http.delete(&served.url).header(AUTHORIZATION, format!("Bearer {}", served.token));
-    delete.header("Mcp-Session-Id", &session).send().await.unwrap().error_for_status().unwrap();
+    served.delete(&session).await;
     let ended = world.until_calls(|calls| calls[0].state == CallState::Ended && calls[0].interrupted);
     // The protocol's library alone would cancel it after five seconds.
     tokio::time::timeout(std::time::Duration::from_secs(3), ended).await.expect("it ends at once");
@@ -438,6 +464,81 @@ async fn a_session_that_loses_its_connection_cancels_nothing() {
     world.until_calls(|calls| calls.iter().all(|call| call.state == CallState::Ended)).await;
     assert!(world.calls().iter().all(|call| !call.interrupted), "also the one that had sent nothing");
     assert_eq!(world.transitions().await, [Start, Stop, Start, Stop]);
+    assert_eq!(served.end().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_missed_is_given_to_a_client_that_comes_back_once() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &["--workspace", "dev"]).await;
+    let (session, other) = (served.session().await, served.session().await);
+    world.let_builds_run(false).await;
+    let stop = served.post_in(&session, &tool_call(7, "stop_workspace", json!({})));
+    let mut stop = stop.send().await.unwrap();
+    let begun = events(&mut stop, 1).await;
+    let (last, nothing) = &begun[0];
+    assert_eq!((begun.len(), nothing), (1, &Value::Null));
+    world.until_calls(|calls| calls.len() == 1).await;
+    drop(stop);
+    world.let_builds_run(true).await;
+    world.until_calls(|calls| calls[0].state == CallState::Ended).await;
+    // Answered after that call was.
+    served.call_in(&session, "workspace_status", json!({})).await;
+    let resume = async |session, last| {
+        let mut resumed = served.resume_in(session, last).send().await.unwrap().error_for_status().unwrap();
+        events(&mut resumed, usize::MAX).await
+    };
+    let missed = resume(&session, last).await;
+    assert_eq!(missed.len(), 1, "{missed:?}");
+    let (id, told) = &missed[0];
+    assert_eq!((&told["id"], &told["result"]["isError"]), (&json!(7), &json!(false)), "{told}");
+    assert_eq!(resume(&session, last).await, missed, "this connection may have been lost as well");
+    assert_eq!(resume(&session, id).await, []);
+    assert_eq!(resume(&other, last).await, []);
+    assert_eq!(world.transitions().await, [Start, Stop]);
+    served.delete(&session).await;
+    let gone = served.resume_in(&session, last).send().await.unwrap();
+    assert_eq!(gone.status(), StatusCode::NOT_FOUND);
+    assert_eq!(served.end().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_sent_to_nobody_who_reads_is_given_again() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &["--workspace", "dev"]).await;
+    let session = served.session().await;
+    let execute = tool_call(1, "execute", json!({ "command": "echo once >> ran; cat ran" }));
+    let sent = events(&mut served.post_in(&session, &execute).send().await.unwrap(), usize::MAX).await;
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    assert_eq!(sent[1].1["result"]["structuredContent"]["output"], "once\n");
+    let mut resumed = served.resume_in(&session, &sent[0].0).send().await.unwrap();
+    assert_eq!(events(&mut resumed, usize::MAX).await, sent[1..]);
+    assert_eq!(served.end().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_comes_back_while_its_call_runs_gets_the_rest_and_the_answer() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &["--workspace", "dev"]).await;
+    let session = served.session().await;
+    world.let_builds_run(false).await;
+    let mut stop = tool_call(1, "stop_workspace", json!({}));
+    stop["params"]["_meta"] = json!({ "progressToken": "stop" });
+    let mut stop = served.post_in(&session, &stop).send().await.unwrap();
+    let mut all = events(&mut stop, 2).await;
+    drop(stop);
+    let mut resumed = served.resume_in(&session, &all.last().unwrap().0).send().await.unwrap();
+    world.let_builds_run(true).await;
+    all.extend(events(&mut resumed, usize::MAX).await);
+    let ids: BTreeSet<_> = all.iter().map(|(id, _)| id).collect();
+    assert_eq!(ids.len(), all.len(), "none came twice: {all:?}");
+    let (answers, progress): (Vec<_>, Vec<_>) =
+        all[1..].iter().map(|(_, message)| message).partition(|message| message["method"].is_null());
+    assert_eq!((answers.len(), &answers[0]["id"]), (1, &json!(1)), "{all:?}");
+    assert!(progress.len() > 1, "{all:?}");
     assert_eq!(served.end().await, Some(0));
     world.end().await;
 }

@@ -4,8 +4,10 @@
 //! crash; they take turns at their workspace; while they wait they are an entry in a table. The other exports run at
 //! once and are gone when the host is.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
+use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +44,8 @@ pub struct Driver {
     plugin: Plugin,
     performer: Performer,
     carrier: Carrier,
+    /// See [`defaults`](Self::defaults).
+    defaults: Arc<OnceLock<BTreeMap<String, BTreeMap<String, Value>>>>,
 }
 
 /// Why a call came to no result of the plugin's.
@@ -106,7 +110,7 @@ impl Driver {
     ) -> Self {
         let performer = Performer::new(plane, store, timings, clock);
         let carrier = Carrier::new(performer.clone(), plugin.clone());
-        Self { plugin, performer, carrier }
+        Self { plugin, performer, carrier, defaults: Arc::default() }
     }
 
     /// What happens in all calls from now on. A listener that does not keep up misses the oldest events.
@@ -124,9 +128,12 @@ impl Driver {
 
     /// Runs a tool for a chat, in turn with the other calls at the chat's workspace.
     ///
+    /// The same call (chat, tool, arguments) that has not ended is joined, if it has sent something, or if it is going on
+    /// and nothing else was asked for at the workspace since.
+    ///
     /// `interrupt` is the deliberate interrupt: nothing is sent after it. *Dropping* the future is another thing: a
-    /// call that has sent nothing yet is interrupted, one that has goes on to its end by itself, and the same call (chat,
-    /// tool, arguments) made again meanwhile joins it.
+    /// call that has sent nothing yet, and that nobody else on its host waits for, is interrupted; one that has goes on to
+    /// its end by itself.
     pub async fn call_tool(
         &self,
         chat: &str,
@@ -169,7 +176,7 @@ impl Driver {
         arguments: &str,
         policy: Policy,
     ) -> Result<Wanted, DriveError> {
-        let call = Export::CallTool { name: name.to_owned(), arguments: canonical(arguments), policy };
+        let call = self.export(name, arguments, policy);
         let pinned = self.performer.pin_to(Some(workspace.to_owned())).await;
         self.carrier.begin_wanted(self.record(chat, None, call, pinned)).await
     }
@@ -177,7 +184,7 @@ impl Driver {
     /// Why the plugin refuses a call as it stands: there is no such tool, or its arguments are no good. Asks nothing
     /// of the control plane, and keeps nothing.
     pub fn refusal(&self, name: &str, arguments: &str, policy: Policy) -> Option<CallError> {
-        let call = Export::CallTool { name: name.to_owned(), arguments: canonical(arguments), policy };
+        let call = self.export(name, arguments, policy);
         match self.plugin.step(&call, &Journal::new()) {
             Ok(Step::Done(Output::CallTool(Err(refusal)))) => Some(refusal),
             Err(StepError::Limit(limit @ Limit::Input { .. })) => {
@@ -210,8 +217,44 @@ impl Driver {
         policy: Policy,
         key: Option<&str>,
     ) -> Result<CallRecord, StoreError> {
-        let call = Export::CallTool { name: name.to_owned(), arguments: canonical(arguments), policy };
+        let call = self.export(name, arguments, policy);
         Ok(self.record(chat, key, call, self.performer.pin(chat).await?))
+    }
+
+    /// A call of a tool, with its arguments in one form however they were written, so that equal ones are equal bytes: in
+    /// order, and without those that say what the tool's schema says of their absence. What is no JSON stays as it is: the
+    /// plugin has a sentence for it.
+    fn export(&self, tool: &str, arguments: &str, policy: Policy) -> Export {
+        let arguments = match serde_json::from_str::<Value>(arguments) {
+            Ok(mut value) => {
+                if let (Some(given), Some(defaults)) = (value.as_object_mut(), self.defaults().get(tool)) {
+                    given.retain(|name, value| defaults.get(name) != Some(value));
+                }
+                value.sort_all_objects();
+                value.to_string()
+            }
+            Err(_) => arguments.to_owned(),
+        };
+        Export::CallTool { name: tool.to_owned(), arguments, policy }
+    }
+
+    /// The defaults of arguments, by tool and name, as the tools' schemas have them.
+    fn defaults(&self) -> &BTreeMap<String, BTreeMap<String, Value>> {
+        self.defaults.get_or_init(|| {
+            let Ok(Step::Done(Output::ListTools(tools))) =
+                self.plugin.step(&Export::ListTools, &Journal::new())
+            else {
+                return BTreeMap::new();
+            };
+            let of = |tool: Tool| {
+                let schema = serde_json::from_str::<Value>(&tool.input_schema).unwrap_or_default();
+                let arguments = schema["properties"].as_object().into_iter().flatten();
+                let defaults =
+                    arguments.filter_map(|(name, of)| Some((name.clone(), of.get("default")?.clone())));
+                (tool.name, defaults.collect())
+            };
+            tools.into_iter().map(of).collect()
+        })
     }
 
     fn record(&self, chat: &str, key: Option<&str>, call: Export, pinned: Pinned) -> CallRecord {
@@ -363,7 +406,7 @@ impl Driver {
         let (output, journal) = self.drive_to_end(call, &export).await?;
         let pinned = self.performer.pin_to(call.workspace().map(str::to_owned)).await;
         let record = self.record(call.chat(), None, export, pinned);
-        let new = NewCall { record, component: self.plugin.component().clone() };
+        let new = NewCall { record, component: self.plugin.component().clone(), detached: true };
         let outcome = Outcome::Done { result: output.clone() };
         let entries = journal.entries().to_vec();
         let kept = self.performer.store.keep(new, entries, outcome, self.performer.clock.now_ms()).await;
@@ -399,17 +442,5 @@ impl Driver {
             return Ok(Performed { answer: Answer::IssueTransition(Err(refused)), observed: None });
         }
         self.performer.perform(call, request, &NotRecorded).await
-    }
-}
-
-/// Arguments in one form however they were written, so that equal ones are equal bytes. What is no JSON stays as it is:
-/// the plugin has a sentence for it.
-fn canonical(arguments: &str) -> String {
-    match serde_json::from_str::<serde_json::Value>(arguments) {
-        Ok(mut value) => {
-            value.sort_all_objects();
-            value.to_string()
-        }
-        Err(_) => arguments.to_owned(),
     }
 }

@@ -123,6 +123,17 @@ pub enum StoreError {
     },
 }
 
+/// What became of a call that somebody does not wait for any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abandoned {
+    /// It is interrupted: it had sent nothing.
+    Interrupted,
+    /// It goes on, or has ended.
+    GoesOn,
+    /// It is another host's, and so is the judgement: somebody may wait for it there.
+    Elsewhere,
+}
+
 /// What became of a deliberate interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupted {
@@ -308,12 +319,59 @@ impl Store {
 
     /// Interrupts a call, whichever host carries it.
     pub async fn interrupt(&self, id: CallId) -> Result<Interrupted, StoreError> {
-        self.mark_interrupted(id, |_| true).await
+        self.write(move |tables| {
+            let Some(row) = tables.call(id)? else { return Ok(Interrupted::Unknown) };
+            if row.state == CallState::Ended {
+                return Ok(Interrupted::Ended);
+            }
+            if !row.interrupted {
+                tables.put_call(&CallRow { interrupted: true, ..row })?;
+            }
+            Ok(Interrupted::Noted)
+        })
+        .await
     }
 
-    /// Interrupts a call that nobody waits for any more, if it has sent nothing. One that has goes on.
-    pub async fn abandon(&self, id: CallId) -> Result<Interrupted, StoreError> {
-        self.mark_interrupted(id, |row| !row.sent).await
+    /// Interrupts a call that has sent nothing, if it goes on only for those who wait for it and `is_unwanted` (asked in the
+    /// transaction) says that nobody does. Whether somebody does is known to the host that carries it; if that is gone, to
+    /// the one that asks, `by`.
+    pub async fn abandon(
+        &self,
+        id: CallId,
+        by: Option<HostId>,
+        now_ms: u64,
+        is_unwanted: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<Abandoned, StoreError> {
+        self.write(move |tables| {
+            let unended = tables.call(id)?.filter(|row| row.state != CallState::Ended);
+            let Some(row) = unended.filter(|row| !row.sent && !row.detached) else {
+                return Ok(Abandoned::GoesOn);
+            };
+            let host = row.owner.filter(|owner| Some(*owner) != by);
+            let host = host.map(|owner| tables.host(owner)).transpose()?.flatten();
+            if !is_unwanted() {
+                return Ok(Abandoned::GoesOn);
+            }
+            if host.is_some_and(|host| host.lease_until_ms > now_ms) {
+                return Ok(Abandoned::Elsewhere);
+            }
+            if !row.interrupted {
+                tables.put_call(&CallRow { interrupted: true, ..row })?;
+            }
+            Ok(Abandoned::Interrupted)
+        })
+        .await
+    }
+
+    /// Lets a call go on whether or not anybody waits for it.
+    pub async fn detach(&self, id: CallId) -> Result<(), StoreError> {
+        self.write(move |tables| match tables.call(id)? {
+            Some(row) if row.state != CallState::Ended && !row.detached => {
+                tables.put_call(&CallRow { detached: true, ..row })
+            }
+            _ => Ok(()),
+        })
+        .await
     }
 
     /// Removes calls that ended before a time (host's Unix milliseconds), and what only they needed. Answers how many.
@@ -346,24 +404,6 @@ impl Store {
     /// Changes when somebody may have written. A cheap look.
     pub fn generation(&self) -> Result<u64, StoreError> {
         self.0.generation()
-    }
-
-    async fn mark_interrupted(
-        &self,
-        id: CallId,
-        if_so: impl Fn(&CallRow) -> bool + Send + 'static,
-    ) -> Result<Interrupted, StoreError> {
-        self.write(move |tables| {
-            let Some(row) = tables.call(id)? else { return Ok(Interrupted::Unknown) };
-            if row.state == CallState::Ended {
-                return Ok(Interrupted::Ended);
-            }
-            if if_so(&row) && !row.interrupted {
-                tables.put_call(&CallRow { interrupted: true, ..row })?;
-            }
-            Ok(Interrupted::Noted)
-        })
-        .await
     }
 
     fn read<T>(&self, work: impl FnOnce(&dyn Tables) -> Result<T, StoreError>) -> Result<T, StoreError> {

@@ -5,7 +5,7 @@
 //! of a host stand under one lease. When that is lost, everything of this host stops at once, and it begins anew as
 //! another host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::wanted::Wanted;
 use super::{DriveError, EventKind};
 use crate::engine::Plugin;
 use crate::journal::record::{CallId, CallRecord, Failure, Outcome, Recording};
-use crate::store::{Begun, Lease, NewCall, StoreError};
+use crate::store::{Abandoned, Begun, Lease, NewCall, StoreError};
 
 /// How long a call that met trouble of this host rests before it is tried again, and how long a host rests that cannot
 /// enter the store.
@@ -37,7 +37,8 @@ mod tests;
 
 use mine::Mine;
 
-type Ended = Result<Outcome, DriveError>;
+/// How a call ended, or the trouble that it met.
+pub(super) type Ended = Result<Outcome, DriveError>;
 
 /// The calls of a host. Cheap to clone.
 #[derive(Clone)]
@@ -52,6 +53,8 @@ struct Inner {
     mine: Mutex<Mine>,
     /// Those who wait for the end of calls.
     attending: Mutex<BTreeMap<CallId, Vec<oneshot::Sender<Ended>>>>,
+    /// Calls of other hosts that nobody here waits for any more: to be looked at again when this host takes calls over.
+    left: Mutex<BTreeSet<CallId>>,
     jobs: mpsc::UnboundedSender<Job>,
     woken: mpsc::UnboundedSender<Woken>,
     /// Taken by the supervisor when it begins.
@@ -93,6 +96,7 @@ impl Carrier {
             others: Mutex::default(),
             mine: Mutex::default(),
             attending: Mutex::default(),
+            left: Mutex::default(),
             jobs,
             woken,
             queues: Mutex::new(Some((next_job, next_woken))),
@@ -106,12 +110,12 @@ impl Carrier {
 
     /// Begins a call, or finds the one that it is the same as. It goes on whether or not anybody waits for it.
     pub(super) async fn begin(&self, record: CallRecord) -> Result<CallId, DriveError> {
-        self.begin_as(record, |_, call| call).await
+        self.begin_as(record, true, |_, call, _| call).await
     }
 
     /// As [`begin`](Self::begin), for somebody who waits for it.
     pub(super) async fn begin_wanted(&self, record: CallRecord) -> Result<Wanted, DriveError> {
-        self.begin_as(record, Wanted::new).await
+        self.begin_as(record, false, Wanted::new).await
     }
 
     /// Dropping the future does not stop half-way: what the store has, this host has to know. What nobody is there to take
@@ -119,37 +123,51 @@ impl Carrier {
     async fn begin_as<T: Send + 'static>(
         &self,
         record: CallRecord,
-        begun_as: fn(Self, CallId) -> T,
+        detached: bool,
+        begun_as: fn(Self, CallId, oneshot::Receiver<Ended>) -> T,
     ) -> Result<T, DriveError> {
         let (carrier, (tell, told)) = (self.clone(), oneshot::channel());
         tokio::spawn(async move {
-            let begun = carrier.begin_here(record).await.map(|call| begun_as(carrier, call));
+            let begun = carrier.begin_here(record, detached).await;
+            let begun = begun.map(|(call, attends)| begun_as(carrier, call, attends));
             let _ = tell.send(begun);
         });
         told.await.unwrap_or(Err(DriveError::Halted))
     }
 
-    /// Interrupts a call that nobody waits for any more, if it has sent nothing. One that has sent may have been joined, and
-    /// may turn out later to have sent nothing after all: then somebody else still waits for it.
+    /// Somebody does not wait for a call any more. It is interrupted if it has sent nothing, and goes on for nobody else who
+    /// is known here.
     pub(super) async fn abandon(&self, call: CallId) {
-        if self.is_attended(call) {
-            return;
-        }
-        let store = self.0.performer.store();
-        match (store.abandon(call).await, store.call(call)) {
-            (Ok(_), Ok(Some(row))) if row.interrupted => self.interrupt(call).await,
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::warn!(call, %error, "a call that nobody waits for goes on");
-            }
-            _ => {}
+        let (performer, here) = (&self.0.performer, self.clone());
+        let by = self.current().map(|lease| lease.host());
+        let is_unwanted = move || !here.is_attended(call);
+        let abandoned = performer.store().abandon(call, by, performer.clock().now_ms(), is_unwanted).await;
+        match abandoned {
+            Ok(Abandoned::Interrupted) => self.interrupt(call).await,
+            Ok(Abandoned::Elsewhere) => drop(lock(&self.0.left).insert(call)),
+            Ok(Abandoned::GoesOn) => {}
+            Err(error) => tracing::warn!(call, %error, "a call that nobody waits for goes on"),
         }
     }
 
-    async fn begin_here(&self, record: CallRecord) -> Result<CallId, DriveError> {
+    /// Lets a call go on whether or not anybody waits for it.
+    pub(super) async fn detach(&self, call: CallId) {
+        if let Err(error) = self.0.performer.store().detach(call).await {
+            tracing::warn!(call, %error, "a call may end when those who joined it go away");
+        }
+    }
+
+    async fn begin_here(
+        &self,
+        record: CallRecord,
+        detached: bool,
+    ) -> Result<(CallId, oneshot::Receiver<Ended>), DriveError> {
         let lease = self.lease().await?;
         let component = self.0.plugin.component().clone();
-        let begun = lease.begin(NewCall { record: record.clone(), component }).await;
-        let begun = begun.inspect_err(|error| self.heard(error))?;
+        let here = self.clone();
+        let new = NewCall { record: record.clone(), component, detached };
+        let begun = lease.begin_and(new, move |call| here.attend(call)).await;
+        let (begun, attends) = begun.inspect_err(|error| self.heard(error))?;
         let (chat, tool) = (&record.chat, record.call.name().to_owned());
         match &begun {
             Begun::Active(id) => {
@@ -172,13 +190,15 @@ impl Carrier {
             }
             Begun::Same(_) | Begun::KeyTaken(_) | Begun::Busy(_) => {}
         }
-        number(begun, record)
+        let call = number(begun, record)?;
+        Ok((call, attends.unwrap_or_else(|| self.attend(call))))
     }
 
     /// Leaves a call to a host that stands by, or finds the one that it is the same as.
     pub(super) async fn submit(&self, record: CallRecord) -> Result<CallId, DriveError> {
         let component = self.0.plugin.component().clone();
-        let begun = self.0.performer.store().submit(NewCall { record: record.clone(), component }).await?;
+        let new = NewCall { record: record.clone(), component, detached: true };
+        let begun = self.0.performer.store().submit(new).await?;
         number(begun, record)
     }
 

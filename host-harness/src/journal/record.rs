@@ -116,7 +116,9 @@ pub enum Outcome {
 #[serde(tag = "failure", rename_all = "kebab-case")]
 pub enum Failure {
     /// Interrupted while it waited for its turn.
-    #[error("interrupted before it began: nothing was changed")]
+    #[error(
+        "interrupted before it began: nothing was changed; make the same call again if it is still wanted"
+    )]
     Interrupted,
     /// Other calls hold the workspace: too many wait already, or it waited its time.
     #[error("busy: {holder} holds the workspace; try again when it has ended")]

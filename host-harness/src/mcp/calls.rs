@@ -36,13 +36,13 @@ impl Server {
         if is_stateless(context)
             && context.client_capabilities().is_some_and(|client| client.supports_tasks())
         {
-            return self.task_of(call.goes_on());
+            return self.task_of(call.detach().await);
         }
         self.wait(call, tool, progress, context).await.into()
     }
 
-    /// Begins a call, or joins the same one, if that has sent something and not ended. The control plane may be asked for
-    /// the workspace and the user, and be away.
+    /// Begins a call, or joins the same one, if that has not ended and nothing else was asked for since. The control plane
+    /// may be asked for the workspace and the user, and be away.
     async fn begin(
         &self,
         tool: &str,

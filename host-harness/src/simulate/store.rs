@@ -137,10 +137,11 @@ impl Tables for Seen<'_> {
     fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError> {
         let before = self.tables.call(row.id)?;
         match before {
-            // Anybody may say that a call is to end.
+            // Anybody may say that a call is to end, or that it is not to end for want of somebody who waits for it.
             Some(before) if *row == (CallRow { interrupted: true, ..before.clone() }) => {
                 self.stage.watch().interrupted(self.stage, row.id);
             }
+            Some(before) if *row == (CallRow { detached: true, ..before.clone() }) => {}
             _ => self.owned(row.id)?,
         }
         self.tables.put_call(row)?;

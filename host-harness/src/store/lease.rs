@@ -35,6 +35,8 @@ pub struct NewCall {
     pub record: CallRecord,
     /// The component that it runs on.
     pub component: Arc<[u8]>,
+    /// It goes on whether or not anybody waits for it.
+    pub detached: bool,
 }
 
 /// What became of a request to begin a call.
@@ -44,12 +46,22 @@ pub enum Begun {
     Active(CallId),
     /// It was begun, and waits for its turn, which this call has.
     Queued(CallId, Holder),
-    /// It is this call, which was begun before.
+    /// It is this call, which was begun before: by its key, or because it is an identical one that has not ended.
     Same(CallId),
     /// There is a call with the same key that does something else.
     KeyTaken(CallId),
     /// Too many wait already.
     Busy(Holder),
+}
+
+impl Begun {
+    /// The call that does what was asked for, if one does.
+    pub fn call(&self) -> Option<CallId> {
+        match self {
+            Self::Active(id) | Self::Queued(id, _) | Self::Same(id) => Some(*id),
+            Self::KeyTaken(_) | Self::Busy(_) => None,
+        }
+    }
 }
 
 /// Whether a request that was to be written down may be carried out.
@@ -175,7 +187,22 @@ impl Lease {
 
     /// Begins a call, before its first step.
     pub async fn begin(&self, new: NewCall) -> Result<Begun, StoreError> {
-        self.fenced(move |tables, host, now| begin(tables, Some(host.id), &new, now)).await
+        Ok(self.begin_and(new, drop).await?.0)
+    }
+
+    /// As [`begin`](Self::begin), and notes in the same transaction that somebody waits for the call:
+    /// [`abandon`](Store::abandon) looks for that in one, too, and comes before or after.
+    pub async fn begin_and<T: Send + 'static>(
+        &self,
+        new: NewCall,
+        note: impl FnOnce(CallId) -> T + Send + 'static,
+    ) -> Result<(Begun, Option<T>), StoreError> {
+        self.fenced(move |tables, host, now| {
+            let begun = begin(tables, Some(host.id), &new, now)?;
+            let noted = begun.call().map(note);
+            Ok((begun, noted))
+        })
+        .await
     }
 
     /// Gives a call its turn, if it is first in line.
@@ -379,10 +406,17 @@ fn begin(
     };
     let lane = tables.lane(&record.pinned.deployment, workspace)?;
     let same = |row: &&CallRow| row.chat == record.chat && row.tool == tool && row.arguments == arguments;
+    // One that has sent nothing is joined only if that is as good as the turn behind it: nothing else was asked for since,
+    // it goes on, and whoever acts for this user may carry it.
+    let as_good = |row: &&CallRow| same(row) && !row.interrupted && row.pinned.user == record.pinned.user;
     if record.key.is_none()
-        && let Some(running) = lane.iter().find(|row| row.sent && same(row))
+        && let Some(row) =
+            lane.iter().find(|row| row.sent && same(row)).or_else(|| lane.last().filter(as_good))
     {
-        return Ok(Begun::Same(running.id));
+        if new.detached && !row.detached {
+            tables.put_call(&CallRow { detached: true, ..row.clone() })?;
+        }
+        return Ok(Begun::Same(row.id));
     }
     let first = lane.first();
     #[cfg(all(test, feature = "simulate"))]
@@ -434,6 +468,7 @@ fn add(
         owner: host,
         interrupted: false,
         sent: false,
+        detached: new.detached,
         created_ms: record.created_ms,
         touched_ms: now,
         note: None,

@@ -68,6 +68,8 @@ pub struct CallRow {
     pub interrupted: bool,
     /// A request for a build was written down: from here on something may have been sent.
     pub sent: bool,
+    /// It goes on also if nobody waits for it: somebody has begun or joined it so.
+    pub detached: bool,
     /// When it was begun, host's Unix milliseconds.
     pub created_ms: u64,
     /// When it was last written to.

@@ -79,10 +79,23 @@ impl World {
 
     /// Begins a call that has its turn.
     async fn active(&self) -> CallId {
-        match self.begin(&self.one, stop("ana", None)).await {
+        self.active_of(stop("ana", None)).await
+    }
+
+    async fn active_of(&self, new: NewCall) -> CallId {
+        match self.begin(&self.one, new).await {
             Begun::Active(id) => id,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A host does not wait for a call any more, and nobody else does there.
+    async fn abandon(&self, call: CallId, by: &Lease) -> Abandoned {
+        self.store.abandon(call, Some(by.host()), self.clock.now_ms(), || true).await.unwrap()
+    }
+
+    fn is_interrupted(&self, call: CallId) -> bool {
+        self.store.call(call).unwrap().unwrap().interrupted
     }
 }
 
@@ -114,7 +127,12 @@ fn stop(chat: &str, key: Option<&str>) -> NewCall {
         engine: "e".into(),
         created_ms: 1_800_000_000_000,
     };
-    NewCall { record, component: Arc::from(*b"bytes") }
+    NewCall { record, component: Arc::from(*b"bytes"), detached: true }
+}
+
+/// As [`stop`], for somebody who waits for it.
+fn wanted_stop(chat: &str) -> NewCall {
+    NewCall { detached: false, ..stop(chat, None) }
 }
 
 fn build() -> Build {
@@ -220,15 +238,54 @@ async fn an_interrupt_that_is_noted_first_keeps_an_effect_and_a_wait_from_being_
 #[tokio::test]
 async fn a_call_that_nobody_waits_for_is_interrupted_only_if_nothing_was_going_to_be_sent() {
     for world in World::all().await {
-        let id = world.active().await;
-        world.store.abandon(id).await.unwrap();
-        assert!(world.store.call(id).unwrap().unwrap().interrupted);
+        let id = world.active_of(wanted_stop("ana")).await;
+        let somebody_waits = world.store.abandon(id, Some(world.one.host()), world.clock.now_ms(), || false);
+        assert_eq!(somebody_waits.await, Ok(Abandoned::GoesOn));
+        assert!(!world.is_interrupted(id));
+        assert_eq!(world.abandon(id, &world.one).await, Abandoned::Interrupted);
+        assert!(world.is_interrupted(id));
         world.one.end(id, 0, Vec::new(), done()).await.unwrap();
+        assert_eq!(world.abandon(id, &world.one).await, Abandoned::GoesOn);
 
-        let id = world.active().await;
+        let id = world.active_of(wanted_stop("ana")).await;
         world.one.open(id, 0, Vec::new(), intent()).await.unwrap();
-        world.store.abandon(id).await.unwrap();
-        assert!(!world.store.call(id).unwrap().unwrap().interrupted);
+        assert_eq!(world.abandon(id, &world.one).await, Abandoned::GoesOn);
+        assert!(!world.is_interrupted(id));
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_abandoned_only_by_the_host_that_carries_it_or_after_that_is_gone() {
+    for world in World::all().await {
+        let id = world.active_of(wanted_stop("ana")).await;
+        assert_eq!(world.begin(&world.two, wanted_stop("ana")).await, Begun::Same(id));
+        assert_eq!(world.abandon(id, &world.two).await, Abandoned::Elsewhere);
+        assert!(!world.is_interrupted(id));
+        world.clock.pass(10);
+        world.two.renew(None).await.unwrap();
+        world.clock.pass(5);
+        assert_eq!(world.abandon(id, &world.two).await, Abandoned::Interrupted);
+        assert!(world.is_interrupted(id));
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_somebody_lets_go_on_by_itself_is_not_abandoned() {
+    for world in World::all().await {
+        let begun = world.active().await;
+        assert_eq!(world.begin(&world.one, wanted_stop("ana")).await, Begun::Same(begun));
+        assert_eq!(world.abandon(begun, &world.one).await, Abandoned::GoesOn);
+        world.one.end(begun, 0, Vec::new(), done()).await.unwrap();
+
+        let joined = world.active_of(wanted_stop("ana")).await;
+        assert_eq!(world.begin(&world.two, stop("ana", None)).await, Begun::Same(joined));
+        assert_eq!(world.abandon(joined, &world.one).await, Abandoned::GoesOn);
+        world.one.end(joined, 0, Vec::new(), done()).await.unwrap();
+
+        let detached = world.active_of(wanted_stop("ana")).await;
+        world.store.detach(detached).await.unwrap();
+        assert_eq!(world.abandon(detached, &world.one).await, Abandoned::GoesOn);
+        assert!(!world.is_interrupted(detached));
     }
 }
 
@@ -380,7 +437,7 @@ async fn calls_at_one_workspace_take_turns_in_order_of_arrival_across_hosts_and_
 }
 
 #[tokio::test]
-async fn the_same_request_is_one_call_by_its_key_or_while_it_has_an_effect() {
+async fn the_same_request_is_one_call_by_its_key_or_while_nothing_else_was_asked_for_or_it_has_an_effect() {
     for world in World::all().await {
         let Begun::Active(keyed) = world.begin(&world.one, stop("ana", Some("k"))).await else { panic!() };
         assert_eq!(world.begin(&world.two, stop("ana", Some("k"))).await, Begun::Same(keyed));
@@ -389,14 +446,34 @@ async fn the_same_request_is_one_call_by_its_key_or_while_it_has_an_effect() {
             *arguments = r#"{"only_if_unreachable":true}"#.into();
         }
         assert_eq!(world.begin(&world.two, other).await, Begun::KeyTaken(keyed));
+        assert_eq!(world.begin(&world.two, stop("ana", None)).await, Begun::Same(keyed));
+        let Begun::Queued(other, _) = world.begin(&world.two, stop("ben", None)).await else { panic!() };
         let waits = world.begin(&world.two, stop("ana", None)).await;
-        let Begun::Queued(waiting, _) = waits else { panic!("nothing was sent yet: {waits:?}") };
-        world.two.end(waiting, 0, Vec::new(), done()).await.unwrap();
+        let Begun::Queued(waiting, _) = waits else { panic!("the other one comes first: {waits:?}") };
+        assert_eq!(world.begin(&world.one, stop("ana", None)).await, Begun::Same(waiting));
         world.one.open(keyed, 0, Vec::new(), intent()).await.unwrap();
         assert_eq!(world.begin(&world.two, stop("ana", None)).await, Begun::Same(keyed));
+        for ends in [waiting, other] {
+            world.two.end(ends, 0, Vec::new(), done()).await.unwrap();
+        }
         world.one.end(keyed, 0, Vec::new(), done()).await.unwrap();
         assert_eq!(world.begin(&world.one, stop("ana", Some("k"))).await, Begun::Same(keyed));
         assert!(matches!(world.begin(&world.one, stop("ana", None)).await, Begun::Active(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_has_sent_nothing_is_not_joined_if_it_is_interrupted_or_for_another_user() {
+    for world in World::all().await {
+        let first = world.active().await;
+        let mut for_another = stop("ana", None);
+        for_another.record.pinned.user = Some("u2".into());
+        let second = world.begin(&world.two, for_another).await;
+        let Begun::Queued(second, _) = second else { panic!("{second:?}") };
+        world.two.end(second, 0, Vec::new(), done()).await.unwrap();
+        world.store.interrupt(first).await.unwrap();
+        let third = world.begin(&world.two, stop("ana", None)).await;
+        assert!(matches!(third, Begun::Queued(..)), "{third:?}");
     }
 }
 

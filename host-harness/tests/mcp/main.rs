@@ -11,6 +11,7 @@ mod deployment;
 mod follower;
 mod hostile;
 mod http;
+mod joins;
 mod played;
 mod rows;
 mod rows_deployment;

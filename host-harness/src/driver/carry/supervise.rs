@@ -125,7 +125,7 @@ impl Carrier {
             lease.renew(user.as_deref()).await?;
             rounds.renew = now + self.0.performer.timings().lease / 3;
             if lease.take_over().await? > 0 || first {
-                self.adopt(lease)?;
+                self.adopt(lease).await?;
             }
         }
         if now >= rounds.clean_up {
@@ -137,7 +137,7 @@ impl Carrier {
         let generation = self.0.performer.store().generation()?;
         if rounds.generation.replace(generation) != Some(generation) {
             if self.0.performer.store().has_unowned()? && lease.take_over().await? > 0 {
-                self.adopt(lease)?;
+                self.adopt(lease).await?;
             }
             self.hear_news(lease).await?;
         }
@@ -145,7 +145,11 @@ impl Carrier {
     }
 
     /// Takes in calls of this host that it does not know yet: they were another host's.
-    fn adopt(&self, lease: &Lease) -> Result<(), StoreError> {
+    async fn adopt(&self, lease: &Lease) -> Result<(), StoreError> {
+        let left = std::mem::take(&mut *lock(&self.0.left));
+        for call in left {
+            self.abandon(call).await;
+        }
         for (row, open) in lease.waiting()? {
             // One that was stranded is run instead, to see whether it can go on here.
             if row.note.is_none() && !lock(&self.0.mine).knows(row.id) && self.is_carried(lease, row.id)? {

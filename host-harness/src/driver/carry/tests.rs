@@ -15,8 +15,8 @@ use crate::clock::Clock;
 use crate::driver::plane::{ME, Plane};
 use crate::driver::{Driver, Event};
 use crate::engine::{Engine, EngineOptions};
-use crate::journal::Request;
 use crate::journal::record::{Intent, Open};
+use crate::journal::{Export, Request};
 use crate::policy::{ChatTools, Timings};
 use crate::store::{Backend, CallState, Committed, Listing, Store, Tables, Work};
 
@@ -97,7 +97,7 @@ impl World {
     }
 
     async fn begin_on(&self, component: Arc<[u8]>, record: CallRecord, lease: &Lease) -> CallId {
-        match lease.begin(NewCall { record, component }).await.unwrap() {
+        match lease.begin(NewCall { record, component, detached: true }).await.unwrap() {
             Begun::Active(id) => id,
             other => panic!("{other:?}"),
         }
@@ -105,10 +105,19 @@ impl World {
 
     /// A start of the workspace, as its own chat asks for it.
     async fn start(&self, host: &Host, workspace: &str) -> CallRecord {
+        self.start_by(workspace, host, workspace).await
+    }
+
+    /// A start of the workspace, as this chat asks for it.
+    async fn start_by(&self, chat: &str, host: &Host, workspace: &str) -> CallRecord {
         let bound = workspace.to_owned();
-        self.store.update(workspace, move |chat| chat.bind(Some(&bound))).await.unwrap();
+        self.store.update(chat, move |chat| chat.bind(Some(&bound))).await.unwrap();
         let policy = self.timings.policy(&ChatTools::default());
-        host.driver.tool_call(workspace, "start_workspace", "{}", policy, None).await.unwrap()
+        host.driver.tool_call(chat, "start_workspace", "{}", policy, None).await.unwrap()
+    }
+
+    fn is_interrupted(&self, call: CallId) -> bool {
+        self.store.call(call).unwrap().unwrap().interrupted
     }
 
     fn is_ended(&self, call: CallId) -> bool {
@@ -208,7 +217,7 @@ async fn a_call_that_is_ended_while_it_gets_its_turn_costs_its_host_nothing() {
     let host = world.host().await;
     let other = world.lease(ME).await;
     let first = world.begin(&host, &other, ME, "w").await;
-    let queued = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+    let queued = host.begin(world.start_by("x", &host, "w").await).await.await.unwrap().unwrap();
     let (id, release) = (host.id(), host.writes.hold(Hold::Before));
     other.end(first, 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
     // The host has read that the turn is free, and is about to take it.
@@ -227,8 +236,8 @@ async fn a_call_that_ends_while_it_waits_for_its_turn_is_told_to_have_ended() {
     let world = World { timings, ..World::new() };
     let mut host = world.host().await;
     host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
-    let interrupted = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
-    let late = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+    let interrupted = host.begin(world.start_by("x", &host, "w").await).await.await.unwrap().unwrap();
+    let late = host.begin(world.start_by("y", &host, "w").await).await.await.unwrap().unwrap();
     host.driver.interrupt(interrupted).await.unwrap();
     assert!(!host.driver.carries(interrupted) && host.driver.carries(late));
     sleep(2 * world.timings.turn_limit).await;
@@ -289,11 +298,114 @@ async fn a_call_that_one_asker_leaves_goes_on_for_another_who_waits_for_it() {
     let other = tokio::spawn(async move { driver.follow(id, &never).await });
     sleep(MOMENT).await;
     call.abandon().await;
-    assert!(!world.store.call(id).unwrap().unwrap().interrupted);
+    assert!(!world.is_interrupted(id));
     other.abort();
     sleep(MOMENT).await;
-    Wanted::new(host.driver.carrier.clone(), id).abandon().await;
-    assert!(world.store.call(id).unwrap().unwrap().interrupted, "nobody waits for it");
+    host.driver.carrier.abandon(id).await;
+    assert!(world.is_interrupted(id), "nobody waits for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identical_call_that_has_sent_nothing_is_joined_and_goes_on_until_its_last_asker_leaves() {
+    for who_begins_leaves_first in [true, false] {
+        let world = World::new();
+        let host = world.host().await;
+        let begin =
+            || async { host.driver.carrier.begin_wanted(world.start(&host, "w").await).await.unwrap() };
+        let (begun, joined) = (begin().await, begin().await);
+        let id = begun.id();
+        assert_eq!(joined.id(), id);
+        let (first, last) = if who_begins_leaves_first { (begun, joined) } else { (joined, begun) };
+        first.abandon().await;
+        assert!(!world.is_interrupted(id));
+        drop(last);
+        sleep(MOMENT).await;
+        assert!(world.is_interrupted(id));
+        assert!(host.follow(id).await.unwrap().unwrap().json.contains(r#""interrupted":true"#));
+        let again = begin().await;
+        assert_ne!(again.id(), id, "it has ended");
+        again.goes_on();
+    }
+}
+
+/// Between the transactions of the one who leaves and the one who joins there is nothing.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_joined_while_its_asker_leaves_goes_on() {
+    let world = World::new();
+    let host = world.host().await;
+    let call = host.driver.carrier.begin_wanted(world.start(&host, "w").await).await.unwrap();
+    let id = call.id();
+    let (record, carrier) = (world.start(&host, "w").await, host.driver.carrier.clone());
+    let release = host.writes.hold(Hold::After);
+    let joins = tokio::spawn(async move { carrier.begin_wanted(record).await });
+    sleep(MOMENT).await;
+    call.abandon().await;
+    drop(release);
+    let joined = joins.await.unwrap().unwrap();
+    assert_eq!((joined.id(), world.is_interrupted(id)), (id, false));
+    world.plane.end("w");
+    assert!(host.follow(joined.goes_on()).await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_another_host_is_not_ended_by_those_who_joined_it_until_that_host_is_gone() {
+    let world = World::new();
+    let (host, other) = (world.host().await, world.lease(ME).await);
+    let mut record = world.start(&host, "w").await;
+    record.pinned.user = Some(ME.into());
+    let component = host.driver.plugin.component().clone();
+    let begun = other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
+    let Begun::Active(id) = begun else { panic!("{begun:?}") };
+    let [left, stays] = [(); 2].map(|()| host.driver.carrier.begin_wanted(record.clone()));
+    let (left, stays) = (left.await.unwrap(), stays.await.unwrap());
+    assert_eq!((left.id(), stays.id()), (id, id));
+    left.abandon().await;
+    stays.abandon().await;
+    assert!(!world.is_interrupted(id), "somebody may wait for it there");
+    other.leave().await.unwrap();
+    sleep(2 * world.timings.news).await;
+    assert!(world.is_interrupted(id) && world.is_ended(id), "nobody waits for it here");
+    assert_eq!(host.driver.unended(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_joined_and_then_taken_over_ends_when_its_last_asker_leaves() {
+    let world = World::new();
+    let (host, other) = (world.host().await, world.lease(ME).await);
+    let mut record = world.start(&host, "w").await;
+    record.pinned.user = Some(ME.into());
+    let component = host.driver.plugin.component().clone();
+    other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
+    let joined = host.driver.carrier.begin_wanted(record).await.unwrap();
+    let id = joined.id();
+    other.leave().await.unwrap();
+    sleep(2 * world.timings.news).await;
+    assert!(host.driver.carries(id) && !world.is_interrupted(id));
+    joined.abandon().await;
+    assert!(world.is_interrupted(id));
+    sleep(MOMENT).await;
+    assert_eq!(host.driver.unended(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_a_default_written_out_is_the_same_call() {
+    let world = World::new();
+    let host = world.host().await;
+    let policy = world.timings.policy(&ChatTools::default());
+    let canonical = |arguments| match host.driver.export("stop_workspace", arguments, policy.clone()) {
+        Export::CallTool { arguments, .. } => arguments,
+        other => panic!("{other:?}"),
+    };
+    for (arguments, same_as) in [
+        (r#"{"only_if_unreachable": false}"#, "{}"),
+        (r#"{"only_if_unreachable": true}"#, r#"{"only_if_unreachable":true}"#),
+        (r#"{"only_if_unreachable": null}"#, r#"{"only_if_unreachable":null}"#),
+        (r#"{"odd": false, "even": 2}"#, r#"{"even":2,"odd":false}"#),
+        ("[]", "[]"),
+        ("no JSON", "no JSON"),
+    ] {
+        assert_eq!(canonical(arguments), same_as);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -427,7 +539,7 @@ async fn a_call_that_no_host_may_carry_on_is_abandoned_after_a_day_and_frees_its
     };
     stranger.open(left, 0, Vec::new(), open).await.unwrap();
     stranger.leave().await.unwrap();
-    let queued = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+    let queued = host.begin(world.start_by("x", &host, "w").await).await.await.unwrap().unwrap();
     let waited = host.follow(queued).await;
     assert!(matches!(waited, Err(DriveError::Failed(Failure::Busy { holder })) if holder.call == left));
 

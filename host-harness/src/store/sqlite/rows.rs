@@ -17,7 +17,7 @@ macro_rules! calls {
     ($rest:literal) => {
         concat!(
             "SELECT call.id, tool, arguments, chat, deployment, user, workspace, component, state, owner, interrupted, ",
-            "sent, created_ms, touched_ms, note FROM call ",
+            "sent, created_ms, touched_ms, note, detached FROM call ",
             $rest
         )
     };
@@ -34,7 +34,7 @@ const ENDED: &str = "SELECT id FROM call WHERE state = 2 AND ended_ms < ?1 ORDER
 const GIVE: &str =
     "UPDATE call SET owner = ?2 WHERE owner IS ?1 AND state < 2 AND deployment = ?3 AND user = ?4";
 const WAITING: &str = "SELECT call.id, tool, arguments, chat, deployment, user, workspace, component, state, owner, \
-     interrupted, sent, created_ms, touched_ms, note, entry.request, entry.intent, entry.asked_ms \
+     interrupted, sent, created_ms, touched_ms, note, detached, entry.request, entry.intent, entry.asked_ms \
      FROM call JOIN entry ON entry.call = call.id \
      WHERE owner = ?1 AND state < 2 AND entry.class = 'wait' AND entry.answer IS NULL ORDER BY call.id";
 const UNNAMED: &str = "DELETE FROM component WHERE NOT EXISTS (SELECT 1 FROM call WHERE component = hash)";
@@ -161,8 +161,8 @@ impl Tables for Rows<'_> {
 
     fn add_call(&mut self, record: &CallRecord, row: &CallRow) -> Result<CallId, StoreError> {
         let insert = "INSERT INTO call (chat, request_key, tool, arguments, deployment, user, workspace, component, \
-             record, state, owner, interrupted, sent, created_ms, touched_ms) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+             record, state, owner, interrupted, sent, created_ms, touched_ms, detached) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
         let values = params![
             row.chat,
             record.key,
@@ -179,6 +179,7 @@ impl Tables for Rows<'_> {
             row.sent,
             signed(row.created_ms),
             signed(row.touched_ms),
+            row.detached,
         ];
         self.execute(insert, values)?;
         Ok(self.connection.last_insert_rowid().unsigned_abs())
@@ -196,7 +197,7 @@ impl Tables for Rows<'_> {
 
     fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError> {
         let update = "UPDATE call SET user = ?2, state = ?3, owner = ?4, interrupted = ?5, sent = ?6, touched_ms = ?7, \
-             note = ?8 WHERE id = ?1";
+             note = ?8, detached = ?9 WHERE id = ?1";
         let values = params![
             signed(row.id),
             row.pinned.user,
@@ -206,6 +207,7 @@ impl Tables for Rows<'_> {
             row.sent,
             signed(row.touched_ms),
             row.note,
+            row.detached,
         ];
         self.execute(update, values).map(drop)
     }
@@ -248,7 +250,7 @@ impl Tables for Rows<'_> {
 
     fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError> {
         let rows = self.all(WAITING, [signed(owner)], |row| {
-            Ok((call(row)?, row.get::<_, String>(15)?, row.get::<_, Option<String>>(16)?, time(row, 17)?))
+            Ok((call(row)?, row.get::<_, String>(16)?, row.get::<_, Option<String>>(17)?, time(row, 18)?))
         })?;
         let open = |(row, request, intent, asked_ms): (CallRow, String, Option<String>, u64)| {
             let read = |error: serde_json::Error| unreadable(row.id, &error);
@@ -447,6 +449,7 @@ fn call(row: &Row<'_>) -> rusqlite::Result<CallRow> {
         created_ms: time(row, 12)?,
         touched_ms: time(row, 13)?,
         note: row.get(14)?,
+        detached: row.get(15)?,
     })
 }
 

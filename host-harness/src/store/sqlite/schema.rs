@@ -6,7 +6,7 @@ use super::super::StoreError;
 use super::of_sqlite;
 
 /// What each format adds to the one before. The file's `user_version` says how many of them it has.
-const STEPS: [&str; 2] = [CHATS, CALLS];
+const STEPS: [&str; 3] = [CHATS, CALLS, DETACHED];
 
 const CHATS: &str = "
     CREATE TABLE chat (
@@ -79,6 +79,9 @@ const CALLS: &str = "
         PRIMARY KEY (call, idx)
     ) STRICT, WITHOUT ROWID;
 ";
+
+/// Which calls go on though nobody waits for them. Of those that were begun before, nobody has said that they may end.
+const DETACHED: &str = "ALTER TABLE call ADD COLUMN detached INTEGER NOT NULL DEFAULT 1;";
 
 /// The newest format that this program knows.
 pub(super) fn newest() -> i64 {

@@ -1,6 +1,6 @@
 //! Sessions of clients over HTTP: `rmcp`'s, but only so many at the same time; and with a session ends, at once, all that
-//! it has asked for. Streams can be resumed: `rmcp` sees to that until the answer, which is kept here for those who come
-//! later.
+//! it has asked for. Streams can be resumed: `rmcp` sees to that until the answer; that of a call is kept here for those who
+//! come later.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::ready;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::stream::{once, poll_fn};
 use futures_util::{Stream, StreamExt};
-use rmcp::model::{ClientJsonRpcMessage, ClientNotification, RequestId, ServerJsonRpcMessage};
+use rmcp::model::{ClientJsonRpcMessage, ClientNotification, ClientRequest, RequestId, ServerJsonRpcMessage};
 use rmcp::service::RoleServer;
 use rmcp::transport::Transport;
 use rmcp::transport::streamable_http_server::session::local::{
@@ -59,8 +59,8 @@ pub(super) struct Outgoing {
 
 /// What ends with a session.
 struct Living {
-    /// The streams of requests that have no answer yet.
-    waiting: HashMap<RequestId, u64>,
+    /// The streams of calls that have no answer yet. Whatever else was asked can be asked again.
+    calls: HashMap<RequestId, u64>,
     /// Its requests are cancelled.
     end: CancellationToken,
     _cancels: DropGuard,
@@ -99,10 +99,10 @@ impl Open {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what is an answer to a request that waits for it.
+    /// Keeps what is the answer to a call.
     fn keep(&self, session: &SessionId, message: &ServerJsonRpcMessage) {
         let Some(request) = answered(message) else { return };
-        let stream = self.state().living.get_mut(session).and_then(|living| living.waiting.remove(request));
+        let stream = self.state().living.get_mut(session).and_then(|living| living.calls.remove(request));
         let Some(stream) = stream else { return };
         let kept = Kept::new(session, id_of_answer(stream), message.clone());
         let mut state = self.state();
@@ -168,8 +168,8 @@ impl SessionManager for Sessions {
         let room = self.room.clone().try_acquire_owned().map_err(|_| SessionsError::TooMany)?;
         let (id, rmcp) = self.rmcp.create_session().await?;
         let end = CancellationToken::new();
-        let waiting = HashMap::new();
-        let living = Living { waiting, _cancels: end.clone().drop_guard(), end, _room: room };
+        let calls = HashMap::new();
+        let living = Living { calls, _cancels: end.clone().drop_guard(), end, _room: room };
         self.open.state().living.insert(id.clone(), living);
         Ok((id.clone(), Outgoing { rmcp, session: id, open: self.open.clone() }))
     }
@@ -208,9 +208,10 @@ impl SessionManager for Sessions {
         let channel = session.establish_request_wise_channel().await;
         let mut channel = channel.map_err(LocalSessionManagerError::from)?;
         if let (Some(stream), ClientJsonRpcMessage::Request(request)) = (channel.http_request_id, &message)
+            && let ClientRequest::CallToolRequest(_) = &request.request
             && let Some(living) = self.open.state().living.get_mut(id)
         {
-            living.waiting.insert(request.id.clone(), stream);
+            living.calls.insert(request.id.clone(), stream);
         }
         let pushed = session.push_message(message, channel.http_request_id).await;
         pushed.map_err(LocalSessionManagerError::from)?;
@@ -224,7 +225,7 @@ impl SessionManager for Sessions {
             && let Some(living) = self.open.state().living.get_mut(id)
         {
             // It gets no answer.
-            living.waiting.remove(request);
+            living.calls.remove(request);
         }
         Ok(self.rmcp.accept_message(id, message).await?)
     }
@@ -315,17 +316,20 @@ mod tests {
     async fn what_is_answered_or_cancelled_is_waited_for_no_longer_and_what_is_kept_ends_with_the_session() {
         let sessions = Sessions::new();
         let id = begin(&sessions).await;
-        let waiting = || sessions.open.state().living[&id].waiting.len();
+        let waiting = || sessions.open.state().living[&id].calls.len();
         let kept = |stream| sessions.open.state().kept.find(&id, &id_of_answer(stream));
         let quick: Vec<_> = sessions.create_stream(&id, call(1, "quick")).await.unwrap().collect().await;
         assert_eq!((quick.last().unwrap().event_id.as_deref(), waiting()), (Some("answer/0"), 0));
-        let _slow = sessions.create_stream(&id, call(2, "slow")).await.unwrap();
+        let list = message(json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" }));
+        let listed: Vec<_> = sessions.create_stream(&id, list).await.unwrap().collect().await;
+        assert!(listed.len() == 2 && kept(1).is_none(), "it can be asked for again");
+        let _slow = sessions.create_stream(&id, call(3, "slow")).await.unwrap();
         assert_eq!(waiting(), 1);
         let cancelled =
-            json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 2 } });
+            json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 3 } });
         sessions.accept_message(&id, message(cancelled)).await.unwrap();
         assert_eq!(waiting(), 0);
-        assert!(kept(0).is_some() && kept(1).is_none());
+        assert!(kept(0).is_some() && kept(2).is_none());
         sessions.close_session(&id).await.unwrap();
         assert!(kept(0).is_none());
     }

@@ -309,9 +309,9 @@ impl ServerHandler for Server {
     async fn on_custom_request(
         &self,
         request: CustomRequest,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        self.misread(&request)
+        self.misread(&request, &context)
     }
 
     async fn get_task(

@@ -7,19 +7,27 @@ use rmcp::model::{
     InitializeResultMethod, ListToolsRequestMethod, PaginatedRequestParams, UpdateTaskMethod,
     UpdateTaskParams,
 };
+use rmcp::service::{RequestContext, RoleServer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::tasks::object;
-use super::{Server, answers};
+use super::{Server, answers, is_stateless};
 
 impl Server {
     /// What is wrong with a request. A model that gives arguments of no use can act on what it is told.
-    pub(super) fn misread(&self, request: &CustomRequest) -> Result<CustomResult, ErrorData> {
+    pub(super) fn misread(
+        &self,
+        request: &CustomRequest,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
         let method = request.method.as_str();
         let params = request.params.clone().unwrap_or_else(|| json!({}));
         let wrong = match method {
-            InitializeResultMethod::VALUE => wrong::<InitializeRequestParams>(&params),
+            // The newer revisions have no such method.
+            InitializeResultMethod::VALUE if !is_stateless(context) => {
+                wrong::<InitializeRequestParams>(&params)
+            }
             ListToolsRequestMethod::VALUE => wrong::<PaginatedRequestParams>(&params),
             CallToolRequestMethod::VALUE => wrong::<CallToolRequestParams>(&params),
             GetTaskMethod::VALUE => wrong::<GetTaskParams>(&params),

@@ -316,6 +316,11 @@ async fn too_much_is_refused_and_the_server_lives_on() {
         assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{body}");
         assert_eq!(answer(refused).await["error"]["code"], -32700, "{body}");
     }
+    for method in ["initialize", "tools/erase"] {
+        let refused = served.stateless("", method, json!({})).send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::NOT_FOUND, "clients without sessions have no such method");
+        assert_eq!(answer(refused).await["error"]["code"], -32601, "{method}");
+    }
     let many = (0..40).map(|_| served.stateless("", "tools/list", json!({})).send());
     let many = futures_util::future::join_all(many).await;
     let refused = many

@@ -87,7 +87,9 @@ impl Server {
             .with_ttl_ms(millis(KEEP_ENDED).into())
             .with_poll_interval_ms(POLL_MS);
         let heard = || self.shared.heard.last(row.id).filter(|_| row.state != CallState::Ended);
-        match row.waits_for().or_else(heard) {
+        let waits_for = self.shared.host.driver().performer().store().waits_for(row);
+        // How the task is does not depend on these words.
+        match waits_for.ok().flatten().or_else(heard) {
             Some(message) => task.with_status_message(message),
             None => task,
         }

@@ -15,7 +15,7 @@ mod tables;
 
 pub use lease::{Begun, Go, Lease, NewCall};
 pub use names::{NameError, check_name};
-pub use tables::{CallRow, CallState, HostId, Listing};
+pub use tables::{CallRow, CallState, HostId, Listing, Turn};
 
 use crate::journal::Entry;
 use crate::journal::record::{CallId, Outcome, Recording};
@@ -267,6 +267,22 @@ impl Store {
     /// The unended calls at a workspace, in order of arrival.
     pub fn lane(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
         self.read(|tables| tables.lane(deployment, workspace))
+    }
+
+    /// Where a call stands in line that has not ended. None: no other call is ahead of it.
+    pub fn turn(&self, row: &CallRow) -> Result<Option<Turn>, StoreError> {
+        let Some(workspace) = &row.pinned.workspace else { return Ok(None) };
+        let lane = self.lane(&row.pinned.deployment, workspace)?;
+        Ok(Turn::behind(lane.iter().take_while(|ahead| ahead.id < row.id)))
+    }
+
+    /// What keeps a call from going on, for people. None: nothing does, or it waits for the control plane.
+    pub fn waits_for(&self, row: &CallRow) -> Result<Option<String>, StoreError> {
+        if row.note.is_some() || row.state != CallState::Queued {
+            return Ok(row.note.clone());
+        }
+        let turn = "it waits for its turn at the workspace";
+        Ok(Some(self.turn(row)?.map_or(turn.to_owned(), |ahead| format!("{turn}, after {ahead}"))))
     }
 
     /// The calls that wait for a host to carry them on: theirs has left, or its lease has run out.

@@ -11,7 +11,7 @@ use crate::driver::EventKind;
 /// One line about what happens in a call, if it means something to whoever waits for it.
 pub fn describe_event(kind: &EventKind) -> Option<String> {
     match kind {
-        EventKind::WaitingForTurn { holder } => Some(format!("waiting for {holder}")),
+        EventKind::WaitingForTurn(turn) => Some(format!("waiting for {turn}")),
         EventKind::Build(build) => Some(describe_build(build)),
         EventKind::BuildLog { line, .. } => Some(describe_log(line)),
         EventKind::Agent(agent) => Some(format!(

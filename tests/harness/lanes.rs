@@ -50,18 +50,20 @@ async fn calls_at_one_workspace_run_one_at_a_time_in_order_of_arrival() {
         assert!(task.await.unwrap().unwrap().is_ok());
     }
     assert_eq!(host.plane.world().posts.len(), 1, "the later ones find the workspace stopped");
-    let (mut order, mut waited) = (Vec::new(), 0);
+    let (mut order, mut behind_holder) = (Vec::new(), Vec::new());
     while let Ok(event) = events.try_recv() {
         match event.kind {
             EventKind::Started { .. } => order.push(format!("{} starts", event.chat)),
             EventKind::Ended => order.push(format!("{} ends", event.chat)),
-            EventKind::WaitingForTurn { holder } => waited += usize::from(holder.chat == "holder"),
+            EventKind::WaitingForTurn(turn) if turn.holder.chat == "holder" => {
+                behind_holder.push(turn.between)
+            }
             _ => {}
         }
     }
     let expected =
         ["holder ends", "one starts", "one ends", "two starts", "two ends", "three starts", "three ends"];
-    assert_eq!((order, waited), (expected.map(str::to_owned).to_vec(), 3));
+    assert_eq!((order, behind_holder), (expected.map(str::to_owned).to_vec(), vec![0, 1, 2]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,7 +35,7 @@ mod supervise;
 #[cfg(feature = "simulate")]
 mod tests;
 
-use mine::Mine;
+use mine::{Mine, Queued};
 
 /// How a call ended, or the trouble that it met.
 pub(super) type Ended = Result<Outcome, DriveError>;
@@ -179,14 +179,14 @@ impl Carrier {
                     self.send(Job { call: *id, from: From::Beginning, recording: Some(Box::new(recording)) });
                 }
             }
-            Begun::Queued(id, holder) => {
+            Begun::Queued(id, turn) => {
                 let until = self.end_of_queue(record.created_ms);
                 let mut mine = lock(&self.0.mine);
                 if !mine.knows(*id) {
-                    mine.queued.insert(*id, until);
+                    mine.queued.insert(*id, Queued { until, told: Some(turn.clone()) });
                 }
                 // Before somebody else finds it here, and can end it.
-                self.0.performer.announce(*id, chat, EventKind::WaitingForTurn { holder: holder.clone() });
+                self.0.performer.announce(*id, chat, EventKind::WaitingForTurn(turn.clone()));
             }
             Begun::Same(_) | Begun::KeyTaken(_) | Begun::Busy(_) => {}
         }

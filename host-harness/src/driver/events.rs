@@ -7,8 +7,9 @@ use tokio::sync::broadcast;
 
 use crate::bindings::{Agent, Build};
 use crate::control_plane::LogLine;
-use crate::journal::record::{CallId, Holder};
+use crate::journal::record::CallId;
 use crate::journal::{Answer, Request};
+use crate::store::Turn;
 
 /// Something that happened in a call.
 #[derive(Clone, Debug)]
@@ -26,11 +27,8 @@ pub struct Event {
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum EventKind {
-    /// The call waits for its turn at the workspace.
-    WaitingForTurn {
-        /// The call that has it.
-        holder: Holder,
-    },
+    /// The call waits for its turn at the workspace: at first, and whenever what is ahead of it changes.
+    WaitingForTurn(Turn),
     /// A tool began.
     Started {
         /// Its name.

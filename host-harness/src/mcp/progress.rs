@@ -142,7 +142,7 @@ impl Told {
     async fn look(&self, id: CallId) -> Option<String> {
         let performer = self.driver.performer();
         let row = performer.store().call(id).ok().flatten()?;
-        if let Some(turn) = row.waits_for() {
+        if let Some(turn) = performer.store().waits_for(&row).ok()? {
             return Some(turn);
         }
         let workspace = performer.plane().workspace(row.pinned.workspace.as_deref()?).await.ok()?;
@@ -176,7 +176,7 @@ mod tests {
     use crate::journal::record::Holder;
     use crate::mcp::Chats;
     use crate::policy::Timings;
-    use crate::store::Store;
+    use crate::store::{Store, Turn};
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_nothing_is_not_waited_for_for_ever_at_the_end() {
@@ -198,7 +198,7 @@ mod tests {
             told: Instant::now(),
         }));
         let holder = Holder { call: 6, chat: "talk".into(), tool: "stop_workspace".into() };
-        let kind = EventKind::WaitingForTurn { holder };
+        let kind = EventKind::WaitingForTurn(Turn { holder, between: 0 });
         happens.send(Event { number: 7, call: Some(7), chat: "talk".into(), kind }).unwrap();
         let told = timeout(2 * LAST_WORDS, progress.rest(WaitsFor::Call(7))).await;
         told.expect("it is given up");

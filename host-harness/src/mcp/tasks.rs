@@ -93,7 +93,9 @@ impl Server {
                 "another host carries it; if that is gone, this one will, in less than a minute".to_owned()
             })
         };
-        match row.waits_for().or_else(heard).or_else(elsewhere) {
+        let waits_for = self.shared.host.driver().performer().store().waits_for(row);
+        // How the task is does not depend on these words.
+        match waits_for.ok().flatten().or_else(heard).or_else(elsewhere) {
             Some(message) => task.with_status_message(message),
             None => task,
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::tables::{CallRow, CallState, HostId, HostRow, Tables};
+use super::tables::{CallRow, CallState, HostId, HostRow, Tables, Turn};
 use super::{Store, StoreError};
 use crate::bindings::Build;
 use crate::clock::Clock;
@@ -44,8 +44,8 @@ pub struct NewCall {
 pub enum Begun {
     /// It was begun, and has its turn.
     Active(CallId),
-    /// It was begun, and waits for its turn, which this call has.
-    Queued(CallId, Holder),
+    /// It was begun, and waits for its turn.
+    Queued(CallId, Turn),
     /// It is this call, which was begun before: by its key, or because it is an identical one that has not ended.
     Same(CallId),
     /// There is a call with the same key that does something else.
@@ -418,18 +418,17 @@ fn begin(
         }
         return Ok(Begun::Same(row.id));
     }
-    let first = lane.first();
+    let turn = Turn::behind(lane.iter());
     #[cfg(all(test, feature = "simulate"))]
-    let first = first.filter(|_| !sabotage::is(Sabotage::IgnoresTurns));
-    let Some(first) = first else {
+    let turn = turn.filter(|_| !sabotage::is(Sabotage::IgnoresTurns));
+    let Some(turn) = turn else {
         return Ok(Begun::Active(add(tables, host, new, CallState::Active, now)?));
     };
-    let holder = Holder { call: first.id, chat: first.chat.clone(), tool: first.tool.clone() };
     let waiting = lane.iter().filter(|row| row.state == CallState::Queued).count();
     if waiting >= MAX_WAITING_CALLS {
-        return Ok(Begun::Busy(holder));
+        return Ok(Begun::Busy(turn.holder));
     }
-    Ok(Begun::Queued(add(tables, host, new, CallState::Queued, now)?, holder))
+    Ok(Begun::Queued(add(tables, host, new, CallState::Queued, now)?, turn))
 }
 
 /// Adds a call that has ended already.

@@ -3,12 +3,13 @@
 //! The rules (who may write, whose turn it is, what an interrupt means) are written once, over [`Tables`]; a home only
 //! keeps rows. [`Backend`] runs a piece of such work as one transaction.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
 use super::{ChatRecord, StoreError};
 use crate::journal::Entry;
-use crate::journal::record::{CallId, CallRecord, Open, Outcome, Pinned};
+use crate::journal::record::{CallId, CallRecord, Holder, Open, Outcome, Pinned};
 
 /// Names a host within its store. Never used again, even if the host is gone.
 pub type HostId = u64;
@@ -78,13 +79,30 @@ pub struct CallRow {
     pub note: Option<String>,
 }
 
-impl CallRow {
-    /// What keeps it from going on, for people. None: nothing does, or it waits for the control plane.
-    pub fn waits_for(&self) -> Option<String> {
-        match self.state {
-            _ if self.note.is_some() => self.note.clone(),
-            CallState::Queued => Some("it waits for its turn at the workspace".to_owned()),
-            CallState::Active | CallState::Ended => None,
+/// Where a call stands that waits for its turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The first in line.
+    pub holder: Holder,
+    /// How many calls come after that one and before this.
+    pub between: usize,
+}
+
+impl Turn {
+    /// That of a call behind these; none if it is the first.
+    pub(super) fn behind<'a>(mut ahead: impl Iterator<Item = &'a CallRow>) -> Option<Self> {
+        let first = ahead.next()?;
+        let holder = Holder { call: first.id, chat: first.chat.clone(), tool: first.tool.clone() };
+        Some(Self { holder, between: ahead.count() })
+    }
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.between {
+            0 => write!(f, "{}", self.holder),
+            1 => write!(f, "{} and 1 more call", self.holder),
+            more => write!(f, "{} and {more} more calls", self.holder),
         }
     }
 }

@@ -411,8 +411,9 @@ async fn calls_at_one_workspace_take_turns_in_order_of_arrival_across_hosts_and_
         let first = world.active().await;
         let holder = Holder { call: first, chat: "ana".into(), tool: "stop_workspace".into() };
         let Begun::Queued(second, named) = world.begin(&world.two, stop("ben", None)).await else { panic!() };
-        assert_eq!(named, holder);
-        let Begun::Queued(third, _) = world.begin(&world.one, stop("cem", None)).await else { panic!() };
+        assert_eq!(named, Turn { holder: holder.clone(), between: 0 });
+        let Begun::Queued(third, named) = world.begin(&world.one, stop("cem", None)).await else { panic!() };
+        assert_eq!(named, Turn { holder, between: 1 });
         assert_eq!(world.two.take_turn(second).await, Ok(false));
         assert_eq!(
             world.one.end(first, 0, Vec::new(), done()).await,

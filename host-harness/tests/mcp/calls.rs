@@ -365,7 +365,9 @@ async fn a_task_says_what_it_waits_for() {
     world.let_builds_run(false).await;
     let first = task(&agent, "stop_workspace", json!({})).await;
     let second = task(&agent, "restart_workspace", json!({})).await;
-    for (id, part) in [(&first, "stop build 2: pending"), (&second, "its turn")] {
+    for (id, part) in
+        [(&first, "stop build 2: pending"), (&second, "its turn at the workspace, after stop_workspace")]
+    {
         let says = async {
             let now = || agent.peer().get_task(GetTaskParams::new(id.clone()));
             while !now().await.unwrap().task.task.status_message.is_some_and(|says| says.contains(part)) {

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::record::CallId;
+use crate::store::Turn;
 
 /// Where the unended calls of this host are. Each is in one place.
 #[derive(Default)]
@@ -14,10 +15,18 @@ pub(super) struct Mine {
     pub(super) running: BTreeMap<CallId, CancellationToken>,
     /// They sleep in the parking lot.
     pub(super) parked: BTreeSet<CallId>,
-    /// They wait for their turn, at most until then.
-    pub(super) queued: BTreeMap<CallId, Instant>,
+    /// They wait for their turn.
+    pub(super) queued: BTreeMap<CallId, Queued>,
     /// This host had trouble with them; they are tried again then.
     pub(super) resting: BTreeMap<CallId, Instant>,
+}
+
+/// A call that waits for its turn.
+pub(super) struct Queued {
+    /// At most until then.
+    pub(super) until: Instant,
+    /// What listeners were told last of where it stands.
+    pub(super) told: Option<Turn>,
 }
 
 impl Mine {

@@ -1,6 +1,5 @@
 //! One task per host: it enters the store, lets calls run, and looks after the lease until that is lost.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +7,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::mine::Mine;
+use super::mine::{Mine, Queued};
 use super::{Carrier, Holding, Job, Queues, REST, lock};
 use crate::control_plane::{ControlPlane, millis};
 use crate::driver::EventKind;
 use crate::driver::parking::Woken;
 use crate::driver::run::From;
-use crate::journal::record::{CallId, Failure, Holder, Outcome};
-use crate::store::{CallRow, CallState, KEEP_ENDED, Lease, StoreError};
+use crate::journal::record::{CallId, Failure, Outcome};
+use crate::store::{CallRow, CallState, KEEP_ENDED, Lease, StoreError, Turn};
 
 /// Calls that run at the same time; more wait for one of them to end or to sleep. Running takes a journal in memory.
 const RUNNING: usize = 256;
@@ -164,7 +163,8 @@ impl Carrier {
             }
             match row.state {
                 CallState::Queued => {
-                    mine.queued.insert(row.id, self.end_of_queue(row.created_ms));
+                    let until = self.end_of_queue(row.created_ms);
+                    mine.queued.insert(row.id, Queued { until, told: None });
                 }
                 CallState::Active | CallState::Ended => {
                     mine.run(row.id);
@@ -181,12 +181,14 @@ impl Carrier {
         Ok(row.is_some_and(|row| row.owner == Some(lease.host()) && row.state != CallState::Ended))
     }
 
-    /// Looks at what other hosts may have written: interrupts, and turns that have become free.
+    /// Looks at what may have been written: interrupts, turns that have become free, and who is ahead of those that wait.
     async fn hear_news(&self, lease: &Lease) -> Result<(), StoreError> {
         for row in lease.with_news()? {
             if row.interrupted {
                 self.interrupt(row.id).await;
-            } else if self.is_first_in_line(&row)? {
+            } else if let Some(turn) = self.0.performer.store().turn(&row)? {
+                self.tell_turn(&row, turn);
+            } else {
                 match lease.take_turn(row.id).await {
                     Ok(true) => self.start(row.id, row.chat, row.tool),
                     Ok(false) => {}
@@ -206,19 +208,24 @@ impl Carrier {
         Instant::now() + limit.saturating_sub(Duration::from_millis(waited))
     }
 
-    fn is_first_in_line(&self, row: &CallRow) -> Result<bool, StoreError> {
-        let Some(workspace) = &row.pinned.workspace else { return Ok(true) };
-        let lane = self.0.performer.store().lane(&row.pinned.deployment, workspace)?;
-        Ok(lane.first().is_some_and(|first| first.id == row.id))
+    /// Tells where a call stands that waits for its turn, if that is news.
+    fn tell_turn(&self, row: &CallRow, turn: Turn) {
+        let mut mine = lock(&self.0.mine);
+        if let Some(queued) =
+            mine.queued.get_mut(&row.id).filter(|queued| queued.told.as_ref() != Some(&turn))
+        {
+            queued.told = Some(turn.clone());
+            // While nobody else can start it or end it here.
+            self.0.performer.announce(row.id, &row.chat, EventKind::WaitingForTurn(turn));
+        }
     }
 
     async fn time_out(&self, lease: &Lease, now: Instant) -> Result<(), StoreError> {
         let (late, rested) = {
             let mine = lock(&self.0.mine);
-            let due = |map: &BTreeMap<CallId, Instant>| {
-                map.iter().filter(|(_, at)| **at <= now).map(|(call, _)| *call).collect::<Vec<_>>()
-            };
-            (due(&mine.queued), due(&mine.resting))
+            let late = mine.queued.iter().filter(|(_, queued)| queued.until <= now).map(|(call, _)| *call);
+            let rested = mine.resting.iter().filter(|(_, at)| **at <= now).map(|(call, _)| *call);
+            (late.collect::<Vec<_>>(), rested.collect::<Vec<_>>())
         };
         for call in rested {
             if !self.is_carried(lease, call)? {
@@ -229,19 +236,15 @@ impl Carrier {
             self.send(Job { call, from: From::Crash, recording: None });
         }
         for call in late {
-            if let Some(holder) = self.holder(call) {
+            let store = self.0.performer.store();
+            // One that is ahead of all others has its turn soon.
+            if let Some(row) = store.call(call)?
+                && let Some(Turn { holder, .. }) = store.turn(&row)?
+            {
                 self.end_queued(call, Failure::Busy { holder }).await;
             }
         }
         Ok(())
-    }
-
-    /// The call that is first in line where this one waits.
-    fn holder(&self, call: CallId) -> Option<Holder> {
-        let store = self.0.performer.store();
-        let row = store.call(call).ok()??;
-        let first = store.lane(&row.pinned.deployment, &row.pinned.workspace?).ok()?.into_iter().next()?;
-        Some(Holder { call: first.id, chat: first.chat, tool: first.tool })
     }
 
     pub(super) async fn end_queued(&self, call: CallId, failure: Failure) {

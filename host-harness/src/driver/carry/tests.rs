@@ -248,8 +248,40 @@ async fn a_call_that_ends_while_it_waits_for_its_turn_is_told_to_have_ended() {
     }
     for call in [interrupted, late] {
         let told = &told[&call];
-        assert!(matches!(told[..], [EventKind::WaitingForTurn { .. }, EventKind::Ended]), "{told:?}");
+        assert!(matches!(told[..], [EventKind::WaitingForTurn(_), .., EventKind::Ended]), "{told:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_turn_hears_how_many_are_ahead_and_when_that_changes() {
+    let world = World::new();
+    let (mut host, other) = (world.host().await, world.lease(ME).await);
+    let first = world.begin(&host, &other, ME, "w").await;
+    let record = world.start_by("x", &host, "w").await;
+    let component = host.driver.plugin.component().clone();
+    let begun = other.begin(NewCall { record, component, detached: true }).await.unwrap();
+    let Begun::Queued(second, _) = begun else { panic!("{begun:?}") };
+    let third = host.begin(world.start_by("y", &host, "w").await).await.await.unwrap().unwrap();
+    let mut hear = async || {
+        // Long enough for several rounds: what has not changed is not told again.
+        sleep(4 * world.timings.news).await;
+        let mut told = Vec::new();
+        while let Ok(event) = host.events.try_recv() {
+            if let (Some(call), EventKind::WaitingForTurn(_)) = (event.call, &event.kind) {
+                assert_eq!(call, third);
+                told.extend(crate::words::describe_event(&event.kind));
+            }
+        }
+        told
+    };
+    let waits = |chat, call| format!("waiting for start_workspace of chat \"{chat}\" (call {call})");
+    assert_eq!(hear().await, [format!("{} and 1 more call", waits("w", first))]);
+    other.end(first, 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
+    assert_eq!(hear().await, [waits("x", second)]);
+    other.end(second, 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
+    assert!(hear().await.is_empty());
+    let row = world.store.call(third).unwrap().unwrap();
+    assert_eq!((row.state, world.store.waits_for(&row)), (CallState::Active, Ok(None)));
 }
 
 #[tokio::test(start_paused = true)]

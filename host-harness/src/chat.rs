@@ -124,7 +124,7 @@ pub struct Unreachable {
     pub tried: Duration,
     /// The agent that was dialled last, if there was one to dial.
     pub agent: Option<String>,
-    /// Why the last attempt failed.
+    /// Why the last attempt failed, or why there was nobody to dial.
     pub last_error: String,
     /// What the command had put out, if it had begun before the agent was lost: whoever runs it again should know that.
     pub begun: Option<String>,

@@ -278,7 +278,7 @@ impl Driver {
         call: CallId,
         interrupt: &CancellationToken,
     ) -> Result<Result<ToolResult, CallError>, DriveError> {
-        let mut ended = self.carrier.attend(call);
+        let mut attends = self.carrier.attend(call);
         let mut told = false;
         let news = self.performer.timings().news;
         #[cfg(all(test, feature = "simulate"))]
@@ -293,10 +293,10 @@ impl Driver {
                 Some(Some(outcome)) => outcome,
                 Some(None) => tokio::select! {
                     biased;
-                    outcome = &mut ended => match outcome {
-                        Ok(outcome) => outcome?,
-                        Err(_) => {
-                            ended = self.carrier.attend(call);
+                    ended = attends.ended() => match ended {
+                        Some(outcome) => outcome?,
+                        None => {
+                            attends = self.carrier.attend(call);
                             continue;
                         }
                     },

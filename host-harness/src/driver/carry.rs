@@ -5,6 +5,7 @@
 //! of a host stand under one lease. When that is lost, everything of this host stops at once, and it begins anew as
 //! another host.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,7 +52,7 @@ struct Inner {
     /// Plugins that calls in the store began on, by hash.
     others: Mutex<BTreeMap<String, Plugin>>,
     mine: Mutex<Mine>,
-    /// Those who wait for the end of calls.
+    /// Those who wait for the end of calls: at least one for each call that is here.
     attending: Mutex<BTreeMap<CallId, Vec<oneshot::Sender<Ended>>>>,
     /// Calls of other hosts that nobody here waits for any more: to be looked at again when this host takes calls over.
     left: Mutex<BTreeSet<CallId>>,
@@ -77,6 +78,13 @@ enum Holding {
     Entering,
     Lease(Arc<Lease>),
     Failed(StoreError),
+}
+
+/// Somebody who waits for the end of a call, for as long as this lives.
+pub(super) struct Attends {
+    carrier: Carrier,
+    call: CallId,
+    ended: oneshot::Receiver<Ended>,
 }
 
 /// A call that is to run.
@@ -124,7 +132,7 @@ impl Carrier {
         &self,
         record: CallRecord,
         detached: bool,
-        begun_as: fn(Self, CallId, oneshot::Receiver<Ended>) -> T,
+        begun_as: fn(Self, CallId, Attends) -> T,
     ) -> Result<T, DriveError> {
         let (carrier, (tell, told)) = (self.clone(), oneshot::channel());
         tokio::spawn(async move {
@@ -157,11 +165,7 @@ impl Carrier {
         }
     }
 
-    async fn begin_here(
-        &self,
-        record: CallRecord,
-        detached: bool,
-    ) -> Result<(CallId, oneshot::Receiver<Ended>), DriveError> {
+    async fn begin_here(&self, record: CallRecord, detached: bool) -> Result<(CallId, Attends), DriveError> {
         let lease = self.lease().await?;
         let component = self.0.plugin.component().clone();
         let here = self.clone();
@@ -202,16 +206,16 @@ impl Carrier {
         number(begun, record)
     }
 
-    /// Tells when a call that this host carries ends, or meets trouble.
-    pub(super) fn attend(&self, call: CallId) -> oneshot::Receiver<Ended> {
-        let (sender, receiver) = oneshot::channel();
+    /// Waits for the end of a call from now on.
+    pub(super) fn attend(&self, call: CallId) -> Attends {
+        let (sender, ended) = oneshot::channel();
         lock(&self.0.attending).entry(call).or_default().push(sender);
-        receiver
+        Attends { carrier: self.clone(), call, ended }
     }
 
     /// Whether somebody on this host waits for the end of a call.
     fn is_attended(&self, call: CallId) -> bool {
-        lock(&self.0.attending).get(&call).is_some_and(|all| all.iter().any(|one| !one.is_closed()))
+        lock(&self.0.attending).contains_key(&call)
     }
 
     /// Passes an interrupt on that the store has noted, if the call is this host's.
@@ -299,6 +303,28 @@ impl Carrier {
     fn hold(&self, holding: Holding) {
         *lock(&self.0.holding) = holding;
         self.0.held.notify_waiters();
+    }
+}
+
+impl Attends {
+    /// Waits until a call that this host carries ends, or meets trouble. None: it has ended otherwise, or is not this host's
+    /// any more.
+    pub(super) async fn ended(&mut self) -> Option<Ended> {
+        (&mut self.ended).await.ok()
+    }
+}
+
+impl Drop for Attends {
+    /// A call that another host carries, or that had ended before, is never told to have ended here.
+    fn drop(&mut self) {
+        self.ended.close();
+        let mut attending = lock(&self.carrier.0.attending);
+        if let Entry::Occupied(mut all) = attending.entry(self.call) {
+            all.get_mut().retain(|one| !one.is_closed());
+            if all.get().is_empty() {
+                all.remove();
+            }
+        }
     }
 }
 

@@ -420,6 +420,35 @@ async fn a_call_that_is_joined_and_then_taken_over_ends_when_its_last_asker_leav
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_those_who_have_waited_for_a_call_whoever_carries_it() {
+    let world = World::new();
+    let (host, other) = (world.host().await, world.lease(ME).await);
+    let elsewhere = world.begin(&host, &other, ME, "v").await;
+    let kept = || lock(&host.driver.carrier.0.attending).len();
+    for _ in 0..3 {
+        assert!(timeout(MOMENT, host.follow(elsewhere)).await.is_err(), "it has not ended");
+    }
+    assert_eq!(kept(), 0, "nobody waits any more");
+    let mut record = world.start(&host, "v").await;
+    record.pinned.user = Some(ME.into());
+    let joined = host.driver.carrier.begin_wanted(record).await.unwrap();
+    assert_eq!((joined.id(), kept()), (elsewhere, 1));
+    joined.goes_on();
+    other.end(elsewhere, 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
+    for call in [elsewhere, elsewhere + 1000] {
+        assert!(host.follow(call).await.is_err());
+    }
+    assert_eq!(kept(), 0, "it has ended, or never was");
+    let here = host.driver.carrier.begin_wanted(world.start(&host, "w").await).await.unwrap();
+    assert!(timeout(MOMENT, host.follow(here.id())).await.is_err(), "it has not ended");
+    assert_eq!(lock(&host.driver.carrier.0.attending)[&here.id()].len(), 1, "one has left");
+    world.plane.end("w");
+    assert!(host.follow(here.id()).await.unwrap().is_ok());
+    here.goes_on();
+    assert_eq!(kept(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_with_a_default_written_out_is_the_same_call() {
     let world = World::new();
     let host = world.host().await;

@@ -54,7 +54,8 @@ struct Inner {
     mine: Mutex<Mine>,
     /// Those who wait for the end of calls: at least one for each call that is here.
     attending: Mutex<BTreeMap<CallId, Vec<oneshot::Sender<Ended>>>>,
-    /// Calls of other hosts that nobody here waits for any more: to be looked at again when this host takes calls over.
+    /// Calls of other hosts that nobody here waits for any more: to be looked at again when this host takes calls over, and
+    /// now and then.
     left: Mutex<BTreeSet<CallId>>,
     jobs: mpsc::UnboundedSender<Job>,
     woken: mpsc::UnboundedSender<Woken>,

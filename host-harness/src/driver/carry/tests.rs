@@ -401,6 +401,24 @@ async fn a_call_of_another_host_is_not_ended_by_those_who_joined_it_until_that_h
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_of_another_host_that_was_joined_and_left_is_forgotten_when_it_has_ended() {
+    let timings = Timings { news: Duration::from_secs(60), lease: HOUR, ..Timings::default() };
+    let world = World { timings, ..World::new() };
+    let (host, other) = (world.host().await, world.lease(ME).await);
+    let mut record = world.start(&host, "w").await;
+    record.pinned.user = Some(ME.into());
+    let component = host.driver.plugin.component().clone();
+    let begun = other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
+    host.driver.carrier.begin_wanted(record).await.unwrap().abandon().await;
+    let left = || lock(&host.driver.carrier.0.left).clone();
+    sleep(2 * HOUR).await;
+    assert_eq!(left(), begun.call().into_iter().collect(), "its host may still go away");
+    other.end(begun.call().unwrap(), 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
+    sleep(2 * HOUR).await;
+    assert!(left().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_joined_and_then_taken_over_ends_when_its_last_asker_leaves() {
     let world = World::new();
     let (host, other) = (world.host().await, world.lease(ME).await);

@@ -177,8 +177,10 @@ impl Carrier {
         match &begun {
             Begun::Active(id) => {
                 self.0.performer.announce(*id, chat, EventKind::Started { tool });
-                // Since it is in the store it may have been adopted.
-                if lock(&self.0.mine).claim(*id) {
+                // Since it is in the store it may have been adopted: it runs, sleeps or rests then.
+                let mut mine = lock(&self.0.mine);
+                if !mine.knows(*id) {
+                    mine.run(*id);
                     let call = record.clone();
                     let recording = Recording { call, entries: Vec::new(), open: None, outcome: None };
                     self.send(Job { call: *id, from: From::Beginning, recording: Some(Box::new(recording)) });
@@ -187,11 +189,12 @@ impl Carrier {
             Begun::Queued(id, turn) => {
                 let until = self.end_of_queue(record.created_ms);
                 let mut mine = lock(&self.0.mine);
-                if !mine.knows(*id) {
+                // Since it is in the store it may have got its turn, and have ended. One that cannot be read waits.
+                if !mine.knows(*id) && self.is_carried(&lease, *id).unwrap_or(true) {
                     mine.queued.insert(*id, Queued { until, told: Some(turn.clone()) });
+                    // Before somebody else finds it here, and can end it.
+                    self.0.performer.announce(*id, chat, EventKind::WaitingForTurn(turn.clone()));
                 }
-                // Before somebody else finds it here, and can end it.
-                self.0.performer.announce(*id, chat, EventKind::WaitingForTurn(turn.clone()));
             }
             Begun::Same(_) | Begun::KeyTaken(_) | Begun::Busy(_) => {}
         }

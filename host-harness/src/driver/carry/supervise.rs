@@ -182,7 +182,7 @@ impl Carrier {
     }
 
     /// Whether a call is this host's now and has not ended. A call that has ended is forgotten after that was written.
-    fn is_carried(&self, lease: &Lease, call: CallId) -> Result<bool, StoreError> {
+    pub(super) fn is_carried(&self, lease: &Lease, call: CallId) -> Result<bool, StoreError> {
         let row = self.0.performer.store().call(call)?;
         Ok(row.is_some_and(|row| row.owner == Some(lease.host()) && row.state != CallState::Ended))
     }

@@ -571,6 +571,40 @@ async fn a_call_that_is_adopted_while_it_is_begun_runs_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_gets_its_turn_and_ends_while_it_is_begun_does_not_wait_afterwards() {
+    for ends in [false, true] {
+        let world = World::new();
+        let mut host = world.host().await;
+        let first = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+        let record = world.start_by("x", &host, "w").await;
+        let release = host.writes.hold(Hold::After);
+        let begun = host.begin(record).await;
+        if ends {
+            world.plane.end("w");
+        } else {
+            host.driver.interrupt(first).await.unwrap();
+        }
+        sleep(world.timings.poll * 2).await;
+        let call = first + 1;
+        assert!(world.is_ended(first));
+        assert_eq!(world.is_ended(call), ends);
+        drop(release);
+        assert_eq!(begun.await.unwrap().unwrap(), call);
+        let mut told = Vec::new();
+        while let Ok(event) = host.events.try_recv() {
+            if event.call == Some(call) {
+                told.push(event.kind);
+            }
+        }
+        let waits = told.iter().any(|kind| matches!(kind, EventKind::WaitingForTurn(_)));
+        assert!(!told.is_empty() && !waits, "it has its turn: {told:?}");
+        world.plane.end("w");
+        assert!(host.follow(call).await.unwrap().is_ok());
+        assert_eq!((host.driver.carries(call), host.driver.unended()), (false, 0), "it has ended");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_that_two_hosts_find_at_once_are_each_carried_on_by_one() {
     const CALLS: u64 = 12;
     let undisturbed = undisturbed().await;

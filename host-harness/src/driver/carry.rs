@@ -150,11 +150,15 @@ impl Carrier {
         let (performer, here) = (&self.0.performer, self.clone());
         let by = self.current().map(|lease| lease.host());
         let is_unwanted = move || !here.is_attended(call);
+        // Before it is known whose the judgement is: that host may go away, and this one take over, in between.
+        lock(&self.0.left).insert(call);
         let abandoned = performer.store().abandon(call, by, performer.clock().now_ms(), is_unwanted).await;
+        if abandoned != Ok(Abandoned::Elsewhere) {
+            lock(&self.0.left).remove(&call);
+        }
         match abandoned {
             Ok(Abandoned::Interrupted) => self.interrupt(call).await,
-            Ok(Abandoned::Elsewhere) => drop(lock(&self.0.left).insert(call)),
-            Ok(Abandoned::GoesOn) => {}
+            Ok(Abandoned::Elsewhere | Abandoned::GoesOn) => {}
             Err(error) => tracing::warn!(call, %error, "a call that nobody waits for goes on"),
         }
     }

@@ -400,6 +400,30 @@ async fn a_call_of_another_host_is_not_ended_by_those_who_joined_it_until_that_h
     assert_eq!(host.driver.unended(), 0);
 }
 
+/// When this host learns that the judgement was the other one's, it has already looked at what was left to that.
+#[tokio::test(start_paused = true)]
+async fn a_call_of_another_host_that_goes_away_while_its_last_asker_leaves_ends() {
+    let world = World::new();
+    let (host, other) = (world.host().await, world.lease(ME).await);
+    let mut record = world.start(&host, "w").await;
+    record.pinned.user = Some(ME.into());
+    let component = host.driver.plugin.component().clone();
+    let begun = other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
+    let joined = host.driver.carrier.begin_wanted(record).await.unwrap();
+    assert_eq!(begun.call(), Some(joined.id()));
+    let id = joined.id();
+    let release = host.writes.hold(Hold::After);
+    let leaves = tokio::spawn(joined.abandon());
+    sleep(MOMENT).await;
+    other.leave().await.unwrap();
+    sleep(2 * world.timings.news).await;
+    drop(release);
+    leaves.await.unwrap();
+    sleep(2 * world.timings.news).await;
+    assert!(world.is_interrupted(id) && world.is_ended(id), "nobody waits for it");
+    assert_eq!((host.driver.unended(), lock(&host.driver.carrier.0.left).len()), (0, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_of_another_host_that_was_joined_and_left_is_forgotten_when_it_has_ended() {
     let timings = Timings { news: Duration::from_secs(60), lease: HOUR, ..Timings::default() };

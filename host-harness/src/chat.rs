@@ -245,8 +245,8 @@ impl Chat {
         self.driver.performer().store().chat(&self.name)
     }
 
-    /// What its calls at a workspace share. Only they ask for it: names of chats come from clients, and what would be made
-    /// for any name is never removed.
+    /// What its calls at a workspace share. Only they ask for it: names of chats come from clients, and what would be
+    /// made for any name is never removed.
     fn state(&self, workspace: &str) -> Arc<ChatState> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let state = states.entry(self.name.clone()).or_default();

@@ -128,8 +128,8 @@ impl Driver {
 
     /// Runs a tool for a chat, in turn with the other calls at the chat's workspace.
     ///
-    /// The same call (chat, tool, arguments) that has not ended, and that nobody has interrupted, is joined, if it has sent
-    /// something, or if nothing else was asked for at the workspace since.
+    /// The same call (chat, tool, arguments) that has not ended, and that nobody has interrupted, is joined, if it has
+    /// sent something, or if nothing else was asked for at the workspace since.
     ///
     /// `interrupt` is the deliberate interrupt: nothing is sent after it. *Dropping* the future is another thing: a
     /// call that has sent nothing yet, and that nobody else on its host waits for, is interrupted; one that has goes on to

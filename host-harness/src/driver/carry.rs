@@ -54,8 +54,8 @@ struct Inner {
     mine: Mutex<Mine>,
     /// Those who wait for the end of calls: at least one for each call that is here.
     attending: Mutex<BTreeMap<CallId, Vec<oneshot::Sender<Ended>>>>,
-    /// Calls of other hosts that nobody here waits for any more: to be looked at again when this host takes calls over, and
-    /// now and then.
+    /// Calls of other hosts that nobody here waits for any more: to be looked at again when this host takes calls over,
+    /// and now and then.
     left: Mutex<BTreeSet<CallId>>,
     jobs: mpsc::UnboundedSender<Job>,
     woken: mpsc::UnboundedSender<Woken>,
@@ -315,8 +315,8 @@ impl Carrier {
 }
 
 impl Attends {
-    /// Waits until a call that this host carries ends, or meets trouble. None: it has ended otherwise, or is not this host's
-    /// any more.
+    /// Waits until a call that this host carries ends, or meets trouble. None: it has ended otherwise, or is not this
+    /// host's any more.
     pub(super) async fn ended(&mut self) -> Option<Ended> {
         (&mut self.ended).await.ok()
     }

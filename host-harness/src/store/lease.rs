@@ -410,8 +410,8 @@ fn begin(
         row.chat == record.chat && row.tool == tool && row.arguments == arguments && !row.interrupted
     };
     // One that has sent nothing is joined only if that is as good as the turn behind it: nothing else was asked for since,
-    // and whoever acts for this user may carry it. Of whom nothing is known is taken for the same: else what is asked for
-    // again while the control plane is away would be done twice.
+    // and whoever acts for this user may carry it. Of whom nothing is known is taken for the same: else what is asked
+    // for again while the control plane is away would be done twice.
     let as_good = |row: &&CallRow| {
         let (its, mine) = (&row.pinned.user, &record.pinned.user);
         same(row) && (its.is_none() || mine.is_none() || its == mine)

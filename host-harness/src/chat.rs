@@ -245,17 +245,24 @@ impl Chat {
         self.driver.performer().store().chat(&self.name)
     }
 
-    /// What its calls share. Only those at a workspace ask for it: names of chats come from clients, and what would be
+    /// What its calls at a workspace share. Only they ask for it: names of chats come from clients, and what would be
     /// made for any name is never removed.
-    fn state(&self) -> Arc<ChatState> {
+    fn state(&self, workspace: &str) -> Arc<ChatState> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        states.entry(self.name.clone()).or_default().clone()
+        let state = states.entry(self.name.clone()).or_default();
+        if state.workspace != workspace {
+            // Calls that go on in the one before keep what they share.
+            *state = Arc::new(ChatState { workspace: workspace.to_owned(), ..ChatState::default() });
+        }
+        state.clone()
     }
 }
 
-/// What calls of a chat share while the host lives.
+/// What calls of a chat share while the host lives, in the workspace that the chat is bound to.
 #[derive(Default)]
 struct ChatState {
+    /// Its id.
+    workspace: String,
     /// Held while a dial goes on.
     dialing: tokio::sync::Mutex<()>,
     kept: Mutex<Kept>,
@@ -263,17 +270,11 @@ struct ChatState {
 
 #[derive(Default)]
 struct Kept {
-    connection: Option<Connection>,
+    /// The agent that answered last.
+    connection: Option<String>,
     /// Dials that have failed, and the last of these failures.
     failed: u64,
     last_failure: Option<Unreachable>,
-}
-
-/// The agent that answered last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Connection {
-    workspace: String,
-    agent: String,
 }
 
 impl ChatState {

@@ -128,8 +128,8 @@ impl Driver {
 
     /// Runs a tool for a chat, in turn with the other calls at the chat's workspace.
     ///
-    /// The same call (chat, tool, arguments) that has not ended is joined, if it has sent something, or if it is going on
-    /// and nothing else was asked for at the workspace since.
+    /// The same call (chat, tool, arguments) that has not ended, and that nobody has interrupted, is joined, if it has
+    /// sent something, or if nothing else was asked for at the workspace since.
     ///
     /// `interrupt` is the deliberate interrupt: nothing is sent after it. *Dropping* the future is another thing: a
     /// call that has sent nothing yet, and that nobody else on its host waits for, is interrupted; one that has goes on to
@@ -278,7 +278,7 @@ impl Driver {
         call: CallId,
         interrupt: &CancellationToken,
     ) -> Result<Result<ToolResult, CallError>, DriveError> {
-        let mut ended = self.carrier.attend(call);
+        let mut attends = self.carrier.attend(call);
         let mut told = false;
         let news = self.performer.timings().news;
         #[cfg(all(test, feature = "simulate"))]
@@ -293,10 +293,10 @@ impl Driver {
                 Some(Some(outcome)) => outcome,
                 Some(None) => tokio::select! {
                     biased;
-                    outcome = &mut ended => match outcome {
-                        Ok(outcome) => outcome?,
-                        Err(_) => {
-                            ended = self.carrier.attend(call);
+                    ended = attends.ended() => match ended {
+                        Some(outcome) => outcome?,
+                        None => {
+                            attends = self.carrier.attend(call);
                             continue;
                         }
                     },

@@ -1,8 +1,8 @@
 //! The tools as an MCP server: the plugin's own, and those of the host around them.
 //!
 //! A [`Server`] answers clients over [`stdio`] or [`http`]; the protocol itself is `rmcp`'s. What a client's end means is
-//! the same for both: it cancels the *request*. A call that has sent nothing is interrupted then; one that has goes on,
-//! and the same call made again joins it.
+//! the same for both: it cancels the *request*. A call that has sent nothing is interrupted then, if no other request
+//! waits for it; one that has goes on, and the same call made again joins it.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;

@@ -440,6 +440,23 @@ async fn a_chat_that_is_bound_elsewhere_during_the_dial_gets_no_advice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_in_the_workspace_that_a_chat_is_bound_to_now_has_nothing_to_do_with_a_dial_of_the_one_before()
+{
+    let host = silent();
+    let begun = Instant::now();
+    let rebind = async {
+        sleep(seconds(10)).await;
+        host.change_chat("ana", |chat| chat.bind(Some("w2")));
+        (echo(&host).await, begun.elapsed())
+    };
+    let (before, now) = tokio::join!(verdict(&host), rebind);
+    assert_eq!(before, (Action::Propagate, Cause::ChatRebound));
+    // Nobody knows that workspace.
+    assert!(matches!(now.0, Err(ExecuteError::Failed(ApiError::NotFound))), "{now:?}");
+    assert!(now.1 < seconds(20), "it waited for the other one's dial: {now:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tool_that_makes_a_build_makes_the_chat_look_its_agent_up_anew() {
     let host = Plane::running().host();
     works(&host).await;

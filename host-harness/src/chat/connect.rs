@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use crate::bindings::{Action, Cause, Dial, Evidence, Verdict};
 use crate::chat::dial::{DialEnd, Dialed, Target, dial};
 use crate::chat::session::{Script, Session, must_redial};
-use crate::chat::{Chat, Connection, ExecuteError, Unreachable};
+use crate::chat::{Chat, ChatState, ExecuteError, Unreachable};
 use crate::control_plane::millis;
 use crate::driver::{Call, Performer};
 use crate::journal::{Export, Output};
@@ -16,7 +16,7 @@ impl Chat {
     /// its failure.
     pub(super) async fn connect(&self, call: &Call, script: &Script) -> Result<Session, ExecuteError> {
         let Some(workspace) = call.workspace() else { return Err(ExecuteError::Unbound(self.name.clone())) };
-        let state = self.state();
+        let state = self.state(workspace);
         let failed_before = state.kept().failed;
         let _dialing = tokio::select! {
             biased;
@@ -28,7 +28,7 @@ impl Chat {
         }
         let record = self.record()?.filter(|record| record.workspace.as_deref() == Some(workspace));
         let record = record.unwrap_or_default();
-        let agent = self.known_agent(call, &record, workspace).await;
+        let agent = self.known_agent(call, &record, &state).await;
         let performer = self.driver.performer();
         let dialed = dial(Target { performer, call, workspace, agent, script }).await;
         if !matches!(dialed.end, DialEnd::Reached(_)) {
@@ -36,22 +36,20 @@ impl Chat {
         }
         match dialed.end {
             DialEnd::Reached(session) => {
-                self.reached(workspace, dialed.build, &session.agent).await?;
+                self.reached(&state, dialed.build, &session.agent).await?;
                 Ok(*session)
             }
             DialEnd::Interrupted => Err(ExecuteError::Interrupted),
             DialEnd::Failed(error) => Err(ExecuteError::Failed(error)),
-            DialEnd::TimedOut => self.classify(call, &record, workspace, dialed).await,
+            DialEnd::TimedOut => self.classify(call, &record, &state, dialed).await,
         }
     }
 
     /// The agent to dial without looking it up. One that was reached by this host is checked first: an agent that is gone, or
     /// of an older build, is looked up anew.
-    async fn known_agent(&self, call: &Call, record: &ChatRecord, workspace: &str) -> Option<String> {
+    async fn known_agent(&self, call: &Call, record: &ChatRecord, state: &ChatState) -> Option<String> {
         let known = record.agent.clone()?;
-        let connection = Connection { workspace: workspace.to_owned(), agent: known.clone() };
-        let state = self.state();
-        let cached = state.kept().connection.as_ref() == Some(&connection);
+        let cached = state.kept().connection.as_ref() == Some(&known);
         if cached && must_redial(self, call, &known).await {
             state.kept().connection = None;
             return None;
@@ -60,18 +58,22 @@ impl Chat {
     }
 
     /// Remembers the agent, and forgets failures.
-    async fn reached(&self, workspace: &str, build: Option<String>, agent: &str) -> Result<(), StoreError> {
-        let connection = Connection { workspace: workspace.to_owned(), agent: agent.to_owned() };
-        let Connection { workspace, agent } = connection.clone();
-        let reached = move |chat: &mut ChatRecord| {
+    async fn reached(
+        &self,
+        state: &ChatState,
+        build: Option<String>,
+        reached: &str,
+    ) -> Result<(), StoreError> {
+        let (workspace, agent) = (state.workspace.clone(), reached.to_owned());
+        let remember = move |chat: &mut ChatRecord| {
             if chat.workspace.as_ref() == Some(&workspace) {
                 chat.agent = Some(agent);
                 chat.build = build.or(chat.build.take());
                 chat.failures = Failures { last_away_ms: chat.failures.last_away_ms, ..Failures::default() };
             }
         };
-        self.driver.performer().store().update(&self.name, reached).await?;
-        self.state().kept().connection = Some(connection);
+        self.driver.performer().store().update(&self.name, remember).await?;
+        state.kept().connection = Some(reached.to_owned());
         Ok(())
     }
 
@@ -80,7 +82,7 @@ impl Chat {
         &self,
         call: &Call,
         record: &ChatRecord,
-        workspace: &str,
+        state: &ChatState,
         dialed: Dialed,
     ) -> Result<Session, ExecuteError> {
         let performer = self.driver.performer();
@@ -96,7 +98,7 @@ impl Chat {
             earlier_timeouts: earlier.timeouts,
             control_plane_away: away_now || away_lately(&record.failures, dialed.begun, performer),
             earlier_away: earlier.away,
-            recent_restarts: performer.store().restarts_since(workspace, since)?,
+            recent_restarts: performer.store().restarts_since(&state.workspace, since)?,
         };
         let export = Export::ClassifyFailure { evidence, policy: performer.timings().policy(&self.tools) };
         let (output, kept) = self.driver.drive_and_keep(call, export).await?;
@@ -107,9 +109,9 @@ impl Chat {
             return Err(ExecuteError::Interrupted);
         }
         let Dialed { agent, build, last_error, .. } = dialed;
-        self.count(workspace, build, earlier, &verdict, away_now).await?;
+        self.count(&state.workspace, build, earlier, &verdict, away_now).await?;
         let failure = Unreachable { verdict, call: kept, tried, agent, last_error, begun: None };
-        self.state().kept().note_failure(failure.clone());
+        state.kept().note_failure(failure.clone());
         Err(ExecuteError::Unreachable(Box::new(failure)))
     }
 

@@ -5,6 +5,7 @@
 //! of a host stand under one lease. When that is lost, everything of this host stops at once, and it begins anew as
 //! another host.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,9 +52,10 @@ struct Inner {
     /// Plugins that calls in the store began on, by hash.
     others: Mutex<BTreeMap<String, Plugin>>,
     mine: Mutex<Mine>,
-    /// Those who wait for the end of calls.
+    /// Those who wait for the end of calls: at least one for each call that is here.
     attending: Mutex<BTreeMap<CallId, Vec<oneshot::Sender<Ended>>>>,
-    /// Calls of other hosts that nobody here waits for any more: to be looked at again when this host takes calls over.
+    /// Calls of other hosts that nobody here waits for any more: to be looked at again when this host takes calls over,
+    /// and now and then.
     left: Mutex<BTreeSet<CallId>>,
     jobs: mpsc::UnboundedSender<Job>,
     woken: mpsc::UnboundedSender<Woken>,
@@ -77,6 +79,13 @@ enum Holding {
     Entering,
     Lease(Arc<Lease>),
     Failed(StoreError),
+}
+
+/// Somebody who waits for the end of a call, for as long as this lives.
+pub(super) struct Attends {
+    carrier: Carrier,
+    call: CallId,
+    ended: oneshot::Receiver<Ended>,
 }
 
 /// A call that is to run.
@@ -124,7 +133,7 @@ impl Carrier {
         &self,
         record: CallRecord,
         detached: bool,
-        begun_as: fn(Self, CallId, oneshot::Receiver<Ended>) -> T,
+        begun_as: fn(Self, CallId, Attends) -> T,
     ) -> Result<T, DriveError> {
         let (carrier, (tell, told)) = (self.clone(), oneshot::channel());
         tokio::spawn(async move {
@@ -141,11 +150,15 @@ impl Carrier {
         let (performer, here) = (&self.0.performer, self.clone());
         let by = self.current().map(|lease| lease.host());
         let is_unwanted = move || !here.is_attended(call);
+        // Before it is known whose the judgement is: that host may go away, and this one take over, in between.
+        lock(&self.0.left).insert(call);
         let abandoned = performer.store().abandon(call, by, performer.clock().now_ms(), is_unwanted).await;
+        if abandoned != Ok(Abandoned::Elsewhere) {
+            lock(&self.0.left).remove(&call);
+        }
         match abandoned {
             Ok(Abandoned::Interrupted) => self.interrupt(call).await,
-            Ok(Abandoned::Elsewhere) => drop(lock(&self.0.left).insert(call)),
-            Ok(Abandoned::GoesOn) => {}
+            Ok(Abandoned::Elsewhere | Abandoned::GoesOn) => {}
             Err(error) => tracing::warn!(call, %error, "a call that nobody waits for goes on"),
         }
     }
@@ -157,11 +170,7 @@ impl Carrier {
         }
     }
 
-    async fn begin_here(
-        &self,
-        record: CallRecord,
-        detached: bool,
-    ) -> Result<(CallId, oneshot::Receiver<Ended>), DriveError> {
+    async fn begin_here(&self, record: CallRecord, detached: bool) -> Result<(CallId, Attends), DriveError> {
         let lease = self.lease().await?;
         let component = self.0.plugin.component().clone();
         let here = self.clone();
@@ -172,8 +181,10 @@ impl Carrier {
         match &begun {
             Begun::Active(id) => {
                 self.0.performer.announce(*id, chat, EventKind::Started { tool });
-                // Since it is in the store it may have been adopted.
-                if lock(&self.0.mine).claim(*id) {
+                // Since it is in the store it may have been adopted: it runs, sleeps or rests then.
+                let mut mine = lock(&self.0.mine);
+                if !mine.knows(*id) {
+                    mine.run(*id);
                     let call = record.clone();
                     let recording = Recording { call, entries: Vec::new(), open: None, outcome: None };
                     self.send(Job { call: *id, from: From::Beginning, recording: Some(Box::new(recording)) });
@@ -182,11 +193,12 @@ impl Carrier {
             Begun::Queued(id, turn) => {
                 let until = self.end_of_queue(record.created_ms);
                 let mut mine = lock(&self.0.mine);
-                if !mine.knows(*id) {
+                // Since it is in the store it may have got its turn, and have ended. One that cannot be read waits.
+                if !mine.knows(*id) && self.is_carried(&lease, *id).unwrap_or(true) {
                     mine.queued.insert(*id, Queued { until, told: Some(turn.clone()) });
+                    // Before somebody else finds it here, and can end it.
+                    self.0.performer.announce(*id, chat, EventKind::WaitingForTurn(turn.clone()));
                 }
-                // Before somebody else finds it here, and can end it.
-                self.0.performer.announce(*id, chat, EventKind::WaitingForTurn(turn.clone()));
             }
             Begun::Same(_) | Begun::KeyTaken(_) | Begun::Busy(_) => {}
         }
@@ -202,16 +214,16 @@ impl Carrier {
         number(begun, record)
     }
 
-    /// Tells when a call that this host carries ends, or meets trouble.
-    pub(super) fn attend(&self, call: CallId) -> oneshot::Receiver<Ended> {
-        let (sender, receiver) = oneshot::channel();
+    /// Waits for the end of a call from now on.
+    pub(super) fn attend(&self, call: CallId) -> Attends {
+        let (sender, ended) = oneshot::channel();
         lock(&self.0.attending).entry(call).or_default().push(sender);
-        receiver
+        Attends { carrier: self.clone(), call, ended }
     }
 
     /// Whether somebody on this host waits for the end of a call.
     fn is_attended(&self, call: CallId) -> bool {
-        lock(&self.0.attending).get(&call).is_some_and(|all| all.iter().any(|one| !one.is_closed()))
+        lock(&self.0.attending).contains_key(&call)
     }
 
     /// Passes an interrupt on that the store has noted, if the call is this host's.
@@ -299,6 +311,28 @@ impl Carrier {
     fn hold(&self, holding: Holding) {
         *lock(&self.0.holding) = holding;
         self.0.held.notify_waiters();
+    }
+}
+
+impl Attends {
+    /// Waits until a call that this host carries ends, or meets trouble. None: it has ended otherwise, or is not this
+    /// host's any more.
+    pub(super) async fn ended(&mut self) -> Option<Ended> {
+        (&mut self.ended).await.ok()
+    }
+}
+
+impl Drop for Attends {
+    /// A call that another host carries, or that had ended before, is never told to have ended here.
+    fn drop(&mut self) {
+        self.ended.close();
+        let mut attending = lock(&self.carrier.0.attending);
+        if let Entry::Occupied(mut all) = attending.entry(self.call) {
+            all.get_mut().retain(|one| !one.is_closed());
+            if all.get().is_empty() {
+                all.remove();
+            }
+        }
     }
 }
 

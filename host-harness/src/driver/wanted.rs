@@ -1,8 +1,6 @@
 //! Calls that somebody waits for.
 
-use tokio::sync::oneshot;
-
-use super::carry::{Carrier, Ended};
+use super::carry::{Attends, Carrier};
 use crate::journal::record::CallId;
 
 /// A call that was begun or joined for an asker who waits for it. Dropped, as the asker goes away, it interrupts the call
@@ -13,12 +11,12 @@ pub struct Wanted {
     carrier: Carrier,
     call: CallId,
     /// Shows that it is waited for, since the transaction that began or joined it.
-    attends: Option<oneshot::Receiver<Ended>>,
+    attends: Option<Attends>,
     wanted: bool,
 }
 
 impl Wanted {
-    pub(super) fn new(carrier: Carrier, call: CallId, attends: oneshot::Receiver<Ended>) -> Self {
+    pub(super) fn new(carrier: Carrier, call: CallId, attends: Attends) -> Self {
         Self { carrier, call, attends: Some(attends), wanted: true }
     }
 

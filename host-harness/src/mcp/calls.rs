@@ -41,8 +41,8 @@ impl Server {
         self.wait(call, tool, progress, context).await.into()
     }
 
-    /// Begins a call, or joins the same one, if that has not ended and nothing else was asked for since. The control plane
-    /// may be asked for the workspace and the user, and be away.
+    /// Begins a call, or joins the same one. The control plane may be asked for the workspace and the user, and be
+    /// away.
     async fn begin(
         &self,
         tool: &str,

@@ -7,22 +7,23 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method, StatusCode, request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Json, Router};
-use rmcp::model::{ErrorData, ProtocolVersion};
+use futures_util::TryStreamExt;
+use rmcp::model::ProtocolVersion;
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::lines::message;
 use super::sessions::{Sessions, SessionsError};
 use super::{Chats, Server, connections, is_stateless};
 use crate::store::check_name;
@@ -129,20 +130,40 @@ async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut r
     if let Some(end) = session(request.headers()).and_then(|id| gate.sessions.end_of(id)) {
         request.extensions_mut().insert(SessionEnd(end));
     }
-    let says_json = says_json(request.headers());
+    if !says_json(request.headers()) {
+        return gate.service.handle(request).await.map(Body::new);
+    }
+    let (request, read) = keep_what_is_read(request);
     let answer = gate.service.handle(request).await.map(Body::new);
-    if says_json && answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        return unreadable(answer).await;
+    // `rmcp` blames the type of a body that it cannot read.
+    if answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE
+        && let Err(unreadable) = message(&read.whole())
+    {
+        return (StatusCode::BAD_REQUEST, Json(unreadable.error())).into_response();
     }
     answer
 }
 
-/// `rmcp` blames the type of a body that it cannot read. This says what it says as the protocol wants it.
-async fn unreadable(answer: Response) -> Response {
-    let why = to_bytes(answer.into_body(), MAX_BODY_BYTES).await.unwrap_or_default();
-    let why = format!("the body is no message: {}", String::from_utf8_lossy(&why));
-    let error = ErrorData::parse_error(why, None);
-    (StatusCode::BAD_REQUEST, Json(json!({ "jsonrpc": "2.0", "id": null, "error": error }))).into_response()
+/// The pieces of a body, as they were read.
+#[derive(Clone, Default)]
+struct Pieces(Arc<Mutex<Vec<Bytes>>>);
+
+impl Pieces {
+    fn whole(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).concat()
+    }
+}
+
+/// The same request, and what of its body is read from now on. No piece is copied.
+fn keep_what_is_read(request: Request) -> (Request, Pieces) {
+    let read = Pieces::default();
+    let keeps = read.clone();
+    let request = request.map(|body| {
+        Body::from_stream(body.into_data_stream().inspect_ok(move |piece| {
+            keeps.0.lock().unwrap_or_else(PoisonError::into_inner).push(piece.clone());
+        }))
+    });
+    (request, read)
 }
 
 impl Gate {

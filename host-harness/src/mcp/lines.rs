@@ -1,5 +1,5 @@
-//! Messages that come on lines, and what is wrong with those that cannot be read. `rmcp` would pass most of them over in
-//! silence, and its client would wait for an answer for ever.
+//! Messages that come on lines, and what is wrong with those that cannot be read, also over HTTP. `rmcp` would pass
+//! most of the lines over in silence, and its client would wait for an answer for ever.
 
 use rmcp::model::{ErrorData, RequestId};
 use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
@@ -18,7 +18,7 @@ pub(super) struct Lines<R> {
     too_long: bool,
 }
 
-/// What is wrong with a line.
+/// What is wrong with what should be a message.
 #[derive(Debug)]
 pub(super) struct Unreadable {
     id: Option<RequestId>,
@@ -86,11 +86,17 @@ impl Unreadable {
 
     /// What to answer, if anything.
     pub(super) fn answer(self) -> Option<TxJsonRpcMessage<RoleServer>> {
-        self.answered.then(|| TxJsonRpcMessage::<RoleServer>::error(self.why, self.id))
+        self.answered.then(|| self.error())
+    }
+
+    /// What is wrong, for a transport that answers everything.
+    pub(super) fn error(self) -> TxJsonRpcMessage<RoleServer> {
+        TxJsonRpcMessage::<RoleServer>::error(self.why, self.id)
     }
 }
 
-fn message(line: &[u8]) -> Result<RxJsonRpcMessage<RoleServer>, Unreadable> {
+/// Reads a message.
+pub(super) fn message(line: &[u8]) -> Result<RxJsonRpcMessage<RoleServer>, Unreadable> {
     if let Ok(message) = serde_json::from_slice(line) {
         return Ok(message);
     }
@@ -110,7 +116,7 @@ fn message(line: &[u8]) -> Result<RxJsonRpcMessage<RoleServer>, Unreadable> {
 fn wrong(value: &Value) -> &'static str {
     let params = &value["params"];
     match value {
-        Value::Array(_) => "batches are not taken: send each message on a line of its own",
+        Value::Array(_) => "batches are not taken: send each message by itself",
         Value::Object(_) if value["jsonrpc"] != "2.0" => "`jsonrpc` has to be \"2.0\"",
         Value::Object(_) if !value["method"].is_string() => "`method` has to be a string",
         Value::Object(_) if !params.is_null() && !params.is_object() => "`params` has to be an object",

@@ -2,10 +2,10 @@
 //! which would be told to the client as well.
 
 use rmcp::model::{
-    CallToolRequestMethod, CallToolRequestParams, CancelTaskMethod, CancelTaskParams, ConstString,
-    CustomRequest, CustomResult, ErrorCode, ErrorData, GetTaskMethod, GetTaskParams, InitializeRequestParams,
-    InitializeResultMethod, ListToolsRequestMethod, PaginatedRequestParams, UpdateTaskMethod,
-    UpdateTaskParams,
+    CallToolRequestMethod, CallToolRequestParams, CallToolResult, CancelTaskMethod, CancelTaskParams,
+    ConstString, CustomRequest, CustomResult, ErrorCode, ErrorData, GetTaskMethod, GetTaskParams,
+    InitializeRequestParams, InitializeResultMethod, ListToolsRequestMethod, PaginatedRequestParams,
+    UpdateTaskMethod, UpdateTaskParams,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use serde::de::DeserializeOwned;
@@ -29,7 +29,12 @@ impl Server {
                 wrong::<InitializeRequestParams>(&params)
             }
             ListToolsRequestMethod::VALUE => wrong::<PaginatedRequestParams>(&params),
-            CallToolRequestMethod::VALUE => wrong::<CallToolRequestParams>(&params),
+            CallToolRequestMethod::VALUE => {
+                if let Some(refused) = self.refused_arguments(&params) {
+                    return Ok(CustomResult::new(Value::Object(object(&refused))));
+                }
+                wrong::<CallToolRequestParams>(&params)
+            }
             GetTaskMethod::VALUE => wrong::<GetTaskParams>(&params),
             UpdateTaskMethod::VALUE => wrong::<UpdateTaskParams>(&params),
             CancelTaskMethod::VALUE => wrong::<CancelTaskParams>(&params),
@@ -38,14 +43,14 @@ impl Server {
                 return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, unknown, None));
             }
         };
-        let tool = params["name"].as_str().filter(|tool| self.has_tool(tool));
-        if let (Some(tool), Some(Value::Array(_) | Value::String(_) | Value::Number(_) | Value::Bool(_))) =
-            (tool, params.get("arguments"))
-        {
-            let refused = answers::failed(format!("{tool}: the arguments have to be one JSON object"));
-            return Ok(CustomResult::new(Value::Object(object(&refused))));
-        }
         Err(ErrorData::invalid_params(format!("{method}: {wrong}"), None))
+    }
+
+    /// What a model is told whose arguments are no object.
+    fn refused_arguments(&self, params: &Value) -> Option<CallToolResult> {
+        let tool = params["name"].as_str().filter(|tool| self.has_tool(tool))?;
+        let no_object = !matches!(params["arguments"], Value::Null | Value::Object(_));
+        no_object.then(|| answers::failed(format!("{tool}: the arguments have to be one JSON object")))
     }
 }
 

@@ -405,10 +405,17 @@ fn begin(
         return Ok(Begun::Active(add(tables, host, new, CallState::Active, now)?));
     };
     let lane = tables.lane(&record.pinned.deployment, workspace)?;
-    let same = |row: &&CallRow| row.chat == record.chat && row.tool == tool && row.arguments == arguments;
+    // One that is interrupted is ended by somebody's wish, which is not that of who asks after it.
+    let same = |row: &&CallRow| {
+        row.chat == record.chat && row.tool == tool && row.arguments == arguments && !row.interrupted
+    };
     // One that has sent nothing is joined only if that is as good as the turn behind it: nothing else was asked for since,
-    // it goes on, and whoever acts for this user may carry it.
-    let as_good = |row: &&CallRow| same(row) && !row.interrupted && row.pinned.user == record.pinned.user;
+    // and whoever acts for this user may carry it. Of whom nothing is known is taken for the same: else what is asked
+    // for again while the control plane is away would be done twice.
+    let as_good = |row: &&CallRow| {
+        let (its, mine) = (&row.pinned.user, &record.pinned.user);
+        same(row) && (its.is_none() || mine.is_none() || its == mine)
+    };
     if record.key.is_none()
         && let Some(row) =
             lane.iter().find(|row| row.sent && same(row)).or_else(|| lane.last().filter(as_good))

@@ -479,6 +479,35 @@ async fn a_call_that_has_sent_nothing_is_not_joined_if_it_is_interrupted_or_for_
 }
 
 #[tokio::test]
+async fn the_same_call_made_again_while_the_control_plane_could_not_say_for_whom_is_one_call() {
+    let by = |user: Option<&str>| {
+        let mut new = wanted_stop("ana");
+        new.record.pinned.user = user.map(str::to_owned);
+        new
+    };
+    for (first, again) in [(Some("u1"), None), (None, Some("u1")), (None, None)] {
+        for world in World::all().await {
+            let id = world.active_of(by(first)).await;
+            assert_eq!(world.begin(&world.two, by(again)).await, Begun::Same(id), "{first:?} {again:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_asks_again_after_a_deliberate_interrupt_is_not_given_the_end_of_the_interrupted_call() {
+    for world in World::all().await {
+        let first = world.active().await;
+        world.one.open(first, 0, Vec::new(), intent()).await.unwrap();
+        assert_eq!(world.begin(&world.two, stop("ana", None)).await, Begun::Same(first));
+        world.store.interrupt(first).await.unwrap();
+        let second = world.begin(&world.two, stop("ana", None)).await;
+        let Begun::Queued(second, turn) = second else { panic!("{second:?}") };
+        assert_eq!(turn.holder.call, first);
+        assert_eq!(world.begin(&world.one, stop("ana", None)).await, Begun::Same(second));
+    }
+}
+
+#[tokio::test]
 async fn what_nothing_rests_on_is_forgotten_with_an_open_request_behind_it() {
     for world in World::all().await {
         let id = world.active().await;

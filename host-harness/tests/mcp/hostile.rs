@@ -154,6 +154,7 @@ async fn what_is_wrong_in_a_message_is_told() {
         (14, "tools/call", json!({ "name": 7 }), -32602, "name: invalid type: integer `7`"),
         (15, "tools/list", json!({ "cursor": "two" }), -32602, "no such cursor"),
         (16, "tasks/get", json!({ "taskId": 7 }), -32602, "taskId: invalid type"),
+        (16, "tasks/get", json!({ "name": "execute", "arguments": [1] }), -32602, "missing field `taskId`"),
         (17, "tasks/get", json!({ "taskId": "call-1" }), -32021, ""),
         (18, "initialize", json!({}), -32602, "missing field"),
     ] {
@@ -179,6 +180,8 @@ async fn what_is_wrong_in_a_message_is_told() {
         (r#"{"jsonrpc":"2.0","id":20}"#, &id, -32600, "`method` has to be a string"),
         (r#"{"jsonrpc":"2.0","id":20,"method":7}"#, &id, -32600, "`method` has to be a string"),
         (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, &Value::Null, -32600, "`id` has to be a string"),
+        (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, &Value::Null, -32600, "`id` has to be a string"),
+        (r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#, &Value::Null, -32600, "`id` has to be a string"),
         (r#"{"jsonrpc":"2.0","id":20,"method":"ping","params":[]}"#, &id, -32600, "`params` has to be"),
         (
             r#"{"jsonrpc":"2.0","id":20,"method":"ping","params":{"_meta":7}}"#,

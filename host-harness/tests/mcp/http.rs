@@ -310,11 +310,25 @@ async fn too_much_is_refused_and_the_server_lives_on() {
     let huge = json!({ "name": "execute", "arguments": { "command": "x".repeat(2 * 1024 * 1024) } });
     let refused = served.stateless("", "tools/call", huge).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    for body in ["", "{", "[]", "null", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":7}"] {
+    for (body, id, code, says) in [
+        ("", Value::Null, -32700, "this is no JSON"),
+        ("{", Value::Null, -32700, "this is no JSON"),
+        ("[]", Value::Null, -32600, "batches are not taken"),
+        ("null", Value::Null, -32600, "a message is an object"),
+        (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, json!(1), -32600, "`method` has to be a string"),
+        (
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":[]}"#,
+            Value::Null,
+            -32600,
+            "`params`",
+        ),
+    ] {
         let refused =
             served.post("").header("content-type", "application/json").body(body).send().await.unwrap();
         assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{body}");
-        assert_eq!(answer(refused).await["error"]["code"], -32700, "{body}");
+        let refused = answer(refused).await;
+        assert_eq!((&refused["id"], &refused["error"]["code"]), (&id, &json!(code)), "{body}: {refused}");
+        assert!(refused["error"]["message"].as_str().unwrap().starts_with(says), "{body}: {refused}");
     }
     for method in ["initialize", "tools/erase"] {
         let refused = served.stateless("", method, json!({})).send().await.unwrap();

@@ -132,6 +132,7 @@ impl Carrier {
             let now_ms = self.0.performer.clock().now_ms();
             self.0.performer.store().prune(now_ms.saturating_sub(millis(KEEP_ENDED).into())).await?;
             self.0.performer.store().abandon_old(now_ms).await?;
+            self.look_at_left().await;
         }
         let generation = self.0.performer.store().generation()?;
         if rounds.generation.replace(generation) != Some(generation) {
@@ -145,10 +146,7 @@ impl Carrier {
 
     /// Takes in calls of this host that it does not know yet: they were another host's.
     async fn adopt(&self, lease: &Lease) -> Result<(), StoreError> {
-        let left = std::mem::take(&mut *lock(&self.0.left));
-        for call in left {
-            self.abandon(call).await;
-        }
+        self.look_at_left().await;
         for (row, open) in lease.waiting()? {
             // One that was stranded is run instead, to see whether it can go on here.
             if row.note.is_none() && !lock(&self.0.mine).knows(row.id) && self.is_carried(lease, row.id)? {
@@ -175,8 +173,16 @@ impl Carrier {
         Ok(())
     }
 
+    /// Abandons what was left to other hosts: those may be gone. What has ended meanwhile is forgotten.
+    async fn look_at_left(&self) {
+        let left = std::mem::take(&mut *lock(&self.0.left));
+        for call in left {
+            self.abandon(call).await;
+        }
+    }
+
     /// Whether a call is this host's now and has not ended. A call that has ended is forgotten after that was written.
-    fn is_carried(&self, lease: &Lease, call: CallId) -> Result<bool, StoreError> {
+    pub(super) fn is_carried(&self, lease: &Lease, call: CallId) -> Result<bool, StoreError> {
         let row = self.0.performer.store().call(call)?;
         Ok(row.is_some_and(|row| row.owner == Some(lease.host()) && row.state != CallState::Ended))
     }

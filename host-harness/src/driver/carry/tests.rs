@@ -400,6 +400,48 @@ async fn a_call_of_another_host_is_not_ended_by_those_who_joined_it_until_that_h
     assert_eq!(host.driver.unended(), 0);
 }
 
+/// When this host learns that the judgement was the other one's, it has already looked at what was left to that.
+#[tokio::test(start_paused = true)]
+async fn a_call_of_another_host_that_goes_away_while_its_last_asker_leaves_ends() {
+    let world = World::new();
+    let (host, other) = (world.host().await, world.lease(ME).await);
+    let mut record = world.start(&host, "w").await;
+    record.pinned.user = Some(ME.into());
+    let component = host.driver.plugin.component().clone();
+    let begun = other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
+    let joined = host.driver.carrier.begin_wanted(record).await.unwrap();
+    assert_eq!(begun.call(), Some(joined.id()));
+    let id = joined.id();
+    let release = host.writes.hold(Hold::After);
+    let leaves = tokio::spawn(joined.abandon());
+    sleep(MOMENT).await;
+    other.leave().await.unwrap();
+    sleep(2 * world.timings.news).await;
+    drop(release);
+    leaves.await.unwrap();
+    sleep(2 * world.timings.news).await;
+    assert!(world.is_interrupted(id) && world.is_ended(id), "nobody waits for it");
+    assert_eq!((host.driver.unended(), lock(&host.driver.carrier.0.left).len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_another_host_that_was_joined_and_left_is_forgotten_when_it_has_ended() {
+    let timings = Timings { news: Duration::from_secs(60), lease: HOUR, ..Timings::default() };
+    let world = World { timings, ..World::new() };
+    let (host, other) = (world.host().await, world.lease(ME).await);
+    let mut record = world.start(&host, "w").await;
+    record.pinned.user = Some(ME.into());
+    let component = host.driver.plugin.component().clone();
+    let begun = other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
+    host.driver.carrier.begin_wanted(record).await.unwrap().abandon().await;
+    let left = || lock(&host.driver.carrier.0.left).clone();
+    sleep(2 * HOUR).await;
+    assert_eq!(left(), begun.call().into_iter().collect(), "its host may still go away");
+    other.end(begun.call().unwrap(), 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
+    sleep(2 * HOUR).await;
+    assert!(left().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_joined_and_then_taken_over_ends_when_its_last_asker_leaves() {
     let world = World::new();
@@ -417,6 +459,35 @@ async fn a_call_that_is_joined_and_then_taken_over_ends_when_its_last_asker_leav
     assert!(world.is_interrupted(id));
     sleep(MOMENT).await;
     assert_eq!(host.driver.unended(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_those_who_have_waited_for_a_call_whoever_carries_it() {
+    let world = World::new();
+    let (host, other) = (world.host().await, world.lease(ME).await);
+    let elsewhere = world.begin(&host, &other, ME, "v").await;
+    let kept = || lock(&host.driver.carrier.0.attending).len();
+    for _ in 0..3 {
+        assert!(timeout(MOMENT, host.follow(elsewhere)).await.is_err(), "it has not ended");
+    }
+    assert_eq!(kept(), 0, "nobody waits any more");
+    let mut record = world.start(&host, "v").await;
+    record.pinned.user = Some(ME.into());
+    let joined = host.driver.carrier.begin_wanted(record).await.unwrap();
+    assert_eq!((joined.id(), kept()), (elsewhere, 1));
+    joined.goes_on();
+    other.end(elsewhere, 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
+    for call in [elsewhere, elsewhere + 1000] {
+        assert!(host.follow(call).await.is_err());
+    }
+    assert_eq!(kept(), 0, "it has ended, or never was");
+    let here = host.driver.carrier.begin_wanted(world.start(&host, "w").await).await.unwrap();
+    assert!(timeout(MOMENT, host.follow(here.id())).await.is_err(), "it has not ended");
+    assert_eq!(lock(&host.driver.carrier.0.attending)[&here.id()].len(), 1, "one has left");
+    world.plane.end("w");
+    assert!(host.follow(here.id()).await.unwrap().is_ok());
+    here.goes_on();
+    assert_eq!(kept(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -520,6 +591,40 @@ async fn a_call_that_is_adopted_while_it_is_begun_runs_once() {
             let all = requests([&mut host]);
             assert_eq!((&all[&call], &all[&orphan]), (&undisturbed, &undisturbed), "reads take {takes:?}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_gets_its_turn_and_ends_while_it_is_begun_does_not_wait_afterwards() {
+    for ends in [false, true] {
+        let world = World::new();
+        let mut host = world.host().await;
+        let first = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
+        let record = world.start_by("x", &host, "w").await;
+        let release = host.writes.hold(Hold::After);
+        let begun = host.begin(record).await;
+        if ends {
+            world.plane.end("w");
+        } else {
+            host.driver.interrupt(first).await.unwrap();
+        }
+        sleep(world.timings.poll * 2).await;
+        let call = first + 1;
+        assert!(world.is_ended(first));
+        assert_eq!(world.is_ended(call), ends);
+        drop(release);
+        assert_eq!(begun.await.unwrap().unwrap(), call);
+        let mut told = Vec::new();
+        while let Ok(event) = host.events.try_recv() {
+            if event.call == Some(call) {
+                told.push(event.kind);
+            }
+        }
+        let waits = told.iter().any(|kind| matches!(kind, EventKind::WaitingForTurn(_)));
+        assert!(!told.is_empty() && !waits, "it has its turn: {told:?}");
+        world.plane.end("w");
+        assert!(host.follow(call).await.unwrap().is_ok());
+        assert_eq!((host.driver.carries(call), host.driver.unended()), (false, 0), "it has ended");
     }
 }
 

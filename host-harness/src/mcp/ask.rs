@@ -127,7 +127,8 @@ fn question_for(message: String, context: &RequestContext<RoleServer>) -> Option
 fn with_answer(mut told: Value, answer: &ElicitResult) -> CallToolResult {
     let said = answer.content.as_ref().and_then(|content| content[QUESTION].as_str());
     let said = match (&answer.action, said) {
-        (ElicitationAction::Accept, Some(said)) => {
+        // A form that was sent off empty says nothing that the model could do.
+        (ElicitationAction::Accept, Some(said)) if !said.trim().is_empty() => {
             format!("The user has been asked already, and answers: {said}\nDo as the user says.")
         }
         (ElicitationAction::Decline, _) => {

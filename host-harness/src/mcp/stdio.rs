@@ -1,7 +1,8 @@
 //! The server over standard input and output.
 
 use std::borrow::Cow;
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,25 +45,36 @@ pub async fn serve(
         gone: gone.clone(),
     };
     let unread = async {
-        tokio::select! {
-            () = end.clone().cancelled_owned() => {}
-            () = gone.cancelled() => {}
-        }
+        gone.cancelled().await;
         sleep(GRACE).await;
     };
-    let served = match serve_server_with_ct(server.clone(), client, end.clone()).await {
-        Ok(running) => tokio::select! {
-            served = running.waiting() => served.map(drop).map_err(|error| error.to_string()),
-            // The client does not read what it is told.
-            () = unread => Ok(()),
-        },
-        // It went away before it had begun.
-        Err(
-            ServerInitializeError::ConnectionClosed(_)
-            | ServerInitializeError::TransportError { .. }
-            | ServerInitializeError::Cancelled,
-        ) => Ok(()),
-        Err(error) => Err(error.to_string()),
+    let stop = CancellationToken::new();
+    let ends = async {
+        end.cancelled().await;
+        // In this order: else requests would take the server's end for their cancellation, and tell their client that.
+        gone.cancel();
+        stop.cancel();
+        pending::<Infallible>().await
+    };
+    let serves = async {
+        match serve_server_with_ct(server.clone(), client, stop.clone()).await {
+            Ok(running) => tokio::select! {
+                served = running.waiting() => served.map(drop).map_err(|error| error.to_string()),
+                // The client does not read what it is told.
+                () = unread => Ok(()),
+            },
+            // It went away before it had begun.
+            Err(
+                ServerInitializeError::ConnectionClosed(_)
+                | ServerInitializeError::TransportError { .. }
+                | ServerInitializeError::Cancelled,
+            ) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let served = tokio::select! {
+        served = serves => served,
+        never = ends => match never {},
     };
     let _ = timeout(GRACE, server.close()).await;
     served.map_err(ServerError::Transport)

@@ -97,8 +97,8 @@ impl HostTool {
             ),
             Self::WorkspaceStatus => (
                 "Look at the workspace",
-                "Says how the workspace is: its newest build, its agents, and the calls that are in progress there. \
-                 Changes nothing.",
+                "Says how the workspace is: its newest build, its agents, and the calls that are in progress or \
+                 wait for their turn there. Changes nothing.",
             ),
         };
         let hints = ToolAnnotations::with_title(title);

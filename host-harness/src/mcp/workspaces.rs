@@ -8,7 +8,7 @@ use super::tools::{HostTool, NoArguments, UseArguments, read};
 use super::{Bound, Chats, Server, answers, http};
 use crate::chat::{BindError, Chat};
 use crate::control_plane::{ApiError, ControlPlane, Workspace};
-use crate::store::{CallRow, StoreError};
+use crate::store::{CallRow, CallState, StoreError};
 use crate::words::{describe_workspace, workspace_json};
 
 /// What to do for a client of which nothing can be remembered.
@@ -136,7 +136,7 @@ impl Server {
             (Ok(workspace), Ok(calls)) => {
                 let mut text = describe_workspace(&workspace);
                 for call in &calls {
-                    text += &format!("  in progress: {} (call {})\n", call.tool, call.id);
+                    text += &format!("  {}: {} (call {})\n", standing(call), call.tool, call.id);
                 }
                 let calls: Vec<_> = calls.iter().map(call_json).collect();
                 answers::told(json!({ "workspace": workspace_json(&workspace), "calls": calls }), text)
@@ -168,6 +168,21 @@ fn chat_of(workspace: &Workspace) -> String {
     format!("mcp {}/{}", workspace.owner, workspace.name)
 }
 
+/// How a call stands that has not ended. One that only waits for another has done nothing at the workspace yet, and must
+/// not be taken for what goes on there.
+fn standing(call: &CallRow) -> &'static str {
+    match call.state {
+        CallState::Queued => "waits for its turn",
+        CallState::Active | CallState::Ended => "in progress",
+    }
+}
+
 fn call_json(call: &CallRow) -> Value {
-    json!({ "call": call.id, "tool": call.tool, "chat": call.chat, "interrupted": call.interrupted })
+    json!({
+        "call": call.id,
+        "state": standing(call),
+        "tool": call.tool,
+        "chat": call.chat,
+        "interrupted": call.interrupted,
+    })
 }

@@ -60,6 +60,11 @@ async fn a_user_who_does_not_answer_is_told_as_that() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_is_sent_off_empty_is_told_as_no_answer() {
+    asks(ClientLifecycleMode::Initialize, Some(" \n"), "gave no answer: leave the workspace as it is").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_the_user_thinks_the_client_hears_that_it_goes_on() {
     let world = with_a_question().await;
     let (progress, mut told) = tokio::sync::mpsc::unbounded_channel();

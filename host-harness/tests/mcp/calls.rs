@@ -444,3 +444,21 @@ async fn tasks_are_for_those_who_know_them_and_only_their_own() {
     }
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_over_pipes_that_is_terminated_does_not_say_that_the_request_was_cancelled() {
+    let world = World::with_a_workspace().await;
+    world.let_builds_run(false).await;
+    let (agent, mut told) = hearing(&world).await;
+    let terminates = async {
+        hear(&mut told, "stop build 2: pending").await;
+        agent.signal(rustix::process::Signal::TERM);
+    };
+    let (stopped, ()) = tokio::join!(agent.call("stop_workspace", json!({})), terminates);
+    let goes_on = "the server ends. If this call had sent something, it goes on in the background";
+    assert!(is_error(&stopped) && text(&stopped).starts_with(goes_on), "{}", text(&stopped));
+    assert_eq!(agent.close().await, Some(0));
+    world.let_builds_run(true).await;
+    ended(&world).await;
+    world.end().await;
+}

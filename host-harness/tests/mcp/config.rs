@@ -117,6 +117,17 @@ fn a_snippet_means_the_same_wherever_the_client_starts_it() {
 }
 
 #[test]
+fn a_snippet_names_a_chat_that_begins_with_a_dash_so_that_it_is_taken_for_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = read(folder.path(), &["mcp", "--chat=-x"], "json")["mcpServers"]["workspace-recovery"].take();
+    let arguments: Vec<_> =
+        first["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap()).collect();
+    // Started with what was printed, the program has to come to the same.
+    let again = read(folder.path(), &arguments, "json")["mcpServers"]["workspace-recovery"].take();
+    assert_eq!(again, first);
+}
+
+#[test]
 fn a_snippet_in_toml_says_the_same_as_one_in_json() {
     let folder = tempfile::tempdir().unwrap();
     let odd = ["mcp", "--data", "a \"quoted\" and \\ \t 'odd' Übung"];

@@ -197,3 +197,24 @@ async fn the_same_call_after_the_server_was_killed_joins_the_one_that_had_sent_n
     agent.close().await;
     held.end(&[Start]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_does_not_say_of_a_call_that_waits_for_its_turn_that_it_is_in_progress() {
+    let held = Held::new().await;
+    let (agent, mut told) = hearing(&held.world).await;
+    let looks = async {
+        hear(&mut told, WAITS).await;
+        let status = agent.call("workspace_status", json!({})).await;
+        held.release().await;
+        status
+    };
+    let (restarted, status) = tokio::join!(agent.call("restart_workspace", json!({})), looks);
+    assert_eq!(data(&restarted)["restarted"], true, "{restarted:?}");
+    let lines = "  in progress: stop_workspace (call 1)\n  waits for its turn: restart_workspace (call 2)\n";
+    assert!(text(&status).ends_with(lines), "{}", text(&status));
+    let states: Vec<_> =
+        data(&status)["calls"].as_array().unwrap().iter().map(|call| &call["state"]).collect();
+    assert_eq!(states, ["in progress", "waits for its turn"]);
+    agent.close().await;
+    held.end(&[Start]).await;
+}

@@ -41,7 +41,12 @@ fn command_line(place: &Place, args: &McpArgs) -> anyhow::Result<(String, Vec<St
     arguments.push("mcp".to_owned());
     for (name, value) in [("--workspace", &args.workspace), ("--chat", &args.chat), ("--log", &args.log)] {
         if let Some(value) = value {
-            arguments.extend([name.to_owned(), value.clone()]);
+            // A value that begins with a dash would be taken for an option of its own.
+            if value.starts_with('-') {
+                arguments.push(format!("{name}={value}"));
+            } else {
+                arguments.extend([name.to_owned(), value.clone()]);
+            }
         }
     }
     let program =

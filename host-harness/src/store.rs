@@ -18,7 +18,7 @@ pub use names::{NameError, check_name};
 pub use tables::{CallRow, CallState, HostId, Listing, Turn};
 
 use crate::journal::Entry;
-use crate::journal::record::{CallId, Outcome, Recording};
+use crate::journal::record::{BuildIntent, CallId, Intent, Open, Outcome, Recording};
 pub(crate) use tables::{Backend, Tables};
 #[cfg(feature = "simulate")]
 pub(crate) use tables::{Committed, HostRow, Work};
@@ -267,6 +267,19 @@ impl Store {
     /// The unended calls at a workspace, in order of arrival.
     pub fn lane(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
         self.read(|tables| tables.lane(deployment, workspace))
+    }
+
+    /// The builds at a workspace that calls have asked for, or are about to, without an answer until now.
+    pub fn asked(&self, deployment: &str, workspace: &str) -> Result<Vec<BuildIntent>, StoreError> {
+        self.read(|tables| {
+            let mut asked = Vec::new();
+            for row in tables.lane(deployment, workspace)? {
+                if let Some(Open { intent: Intent::Build(intent), .. }) = tables.journal(row.id)?.1 {
+                    asked.push(intent);
+                }
+            }
+            Ok(asked)
+        })
     }
 
     /// Where a call stands in line that has not ended. None: no other call is ahead of it.

@@ -12,7 +12,7 @@ use workspace_recovery::journal::record::Outcome;
 use workspace_recovery::replay::replay;
 use workspace_recovery::store::Failures;
 
-use crate::plane::{Answers, Host, Plane, WORKSPACE, agent, plugin, refusal, unavailable};
+use crate::plane::{Answers, Host, Plane, Post, WORKSPACE, agent, plugin, refusal, unavailable};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -493,4 +493,27 @@ async fn a_control_plane_that_hangs_ends_a_dial_after_twice_its_time_though_ther
     assert_eq!((unreachable.tried, unreachable.verdict.cause), (seconds(60), Cause::ControlPlaneAway));
     // The dial's two windows, and the reads for the verdict.
     assert!(begun.elapsed() < seconds(130), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_of_ours_is_not_taken_for_somebody_elses_while_its_answer_is_on_its_way() {
+    for (post, expected) in [
+        (Post::MadeAnsweredLate, (Action::Start, Cause::OwnStopInProgress)),
+        (Post::Overtaken, (Action::AskUser, Cause::ForeignStopInProgress)),
+    ] {
+        let host = Plane::running().host();
+        host.plane.world().next_post = post;
+        host.plane.world().new_builds.0 = seconds(60);
+        let (chat, interrupt) = (host.chat(), CancellationToken::new());
+        let asked = host.plane.clone();
+        tokio::select! {
+            stopped = chat.call_tool("stop_workspace", "{}", &interrupt) => panic!("{stopped:?}"),
+            judged = async {
+                while asked.world().posts.is_empty() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                verdict(&host).await
+            } => assert_eq!(judged, expected),
+        }
+    }
 }

@@ -85,6 +85,8 @@ pub struct MadeBuild {
 pub enum Post {
     /// It is made.
     Made,
+    /// It is made, and the answer takes as long as the client lets it.
+    MadeAnsweredLate,
     /// It is made, but the answer is lost.
     MadeUnanswered,
     /// It is made, with an id that no journal takes.
@@ -327,6 +329,33 @@ impl World {
             .collect()
     }
 
+    fn post(&mut self, wanted: &NewBuild) -> Result<BuildRead, ApiError> {
+        self.posts.push(wanted.clone());
+        match std::mem::replace(&mut self.next_post, Post::Made) {
+            Post::Made | Post::MadeAnsweredLate => Ok(self.make(wanted)),
+            Post::MadeUnreadably => {
+                let mut made = self.make(wanted);
+                made.build.id = "b".repeat(ANSWER_NAME_BYTES + 1);
+                Ok(made)
+            }
+            Post::MadeUnanswered => {
+                self.make(wanted);
+                Err(ApiError::UnknownOutcome("reset".into()))
+            }
+            Post::MadeThenOutage => {
+                self.make(wanted);
+                self.reads_fail = Some(unavailable());
+                Err(ApiError::UnknownOutcome("reset".into()))
+            }
+            Post::Overtaken => {
+                self.foreign_build("f2", Transition::Stop, JobStatus::Running);
+                Err(ApiError::Conflict(refusal("active")))
+            }
+            Post::Lost => Err(ApiError::UnknownOutcome("reset".into())),
+            Post::Refused(error) => Err(error),
+        }
+    }
+
     fn make(&mut self, wanted: &NewBuild) -> BuildRead {
         let number = u32::try_from(self.builds.len()).unwrap() + 1;
         let mut read = build(&format!("b{number}"), number, wanted.transition.clone(), JobStatus::Running);
@@ -396,31 +425,12 @@ impl ControlPlane for Plane {
     }
 
     async fn create_build(&self, _workspace: &str, wanted: &NewBuild) -> Result<BuildRead, ApiError> {
-        let mut world = self.world();
-        world.posts.push(wanted.clone());
-        match std::mem::replace(&mut world.next_post, Post::Made) {
-            Post::Made => Ok(world.make(wanted)),
-            Post::MadeUnreadably => {
-                let mut made = world.make(wanted);
-                made.build.id = "b".repeat(ANSWER_NAME_BYTES + 1);
-                Ok(made)
-            }
-            Post::MadeUnanswered => {
-                world.make(wanted);
-                Err(ApiError::UnknownOutcome("reset".into()))
-            }
-            Post::MadeThenOutage => {
-                world.make(wanted);
-                world.reads_fail = Some(unavailable());
-                Err(ApiError::UnknownOutcome("reset".into()))
-            }
-            Post::Overtaken => {
-                world.foreign_build("f2", Transition::Stop, JobStatus::Running);
-                Err(ApiError::Conflict(refusal("active")))
-            }
-            Post::Lost => Err(ApiError::UnknownOutcome("reset".into())),
-            Post::Refused(error) => Err(error),
+        let late = matches!(self.world().next_post, Post::MadeAnsweredLate);
+        let answer = self.world().post(wanted);
+        if late {
+            sleep(CLIENT_LIMIT).await;
         }
+        answer
     }
 
     async fn template_parameters(&self, version: &str) -> Result<Vec<TemplateParameter>, ApiError> {

@@ -50,7 +50,7 @@ impl Performer {
         }
         Ok(match self.read_workspace(call, id).await {
             Ok(workspace) => Ok(Agents {
-                build: self.marked(workspace.latest.build)?,
+                build: self.newest(&workspace)?,
                 observed: workspace.observed,
                 readable_for_ms: millis(self.plane.readable_for()).into(),
                 agents: workspace.agents,

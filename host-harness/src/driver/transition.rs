@@ -15,7 +15,7 @@ use crate::journal::Request;
 use crate::journal::record::{BuildIntent, Intent};
 #[cfg(all(test, feature = "simulate"))]
 use crate::sabotage::{self, Sabotage};
-use crate::store::Go;
+use crate::store::{Go, StoreError};
 
 /// Builds looked through for a lost one. More than this many newer builds within a request's time in flight do not occur:
 /// each must end before the next begins.
@@ -146,7 +146,7 @@ impl Performer {
         };
         // What remains between this look and the server is the residual window: the control plane knows no fencing.
         if !record.may_send() {
-            return Err(crate::store::StoreError::LeaseLost.into());
+            return Err(StoreError::LeaseLost.into());
         }
         let answer = self.plane.create_build(&intent.workspace, &wanted).await;
         #[cfg(all(test, feature = "simulate"))]
@@ -268,6 +268,22 @@ impl Performer {
             }
             tokio::time::sleep(self.timings().poll).await;
         }
+    }
+
+    /// The newest build, as a verdict rests on it: ours as soon as a call has asked for it, and not only when the answer has
+    /// come. Verdicts do not wait for their turn, so that a call may be about to ask, or be asking, at the same time.
+    pub(super) fn newest(&self, workspace: &Workspace) -> Result<Build, StoreError> {
+        let latest = &workspace.latest;
+        // Looked at first: if the answer comes meanwhile, the build is known by then.
+        let asked = if is_active(&latest.build.status) {
+            self.store.asked(&self.plane.deployment(), &workspace.id)?
+        } else {
+            Vec::new()
+        };
+        let is_newer = |intent: &BuildIntent| latest.build.number > intent.rests_on_number;
+        let is_asked = asked.iter().any(|intent| is_newer(intent) && self.is_lost(intent, latest));
+        let build = self.marked(latest.build.clone())?;
+        Ok(Build { ours: build.ours || is_asked, ..build })
     }
 
     /// Whether this build is the one asked for: made by this user, for this purpose, within the time that the request can

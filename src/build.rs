@@ -75,9 +75,10 @@ pub fn unfinished(build: &Build) -> String {
     }
 }
 
-/// When to try again, to follow a sentence, if the control plane has said it. In milliseconds.
+/// When to try again, to follow a sentence: in so many milliseconds, if the control plane has said it.
 pub fn later(pause: Option<u32>) -> String {
-    pause.map_or_else(String::new, |pause| format!(" Try again in {} s.", pause.div_ceil(1000)))
+    let when = pause.map_or("later".into(), |pause| format!("in {} s", pause.div_ceil(1000)));
+    format!(" Try again {when}.")
 }
 
 /// Why a read gave nothing, to follow a colon: a sentence's end.

@@ -278,8 +278,10 @@ fn a_refused_request_keeps_its_fields() {
 
 #[test]
 fn a_control_plane_that_does_not_answer_the_request_is_an_error_response() {
-    let script = [latest(start(1, Succeeded)), refused(TransitionError::Unavailable(Some(1000)))];
-    run("stop_workspace", script).is_refused("no stop build was made. Try again in 1 s.");
+    for (pause, says) in [(Some(1000), "Try again in 1 s."), (None, "Try again later.")] {
+        let script = [latest(start(1, Succeeded)), refused(TransitionError::Unavailable(pause))];
+        run("stop_workspace", script).is_refused(&format!("no stop build was made. {says}"));
+    }
 }
 
 #[test]

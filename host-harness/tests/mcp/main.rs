@@ -15,4 +15,6 @@ mod joins;
 mod played;
 mod rows;
 mod rows_deployment;
+mod served;
+mod sessions;
 mod world;

@@ -498,11 +498,12 @@ async fn a_control_plane_that_hangs_ends_a_dial_after_twice_its_time_though_ther
 #[tokio::test(start_paused = true)]
 async fn a_stop_of_ours_is_not_taken_for_somebody_elses_while_its_answer_is_on_its_way() {
     for (post, expected) in [
-        (Post::MadeAnsweredLate, (Action::Start, Cause::OwnStopInProgress)),
+        (Post::Made, (Action::Start, Cause::OwnStopInProgress)),
         (Post::Overtaken, (Action::AskUser, Cause::ForeignStopInProgress)),
     ] {
         let host = Plane::running().host();
         host.plane.world().next_post = post;
+        host.plane.world().answer_takes = seconds(20);
         host.plane.world().new_builds.0 = seconds(60);
         let (chat, interrupt) = (host.chat(), CancellationToken::new());
         let asked = host.plane.clone();

@@ -55,6 +55,8 @@ pub struct World {
     pub next_reads: Vec<ApiError>,
     /// What the next request for a build meets.
     pub next_post: Post,
+    /// How long the answer to a request for a build is on its way.
+    pub answer_takes: Duration,
     /// How long new builds take, and how they end.
     pub new_builds: (Duration, JobStatus),
     /// Declared by every template version.
@@ -85,8 +87,6 @@ pub struct MadeBuild {
 pub enum Post {
     /// It is made.
     Made,
-    /// It is made, and the answer takes as long as the client lets it.
-    MadeAnsweredLate,
     /// It is made, but the answer is lost.
     MadeUnanswered,
     /// It is made, with an id that no journal takes.
@@ -142,6 +142,7 @@ impl Plane {
             reads_hang: false,
             next_reads: Vec::new(),
             next_post: Post::Made,
+            answer_takes: Duration::ZERO,
             new_builds: (Duration::from_secs(5), JobStatus::Succeeded),
             parameters: Vec::new(),
             values: Vec::new(),
@@ -332,7 +333,7 @@ impl World {
     fn post(&mut self, wanted: &NewBuild) -> Result<BuildRead, ApiError> {
         self.posts.push(wanted.clone());
         match std::mem::replace(&mut self.next_post, Post::Made) {
-            Post::Made | Post::MadeAnsweredLate => Ok(self.make(wanted)),
+            Post::Made => Ok(self.make(wanted)),
             Post::MadeUnreadably => {
                 let mut made = self.make(wanted);
                 made.build.id = "b".repeat(ANSWER_NAME_BYTES + 1);
@@ -425,11 +426,11 @@ impl ControlPlane for Plane {
     }
 
     async fn create_build(&self, _workspace: &str, wanted: &NewBuild) -> Result<BuildRead, ApiError> {
-        let late = matches!(self.world().next_post, Post::MadeAnsweredLate);
-        let answer = self.world().post(wanted);
-        if late {
-            sleep(CLIENT_LIMIT).await;
-        }
+        let (answer, takes) = {
+            let mut world = self.world();
+            (world.post(wanted), world.answer_takes)
+        };
+        sleep(takes).await;
         answer
     }
 

@@ -6,7 +6,7 @@
 
 mod child;
 mod killed;
-#[allow(dead_code, reason = "shared with the tests of the control plane, each of which uses its part")]
+#[expect(dead_code, reason = "shared with the tests of the control plane, each of which uses its part")]
 #[path = "../local/support.rs"]
 mod support;
 mod suspended;

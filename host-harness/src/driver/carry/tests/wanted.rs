@@ -2,6 +2,16 @@
 
 use super::*;
 
+/// Begins a start for an asker who waits at another host, which does nothing by itself. With what asks for the same.
+async fn begin_elsewhere(world: &World, host: &Host, other: &Lease) -> (CallId, CallRecord) {
+    let mut record = world.start(host, "w").await;
+    record.pinned.user = Some(ME.into());
+    let component = host.driver.plugin.component().clone();
+    let begun = other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
+    let Begun::Active(id) = begun else { panic!("{begun:?}") };
+    (id, record)
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_asker_who_goes_away_while_a_call_begins_abandons_it() {
     for hold in [None, Some(Hold::Before), Some(Hold::After)] {
@@ -84,11 +94,7 @@ async fn a_call_that_is_joined_while_its_asker_leaves_goes_on() {
 async fn a_call_of_another_host_is_not_ended_by_those_who_joined_it_until_that_host_is_gone() {
     let world = World::new();
     let (host, other) = (world.host().await, world.lease(ME).await);
-    let mut record = world.start(&host, "w").await;
-    record.pinned.user = Some(ME.into());
-    let component = host.driver.plugin.component().clone();
-    let begun = other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
-    let Begun::Active(id) = begun else { panic!("{begun:?}") };
+    let (id, record) = begin_elsewhere(&world, &host, &other).await;
     let [left, stays] = [(); 2].map(|()| host.driver.carrier.begin_wanted(record.clone()));
     let (left, stays) = (left.await.unwrap(), stays.await.unwrap());
     assert_eq!((left.id(), stays.id()), (id, id));
@@ -106,13 +112,9 @@ async fn a_call_of_another_host_is_not_ended_by_those_who_joined_it_until_that_h
 async fn a_call_of_another_host_that_goes_away_while_its_last_asker_leaves_ends() {
     let world = World::new();
     let (host, other) = (world.host().await, world.lease(ME).await);
-    let mut record = world.start(&host, "w").await;
-    record.pinned.user = Some(ME.into());
-    let component = host.driver.plugin.component().clone();
-    let begun = other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
+    let (id, record) = begin_elsewhere(&world, &host, &other).await;
     let joined = host.driver.carrier.begin_wanted(record).await.unwrap();
-    assert_eq!(begun.call(), Some(joined.id()));
-    let id = joined.id();
+    assert_eq!(joined.id(), id);
     let release = host.writes.hold(Hold::After);
     let leaves = tokio::spawn(joined.abandon());
     sleep(MOMENT).await;
@@ -130,15 +132,12 @@ async fn a_call_of_another_host_that_was_joined_and_left_is_forgotten_when_it_ha
     let timings = Timings { news: Duration::from_secs(60), lease: HOUR, ..Timings::default() };
     let world = World { timings, ..World::new() };
     let (host, other) = (world.host().await, world.lease(ME).await);
-    let mut record = world.start(&host, "w").await;
-    record.pinned.user = Some(ME.into());
-    let component = host.driver.plugin.component().clone();
-    let begun = other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
+    let (id, record) = begin_elsewhere(&world, &host, &other).await;
     host.driver.carrier.begin_wanted(record).await.unwrap().abandon().await;
     let left = || lock(&host.driver.carrier.0.left).clone();
     sleep(2 * HOUR).await;
-    assert_eq!(left(), begun.call().into_iter().collect(), "its host may still go away");
-    other.end(begun.call().unwrap(), 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
+    assert_eq!(left(), BTreeSet::from([id]), "its host may still go away");
+    other.end(id, 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
     sleep(2 * HOUR).await;
     assert!(left().is_empty());
 }
@@ -147,12 +146,9 @@ async fn a_call_of_another_host_that_was_joined_and_left_is_forgotten_when_it_ha
 async fn a_call_that_is_joined_and_then_taken_over_ends_when_its_last_asker_leaves() {
     let world = World::new();
     let (host, other) = (world.host().await, world.lease(ME).await);
-    let mut record = world.start(&host, "w").await;
-    record.pinned.user = Some(ME.into());
-    let component = host.driver.plugin.component().clone();
-    other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
+    let (id, record) = begin_elsewhere(&world, &host, &other).await;
     let joined = host.driver.carrier.begin_wanted(record).await.unwrap();
-    let id = joined.id();
+    assert_eq!(joined.id(), id);
     other.leave().await.unwrap();
     sleep(2 * world.timings.news).await;
     assert!(host.driver.carries(id) && !world.is_interrupted(id));

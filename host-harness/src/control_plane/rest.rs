@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::{
     ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
-    Workspace, refusal,
+    Workspace,
 };
 use crate::bindings::{Parameter, Quota, Transition};
 
@@ -29,13 +29,15 @@ mod deployment;
 mod failure;
 mod options;
 mod socket;
+mod statuses;
 mod terminal;
 mod wire;
 
 pub use deployment::{Deployment, Release, Shortfall};
 pub use options::{RestError, RestOptions};
 
-use failure::{innermost, lost, not_answered, redirected};
+use failure::{innermost, lost, not_answered};
+use statuses::Asked;
 
 /// Limit of one request. A control plane whose database hangs answers nothing at all; a healthy one answers within a
 /// second.
@@ -46,8 +48,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const MAX_BODY_BYTES: usize = 8 << 20;
 /// For how long a token that has worked may be refused before it is given up: longer than a database takes to restart.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(300);
-/// A rate limit is heeded for at most this long, whatever the answer says: one that asks for more is a mistake.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// A client for one deployment with one user's token.
 pub struct RestClient {
@@ -151,7 +151,8 @@ impl RestClient {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = body_of(response).await;
         if !status.is_success() {
-            let error = self.refused(status, &headers, &body.unwrap_or_default(), effect);
+            let asked = if effect { Asked::Effect } else { Asked::Read };
+            let error = self.refused(status, &headers, &body.unwrap_or_default(), asked);
             self.heed(place, &error);
             return Err(error);
         }
@@ -207,33 +208,11 @@ impl RestClient {
         }
     }
 
-    /// What a status other than success means.
-    fn refused(&self, status: StatusCode, headers: &HeaderMap, body: &[u8], effect: bool) -> ApiError {
-        let said = wire::refusal(body);
+    /// What a status other than success means; the table is in [`statuses`].
+    fn refused(&self, status: StatusCode, headers: &HeaderMap, body: &[u8], asked: Asked) -> ApiError {
         match status.as_u16() {
             401 => self.unauthorized(),
-            403 => ApiError::Forbidden(said.unwrap_or_else(|| refusal("no permission"))),
-            404 => ApiError::NotFound,
-            409 => ApiError::Conflict(said.unwrap_or_else(|| refusal("another build is in progress"))),
-            410 => ApiError::Gone,
-            429 => ApiError::RateLimited {
-                retry_after: wire::retry_after(headers).map(|pause| pause.min(LONGEST_RETRY_AFTER)),
-            },
-            400 | 406 | 412 | 422 => match said {
-                Some(said) => ApiError::Invalid(said),
-                None if self.base.scheme() == "http" => {
-                    let text =
-                        format!("status {status} without a message; if it encrypts on this port, use https");
-                    ApiError::NotCoder(text)
-                }
-                None => ApiError::NotCoder(format!("status {status} without a message")),
-            },
-            300..=399 => redirected(headers, &self.base),
-            500.. if effect => ApiError::UnknownOutcome(format!("status {status}")),
-            500.. => ApiError::Unavailable(format!("status {status}")),
-            code => {
-                ApiError::Other { status: code, refusal: said.unwrap_or_else(|| refusal(status.to_string())) }
-            }
+            _ => statuses::refused(status, headers, body, asked, &self.base),
         }
     }
 
@@ -363,12 +342,12 @@ impl ControlPlane for RestClient {
     async fn open_terminal(&self, agent: &str, wanted: &NewTerminal) -> Result<Box<dyn Terminal>, ApiError> {
         let url = self.url(&["workspaceagents", agent, "pty"])?;
         let opening = terminal::open(&self.client, url, wanted);
-        let refused = |status, headers: &HeaderMap, body: &[u8]| self.refused(status, headers, body, false);
         match tokio::time::timeout(REQUEST_LIMIT, opening).await {
             Ok(Ok(terminal::Opened::Terminal(terminal))) => Ok(terminal),
             Ok(Ok(terminal::Opened::Refused(response))) => {
                 let (status, headers) = (response.status(), response.headers().clone());
-                Err(refused(status, &headers, &body_of(response).await.unwrap_or_default()))
+                let body = body_of(response).await.unwrap_or_default();
+                Err(self.refused(status, &headers, &body, Asked::Terminal))
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ApiError::Unavailable("no answer to a request for a terminal".to_owned())),

@@ -310,10 +310,23 @@ async fn a_terminal_shows_output_takes_input_and_ends_when_the_connection_breaks
 async fn a_terminal_that_is_refused_says_whether_waiting_may_help() {
     let wanted = NewTerminal { session: "5f1d".into(), command: "true".into(), height: 24, width: 80 };
     let refused = async |reply| serving([reply]).await.0.open_terminal("a1", &wanted).await.err().unwrap();
-    let absent = refused(recorded("12b-pty-dead-and-hung", 29)).await;
-    assert!(matches!(absent, ApiError::Unavailable(_)), "{absent:?}");
-    assert_eq!(refused(recorded("12b-pty-dead-and-hung", 0)).await, ApiError::NotFound);
+    // An agent that is not connected, on both servers, and an agent id that does not exist: the same page on the newer.
+    for (file, index) in
+        [("12b-pty-dead-and-hung", 29), ("20-killed-agent-2026", 6), ("12b-pty-dead-and-hung", 0)]
+    {
+        let absent = refused(recorded(file, index)).await;
+        assert!(matches!(absent, ApiError::Unavailable(_)), "{file} {index}: {absent:?}");
+    }
+    assert_eq!(
+        refused(recorded("12b-pty-dead-and-hung", 2)).await,
+        ApiError::NotFound,
+        "the API's own refusal"
+    );
     assert!(matches!(refused(recorded("12-pty", 11)).await, ApiError::Invalid(_)), "a bad session id");
+    let proxy = refused(Reply::text(426, "Upgrade Required")).await.to_string();
+    assert!(proxy.contains("does not pass websockets on"), "{proxy}");
+    let firewall = refused(Reply::text(403, "<title>Attention Required!</title>")).await.to_string();
+    assert!(firewall.contains("firewall") && !firewall.contains("administrator"), "{firewall}");
 }
 
 #[tokio::test]

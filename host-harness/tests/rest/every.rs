@@ -23,6 +23,7 @@ const NOT_ASKED: &[&str] = &[
     "* /api/v2/files",
     "* /api/v2/organizations",
     "* /api/v2/organizations/*/provisionerdaemons",
+    "* /api/v2/organizations/*/members/*/workspace-quota",
     "* /api/v2/organizations/*/provisionerjobs",
     "* /api/v2/templates",
     "* /api/v2/templates/*",
@@ -157,10 +158,11 @@ async fn answered(client: &RestClient, op: Op, reply: &Reply, what: &str) {
     match op {
         Op::BuildInfo => {
             if let Some(info) = outcome(client.deployment_info().await, reply, false, what) {
+                assert_eq!(info.version, str_of(body, "/version"), "{what}");
                 assert_eq!(
-                    (info.version.as_str(), info.release),
-                    (body["version"].as_str().unwrap(), None),
-                    "{what}"
+                    info.release.is_some(),
+                    info.version == "v2.99.0",
+                    "{what}: not a developer's build"
                 );
                 assert_eq!(info.id.as_deref(), body["deployment_id"].as_str(), "{what}");
             }
@@ -236,7 +238,13 @@ async fn answered(client: &RestClient, op: Op, reply: &Reply, what: &str) {
         Op::Terminal(agent, wanted) => {
             let opened = client.open_terminal(&agent, &wanted).await;
             let Kind::Socket(frames) = &reply.kind else {
-                outcome(opened.map(|_| ()), reply, false, what);
+                let page = reply.status == 404 && reply.body["message"].is_null();
+                match opened {
+                    Err(ApiError::Unavailable(_)) if page => {}
+                    opened => {
+                        outcome(opened.map(|_| ()), reply, false, what);
+                    }
+                }
                 return;
             };
             let mut terminal = opened.unwrap_or_else(|error| panic!("{what}: {error}"));

@@ -50,23 +50,57 @@ struct Script {
     workspace: &'static str,
     /// When the agent was able to work, in seconds.
     alive: &'static [(f64, f64)],
+    /// A recording of what a terminal is answered with while its agent reads disconnected.
+    refused: (&'static str, usize),
 }
 
-const KILLED: Script =
-    Script { file: "03a-agent-killed", workspace: "f9150dd7", alive: &[(0.8, 22.31), (172.6, 1000.0)] };
-const HUNG: Script =
-    Script { file: "03b-agent-hung", workspace: "04185d7d", alive: &[(0.6, 20.68), (172.8, 1000.0)] };
+/// The page of a server of 2025, and that of one of 2026.
+const PAGE_2025: (&str, usize) = ("12b-pty-dead-and-hung", 29);
+const PAGE_2026: (&str, usize) = ("20-killed-agent-2026", 6);
+
+const KILLED: Script = Script {
+    file: "03a-agent-killed",
+    workspace: "f9150dd7",
+    alive: &[(0.8, 22.31), (172.6, 1000.0)],
+    refused: PAGE_2025,
+};
+const HUNG: Script = Script {
+    file: "03b-agent-hung",
+    workspace: "04185d7d",
+    alive: &[(0.6, 20.68), (172.8, 1000.0)],
+    refused: PAGE_2025,
+};
 const KILLED_SOON: Script = Script {
     file: "03d-agent-killed-soon-after-reconnect",
     workspace: "f9150dd7",
     alive: &[(33.0, 38.04), (84.0, 103.06)],
+    refused: PAGE_2025,
 };
 const DATABASE_AWAY: Script =
-    Script { file: "13-database-outage", workspace: "18f41cd6", alive: &[(0.0, 1000.0)] };
+    Script { file: "13-database-outage", workspace: "18f41cd6", alive: &[(0.0, 1000.0)], refused: PAGE_2025 };
 const SERVER_AWAY: Script = Script {
     file: "13b-control-plane-outage",
     workspace: "18f41cd6",
     alive: &[(0.0, 24.3), (133.0, 1000.0)],
+    refused: PAGE_2025,
+};
+const KILLED_2026: Script = Script {
+    file: "20-killed-agent-2026",
+    workspace: "38767b8b",
+    alive: &[(0.0, 0.172), (125.8, 1000.0)],
+    refused: PAGE_2026,
+};
+const HUNG_2026: Script = Script {
+    file: "21-hung-agent-2026",
+    workspace: "8ec0cad9",
+    alive: &[(0.0, 0.049), (74.2, 1000.0)],
+    refused: PAGE_2026,
+};
+const SERVER_RESTARTED_2026: Script = Script {
+    file: "25-server-restart-2026",
+    workspace: "38767b8b",
+    alive: &[(0.0, 0.146), (51.0, 1000.0)],
+    refused: PAGE_2026,
 };
 
 impl Play {
@@ -92,7 +126,7 @@ impl Play {
                 return now;
             }
             let alive = script.alive.iter().any(|(since, until)| (*since..*until).contains(&second));
-            terminal(asked, &now, alive, *agent_does.lock().unwrap())
+            terminal(asked, &now, alive, *agent_does.lock().unwrap(), script.refused)
         })
         .await;
         let store = Store::in_memory();
@@ -127,7 +161,7 @@ impl Play {
 }
 
 /// What a terminal that is asked for now becomes.
-fn terminal(asked: &Asked, now: &Reply, alive: bool, does: Does) -> Reply {
+fn terminal(asked: &Asked, now: &Reply, alive: bool, does: Does, refused: (&str, usize)) -> Reply {
     let status = agents(&now.body)[0]["status"].clone();
     match (alive, status.as_str()) {
         (true, _) => {
@@ -137,7 +171,7 @@ fn terminal(asked: &Asked, now: &Reply, alive: bool, does: Does) -> Reply {
         }
         // It opens, is silent, and is closed by the server after half a minute.
         (false, Some("connected")) => recorded("12b-pty-dead-and-hung", 7),
-        (false, _) => recorded("12b-pty-dead-and-hung", 29),
+        (false, _) => recorded(refused.0, refused.1),
     }
 }
 
@@ -206,6 +240,41 @@ async fn a_hung_agent_that_still_reads_connected_is_found_by_its_silence() {
 }
 
 #[tokio::test]
+async fn on_a_newer_server_a_dead_agent_whose_terminal_is_not_found_is_told_from_one_that_does_not_exist() {
+    let play = Play::begin(KILLED_2026, 5.0, 0).await;
+    let unreachable = play.unreachable().await;
+    assert_eq!(unreachable.verdict.cause, Cause::RecentlyDisconnected);
+    assert!((30..32).contains(&unreachable.tried.as_secs()), "{:?}", unreachable.tried);
+    assert!(unreachable.last_error.contains("not connected"), "{}", unreachable.last_error);
+    // From 65 s on: the window ends 95 s after the kill.
+    play.clock.pass(Duration::from_secs(30)).await;
+    let unreachable = play.unreachable().await;
+    assert_eq!(
+        (unreachable.verdict.action, unreachable.verdict.cause),
+        (Action::Restart, Cause::Disconnected)
+    );
+    // From 105 s on: the agent comes back at 125.8 s.
+    play.clock.pass(Duration::from_secs(10)).await;
+    assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
+}
+
+#[tokio::test]
+async fn on_a_newer_server_a_hung_agent_is_found_by_its_silence_and_then_by_its_status() {
+    let play = Play::begin(HUNG_2026, 2.0, 0).await;
+    assert_eq!(play.verdict().await, (Action::Retry, Cause::RecentlyDisconnected));
+    // It goes on at 74.2 s, in the window of the third call.
+    assert_eq!(play.verdict().await.1, Cause::RecentlyDisconnected);
+    assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
+}
+
+#[tokio::test]
+async fn on_a_newer_server_a_healthy_agent_is_used_as_soon_as_it_is_back_after_a_restart_of_the_server() {
+    // The server is back at 40.5 s; until 51 s it says of each terminal that it is not found.
+    let play = Play::begin(SERVER_RESTARTED_2026, 40.6, 0).await;
+    assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
+}
+
+#[tokio::test]
 async fn a_healthy_agent_is_not_restarted_after_an_outage_of_the_control_plane() {
     let play = Play::begin(SERVER_AWAY, 22.0, 0).await;
     assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
@@ -242,7 +311,7 @@ async fn a_terminal_that_is_not_found_while_the_database_is_away_is_asked_for_ag
             // As it answers who has no valid token.
             (true, true) => recorded("12b-pty-dead-and-hung", 2),
             (true, false) => recorded("13-database-outage", 11),
-            (false, true) => terminal(asked, &body, true, Does::Runs),
+            (false, true) => terminal(asked, &body, true, Does::Runs, PAGE_2025),
             (false, false) => body.clone(),
         }
     });

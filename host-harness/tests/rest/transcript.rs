@@ -63,7 +63,9 @@ impl Transcript {
                 reply = reply.header(name, value.as_str().unwrap());
             }
         }
-        if let Some(excerpt) = answer.get("body_excerpt") {
+        if let Some(title) = answer["body_excerpt"]["title"].as_str() {
+            reply.body = serde_json::json!({ "_text": format!("<!doctype html><title>{title}</title>") });
+        } else if let Some(excerpt) = answer.get("body_excerpt") {
             reply.body = self.completed(index, excerpt);
         } else if let Some(excerpt) = answer.get("build_excerpt") {
             reply.body = excerpt.clone();

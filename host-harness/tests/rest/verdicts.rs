@@ -347,6 +347,37 @@ async fn in_17_an_external_agent_comes_and_goes() {
     check("17-external-agent", "a9eed6cd", Host::Watching, &wanted).await;
 }
 
+#[tokio::test]
+async fn in_20_an_agent_of_a_newer_server_is_killed_and_comes_back() {
+    // Killed at 0.17, so gone for 90 s from 90.18 on; back at 125.8.
+    let wanted = [(0.004, ALIVE), (0.172, RECENT), (95.254, GONE), (125.812, ALIVE)];
+    check("20-killed-agent-2026", "38767b8b", Host::Watching, &wanted).await;
+}
+
+#[tokio::test]
+async fn in_21_an_agent_of_a_newer_server_hangs_and_wakes() {
+    // Stopped at 0.05 and noticed some 20 s later; continued at 74.16.
+    let wanted = [(0.024, ALIVE), (26.112, RECENT), (74.659, ALIVE)];
+    check("21-hung-agent-2026", "8ec0cad9", Host::Watching, &wanted).await;
+}
+
+#[tokio::test]
+async fn in_22_and_23_workspaces_of_a_newer_server_are_stopped_started_and_dormant() {
+    let wanted = [(0.517, STOPPED), (2.988, START_CANCELED), (3.357, ALIVE)];
+    check("22-builds-2026", "9507dbf3", Host::Watching, &wanted).await;
+    // Its agent has long been gone; then somebody stops it.
+    check("23-dormant-2026", "7bf828d8", Host::Watching, &[(0.051, CHANGED), (0.18, STOPPING)]).await;
+}
+
+#[tokio::test]
+async fn in_25_and_26_a_newer_server_and_its_database_are_away_and_the_agent_is_well() {
+    check("25-server-restart-2026", "38767b8b", Host::Watching, &[(0.028, ALIVE), (0.146, AWAY)]).await;
+    // Who does not know of the restart sees an agent that has read disconnected for as long as the server was away.
+    let wanted = [(0.028, ALIVE), (0.146, UNREADABLE), (40.515, RECENT), (50.415, ALIVE)];
+    check("25-server-restart-2026", "38767b8b", Host::New, &wanted).await;
+    check("26-database-outage-2026", "38767b8b", Host::Watching, &[(0.13, AWAY)]).await;
+}
+
 /// What `agent-status` answers at the polls of a workspace, one entry for each change: the chat's agent and its scripts.
 async fn states(file: &str, workspace: &str) -> Vec<(f64, String, String)> {
     let transcript = Transcript::load(file);

@@ -1,0 +1,104 @@
+//! What each status of each address means, in one place. Statuses and the kind of a body decide, texts never do.
+//!
+//! Seen on servers of September 2025 (the 2.26 line) and of June 2026 (the 2.35 line); where the two differ, both stand
+//! here. "JSON" is the API's own error, an object with a `message`; "page" is anything else, as servers and the proxies
+//! in front of them make for people.
+//!
+//! | address | status | 2025 | 2026 |
+//! |---|---|---|---|
+//! | any | 301 to 308 | a page to log in, or another address: not followed | the same |
+//! | any but `buildinfo` | 401 | no valid token, a suspended user; any request while the database is away | no valid token |
+//! | any but `buildinfo` | 500 JSON | a fault of the server | the same, and any request while the database is away |
+//! | any | 403 JSON | this user, or this token's scopes, may not | the same |
+//! | any | 403 page | something in front of the deployment refuses the request | the same |
+//! | any | 414, 431 | a proxy's limit of addresses or headers | the same |
+//! | any | 429 JSON | asked too often: per address and path, `Retry-After` | the same |
+//! | any | 502, 503, 504 page | a proxy has no answer from the deployment | the same |
+//! | `users/me` | 404 JSON | never | the token's scopes do not include its own user |
+//! | `workspaces/{id}` | 404 JSON | unknown, or hidden from this user | the same |
+//! | `workspaces/{id}` | 410 JSON | deleted | the same |
+//! | `users/{owner}/workspace/{name}` | 404 JSON | unknown, hidden or deleted | the same |
+//! | `workspaces/{id}/builds`, POST | 409 JSON | another build is active, or came first | the same |
+//! | `workspaces/{id}/builds`, POST | 400 JSON | refused for what it asks for | the same |
+//! | `workspaces/{id}/builds`, POST | 403 JSON | this user may not; a start of a dormant workspace | this user may not |
+//! | `organizations/{id}/members/.../workspace-quota` | 404 JSON | no budgets here | the address is gone: the same |
+//! | `workspaceagents/{id}/pty` | 101 | a terminal, which stays silent if the agent is dead or hangs but still reads connected | the same |
+//! | `workspaceagents/{id}/pty` | 502 page | the agent is not connected | a proxy has no answer |
+//! | `workspaceagents/{id}/pty` | 404 page | there is no such agent | there is no such agent, or it is not connected |
+//! | `workspaceagents/{id}/pty` | 404 JSON | the token is not valid, or may not connect to the agent | the same |
+//! | `workspaceagents/{id}/pty` | 400 JSON | a wrong parameter | the same |
+//! | `workspaceagents/{id}/pty` | 426 | no websocket was asked for: a proxy has dropped `Upgrade` | the same |
+//! | `workspaceagents/{id}/pty` | 500 page | not the id of an agent | the same |
+//!
+//! So a page at a terminal's address says nothing about whether the agent exists or may be used: it did not answer, and
+//! what the workspace read says of that very agent tells the cases apart.
+
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use reqwest::{StatusCode, Url};
+
+use super::failure::redirected;
+use super::wire;
+use crate::control_plane::{ApiError, refusal};
+
+/// A rate limit is heeded for at most this long, whatever the answer says: one that asks for more is a mistake.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+
+/// What kind of request was refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A request that changes nothing.
+    Read,
+    /// A request that may have had an effect although it was refused.
+    Effect,
+    /// The websocket of a terminal.
+    Terminal,
+}
+
+/// The error that a status other than success and 401 stands for. A 401 needs more than its status: see
+/// `RestClient::unauthorized`.
+pub(super) fn refused(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    asked: Asked,
+    base: &Url,
+) -> ApiError {
+    let said = wire::refusal(body);
+    match (status.as_u16(), said) {
+        (404 | 502..=504, None) if asked == Asked::Terminal => ApiError::Unavailable(format!(
+            "no terminal, but status {} and a page, as for an agent that is not connected",
+            status.as_u16()
+        )),
+        (426, _) => ApiError::Other {
+            status: 426,
+            refusal: refusal(
+                "a proxy in front of the deployment does not pass websockets on; whoever runs it has to let the headers \
+                 Upgrade and Connection through",
+            ),
+        },
+        (403, None) => ApiError::NotCoder(
+            "status 403 with a page of its own, as a proxy or a firewall in front of a deployment answers"
+                .to_owned(),
+        ),
+        (403, Some(said)) => ApiError::Forbidden(said),
+        (404, _) => ApiError::NotFound,
+        (409, said) => ApiError::Conflict(said.unwrap_or_else(|| refusal("another build is in progress"))),
+        (410, _) => ApiError::Gone,
+        (429, _) => ApiError::RateLimited {
+            retry_after: wire::retry_after(headers).map(|pause| pause.min(LONGEST_RETRY_AFTER)),
+        },
+        (400 | 406 | 412 | 422, Some(said)) => ApiError::Invalid(said),
+        (400 | 406 | 412 | 422, None) if base.scheme() == "http" => ApiError::NotCoder(format!(
+            "status {status} without a message; if it encrypts on this port, use https"
+        )),
+        (400 | 406 | 412 | 422, None) => ApiError::NotCoder(format!("status {status} without a message")),
+        (300..=399, _) => redirected(headers, base),
+        (500.., _) if asked == Asked::Effect => ApiError::UnknownOutcome(format!("status {status}")),
+        (500.., _) => ApiError::Unavailable(format!("status {status}")),
+        (code, said) => {
+            ApiError::Other { status: code, refusal: said.unwrap_or_else(|| refusal(status.to_string())) }
+        }
+    }
+}

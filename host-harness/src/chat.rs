@@ -1,6 +1,6 @@
 //! Chats and their workspaces: run a command, and learn what to do when the workspace cannot be reached.
 //!
-//! There is one terminal per command. What is kept from call to call (the *connection*) is which agent answered last: a
+//! A command lives in the workspace, and is followed over a terminal of its own, or as many as it takes. What is kept from call to call (the *connection*) is which agent answered last: a
 //! chat that knows it dials it at once, without looking it up. Within a [`ChatHost`] that connection is checked before it is
 //! used again; across processes the store's binding serves as a hint that is never judged before it was dialled.
 
@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::bindings::{CallError, Policy, ToolResult, Verdict};
-use crate::control_plane::{ApiError, ControlPlane, MAX_COMMAND_BYTES, Workspace};
+use crate::control_plane::{ApiError, ControlPlane, Workspace};
 use crate::driver::{Call, DriveError, Driver};
 use crate::journal::record::CallId;
 use crate::policy::ChatTools;
@@ -19,14 +20,22 @@ use crate::store::{ChatRecord, StoreError};
 
 mod connect;
 mod dial;
+mod greeting;
 mod output;
 mod session;
 
 #[cfg(feature = "cli")]
 pub(crate) use dial::choose_agent;
 pub use output::MAX_OUTPUT_BYTES;
+pub use session::MAX_TYPED_BYTES;
 
-use session::{Ended, Script};
+#[cfg(feature = "simulate")]
+pub(crate) use session::GREETING;
+use session::{Attended, Session};
+
+/// Terminals in a row that were cut before anything was heard from them, after which a command is given up. Each was reached
+/// and greeted, so this is no matter of the agent; something on the way ends what is written to.
+const MAX_CUT_IN_A_ROW: u32 = 6;
 
 /// The chats of one control plane. Cheap to clone; clones share connections.
 #[derive(Clone)]
@@ -50,39 +59,71 @@ type States = Arc<Mutex<HashMap<String, Arc<ChatState>>>>;
 /// A command to run in the chat's workspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Execute {
-    /// For the login shell of the workspace's user. Its length is limited: see [`ExecuteError::TooLong`].
+    /// For bash, or for `sh` where there is no bash, in the environment that the login shell of the workspace's user makes.
+    /// Its length is limited: see [`MAX_TYPED_BYTES`].
     pub command: String,
     /// Where to run it; `~` is the home folder. `None`: where the agent starts.
     pub workdir: Option<String>,
+    /// Its standard input, limited together with the command. `None`: it finds nothing there.
+    pub input: Option<Vec<u8>>,
     /// For how long it may run. `None`: `Timings::command_limit`.
     pub timeout: Option<Duration>,
 }
 
 /// A command that was run.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Executed {
     /// Standard output and error in the order in which they came, lines ending in `\n`, without escape sequences. At
     /// most [`MAX_OUTPUT_BYTES`]; of longer output the middle is left out and a line says how much.
     pub output: String,
-    /// `None` if it did not end within its time; it was asked to end then.
+    /// `None` if it did not end within its time; it was ended then, with all that it had left in its process group.
     pub exit_code: Option<i32>,
     /// Whether the middle of the output was left out.
     pub truncated: bool,
+    /// Whether something of a command that took too long could not be ended, even with SIGKILL.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub left_running: bool,
+}
+
+/// Whether a command has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Began {
+    /// It has not, and will not.
+    No,
+    /// It was handed over, and nothing was heard since.
+    Unknown,
+    /// It has.
+    Yes,
+}
+
+impl Began {
+    /// As data tell it: `null` if it is not known.
+    pub(crate) fn known(self) -> Option<bool> {
+        match self {
+            Self::No => Some(false),
+            Self::Unknown => None,
+            Self::Yes => Some(true),
+        }
+    }
 }
 
 /// Why a command gave no result.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ExecuteError {
-    /// The caller gave up. A command that had begun may still be running.
-    #[error("interrupted")]
-    Interrupted,
-    /// A terminal cannot be opened with such a command. Nothing was run.
+    /// The caller gave up.
+    #[error("interrupted{}", if *.running { "; the command had begun, and may still be running" } else { "" })]
+    Interrupted {
+        /// Whether the command, or something that it has left, may still be running: it could not be told to end, or did
+        /// not.
+        running: bool,
+    },
+    /// A terminal cannot be typed so much. Nothing was run.
     #[error(
-        "the command is too long: quoted and written into an address it takes {bytes} bytes, and {MAX_COMMAND_BYTES} \
-         can be sent; do it in several commands, for example by writing a long file piece by piece"
+        "the command, with its input, is too long: it takes {bytes} bytes to send, and {MAX_TYPED_BYTES} can be sent; do \
+         it in several commands, for example by writing a long file piece by piece"
     )]
     TooLong {
-        /// Its length there.
+        /// Its length as it is sent.
         bytes: usize,
     },
     /// No program can be given such a command. Nothing was run.
@@ -97,12 +138,21 @@ pub enum ExecuteError {
     /// The dial failed in a way that waiting cannot cure.
     #[error("the workspace cannot be reached: {0}")]
     Failed(ApiError),
-    /// The connection was lost while the command ran; the agent can be reached again.
-    #[error(
-        "the connection was lost while the command ran; it may still be running, or may not have finished"
-    )]
+    /// A terminal opens, and something else answers in it than a shell. Nothing was run.
+    #[error("the workspace is there, but no shell runs commands in it: {}", no_shell(.said))]
+    NoShell {
+        /// What its terminal said, if anything.
+        said: String,
+    },
+    /// The workspace lacks what it takes to run a command. Nothing was run.
+    #[error("the workspace is there, but commands cannot be run in it: {0}")]
+    Refused(String),
+    /// The agent can be reached, but what became of the command is not known.
+    #[error("{}", lost_text(*.began))]
     Lost {
-        /// What it had put out until then.
+        /// Whether it has begun.
+        began: Began,
+        /// What it had put out, as far as that is known.
         output: String,
     },
     /// The plugin could not be asked.
@@ -126,8 +176,10 @@ pub struct Unreachable {
     pub agent: Option<String>,
     /// Why the last attempt failed, or why there was nobody to dial.
     pub last_error: String,
-    /// What the command had put out, if it had begun before the agent was lost: whoever runs it again should know that.
-    pub begun: Option<String>,
+    /// Whether the command had begun before the agent was lost: whoever runs it again should know that.
+    pub began: Began,
+    /// What it had put out, as far as that is known.
+    pub output: String,
 }
 
 /// Why a chat could not be bound.
@@ -197,24 +249,27 @@ impl Chat {
     /// As [`execute`](Self::execute), as a call that was begun for this chat: its number tells which events are the
     /// command's.
     pub async fn execute_as(&self, call: &Call, execute: &Execute) -> Result<Executed, ExecuteError> {
-        let script = Script::new(&execute.command, execute.workdir.as_deref())?;
-        let session = self.connect(call, &script).await?;
-        let limit = execute.timeout.unwrap_or(self.driver.performer().timings().command_limit);
-        match session.run(self, call, limit).await {
-            Ended::Exited(executed) => Ok(executed),
-            Ended::Interrupted => Err(ExecuteError::Interrupted),
-            Ended::Lost(output) => {
-                // Whether the agent is gone is found out as for every command: by dialling it.
-                match self.connect(call, &Script::new(":", None)?).await {
-                    Ok(mut probe) => {
-                        probe.close().await;
-                        Err(ExecuteError::Lost { output })
+        let timings = self.driver.performer().timings();
+        let limit = execute.timeout.unwrap_or(timings.command_limit);
+        let mut session = Session::new(execute, limit, timings)?;
+        let mut cut_in_a_row = 0;
+        loop {
+            let terminal = match self.connect(call).await {
+                Ok(terminal) => terminal,
+                Err(error) => return Err(with_what_is_known(error, &session)),
+            };
+            match session.attend(terminal, call.interrupt(), timings).await {
+                Attended::Over(executed) => return Ok(executed),
+                Attended::Interrupted { running } => return Err(ExecuteError::Interrupted { running }),
+                Attended::Refused(why) => return Err(ExecuteError::Refused(why)),
+                Attended::Lost => return Err(lost(&session)),
+                Attended::Cut { heard } => {
+                    cut_in_a_row = if heard && !session.is_over_time() { 0 } else { cut_in_a_row + 1 };
+                    if cut_in_a_row >= MAX_CUT_IN_A_ROW {
+                        return Err(lost(&session));
                     }
-                    Err(ExecuteError::Unreachable(mut unreachable)) => {
-                        unreachable.begun = Some(output);
-                        Err(ExecuteError::Unreachable(unreachable))
-                    }
-                    Err(error) => Err(error),
+                    // An interrupt is seen by whoever connects.
+                    sleep(timings.first_retry * cut_in_a_row).await;
                 }
             }
         }
@@ -296,10 +351,62 @@ impl Kept {
     }
 }
 
+/// An error of connecting, with what is known of the command.
+fn with_what_is_known(error: ExecuteError, session: &Session) -> ExecuteError {
+    let began = session.began();
+    match error {
+        ExecuteError::Unreachable(unreachable) => ExecuteError::Unreachable(Box::new(Unreachable {
+            began,
+            output: session.output(),
+            ..*unreachable
+        })),
+        ExecuteError::Interrupted { .. } => ExecuteError::Interrupted { running: began != Began::No },
+        // Whatever keeps it from being followed, it was handed over.
+        error if began == Began::No => error,
+        _ => lost(session),
+    }
+}
+
+fn lost(session: &Session) -> ExecuteError {
+    ExecuteError::Lost { began: session.began(), output: session.output() }
+}
+
+fn no_shell(said: &str) -> String {
+    match said {
+        "" => "its terminals end at once, without a word, as with a login shell like /bin/false; the workspace's user \
+               needs a login shell, and the workspace /bin/sh"
+            .to_owned(),
+        said => format!(
+            "its terminal says \"{said}\"; the workspace's user needs a login shell that can run /bin/sh, and start-up \
+             files that neither end it nor wait for input"
+        ),
+    }
+}
+
+fn lost_text(began: Began) -> &'static str {
+    match began {
+        Began::No => {
+            "the command did not begin: each connection to the workspace was cut as soon as it was used"
+        }
+        Began::Unknown => {
+            "the connection was cut while the command was handed over, and again each time it was asked for: whether it \
+             began is not known"
+        }
+        Began::Yes => {
+            "the command had begun, but how it ended is not known: it was killed from outside together with what watched \
+             it, or the workspace has lost its notes; it may still be running, or may not have finished"
+        }
+    }
+}
+
 fn unreachable_text(unreachable: &Unreachable) -> String {
-    let what = match unreachable.begun {
-        None => "the workspace cannot be reached",
-        Some(_) => {
+    let what = match unreachable.began {
+        Began::No => "the workspace cannot be reached",
+        Began::Unknown => {
+            "the connection was lost while the command was handed over, so it may have begun, and the workspace cannot be \
+             reached"
+        }
+        Began::Yes => {
             "the connection was lost while the command ran, which may still be running or may not have finished, and \
              the workspace cannot be reached"
         }

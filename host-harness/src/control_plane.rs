@@ -181,26 +181,16 @@ pub struct LogLine {
 /// A request for a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTerminal {
-    /// A UUID. Opening the same session again while its command runs attaches to that command.
+    /// A UUID. Opening the same session again while its command runs attaches to that command, and shows some of its output
+    /// again.
     pub session: String,
-    /// Run by the login shell of the workspace's user. It travels as a part of an address: see [`MAX_COMMAND_BYTES`].
+    /// Run by the login shell of the workspace's user. It travels as a part of an address, of which proxies take 8 KiB,
+    /// and agents read it only in part from some 6 KB on: what is long has to be typed.
     pub command: String,
     /// Rows.
     pub height: u16,
     /// Columns.
     pub width: u16,
-}
-
-/// The longest command of a terminal, in bytes as they stand in an address. Addresses of more than 64 KiB are refused by
-/// the libraries on the way; this leaves room for the rest of it. (The system takes 128 KiB as one argument.)
-pub const MAX_COMMAND_BYTES: usize = 60 * 1024;
-
-impl NewTerminal {
-    /// How long the command is in an address: what is neither a letter nor a digit takes three bytes there, but for a few.
-    pub fn command_bytes(&self) -> usize {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" *-._".contains(&byte);
-        self.command.bytes().map(|byte| if plain(byte) { 1 } else { 3 }).sum()
-    }
 }
 
 /// Why the control plane gave no answer, or a refusal. Decided by status and transport, never by text. Each says what to

@@ -43,9 +43,19 @@ pub struct Timings {
     pub first_retry: Duration,
     /// The longest wait for a control plane that refuses a read for being asked too often: what a Coder server asks for.
     pub rate_patience: Duration,
-    /// For how long a silent command is left alone before the agent's status is looked at again: about as long as a
-    /// control plane takes to notice a killed agent, plus some.
-    pub silence_check: Duration,
+    /// After how long a second terminal is tried beside one that stays silent: some ten times what a shell takes to start.
+    pub greeting_patience: Duration,
+    /// For how long a shell that has said something may take until it runs a command: the slowest start-up files take some
+    /// seconds.
+    pub shell_limit: Duration,
+    /// For how long a command may be silent before its terminal is asked for a sign of life: an agent that is started again
+    /// leaves terminals open that nobody answers in.
+    pub keep_alive: Duration,
+    /// For how long a terminal may take to give one, or to take what is typed, before another one is opened. An agent that
+    /// hangs for some seconds is no reason to, though it would do no harm.
+    pub keep_alive_limit: Duration,
+    /// For how long a command that has to end may go on after each signal: SIGINT, SIGTERM, SIGKILL.
+    pub signal_grace: Duration,
     /// Limit of a command for which the caller gives none: long enough for a build or a test run.
     pub command_limit: Duration,
     /// Limit of one wait for a build.
@@ -104,7 +114,11 @@ impl Default for Timings {
             poll: seconds(2),
             first_retry: Duration::from_millis(250),
             rate_patience: seconds(60),
-            silence_check: seconds(20),
+            greeting_patience: seconds(3),
+            shell_limit: seconds(10),
+            keep_alive: seconds(5),
+            keep_alive_limit: seconds(10),
+            signal_grace: seconds(5),
             command_limit: minutes(10),
             build_limit: minutes(10),
             restart_stop_limit: minutes(60),
@@ -138,7 +152,12 @@ impl Timings {
             poll: real.poll / by,
             first_retry: real.first_retry / by,
             rate_patience: real.rate_patience / by,
-            silence_check: real.silence_check / by,
+            // How long shells and signals take does not depend on the control plane.
+            greeting_patience: real.greeting_patience,
+            shell_limit: real.shell_limit,
+            keep_alive: real.keep_alive / by,
+            keep_alive_limit: (real.keep_alive_limit / by).max(Duration::from_secs(2)),
+            signal_grace: real.signal_grace,
             command_limit: real.command_limit / by,
             build_limit: real.build_limit / by,
             restart_stop_limit: real.restart_stop_limit / by,

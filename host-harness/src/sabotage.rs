@@ -32,6 +32,8 @@ pub(crate) enum Sabotage {
     IgnoresUsers,
     /// A call goes on on whichever plugin its host has.
     UpgradesCalls,
+    /// Workspaces forget which commands have begun.
+    ForgetsSessions,
     /// Whoever waits for a call's end looks for it without a pause.
     NeverPauses,
 }

@@ -22,6 +22,7 @@ mod network;
 mod plan;
 mod plane;
 mod plugins;
+pub mod shell;
 mod shrink;
 mod stage;
 mod store;

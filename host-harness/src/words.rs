@@ -5,8 +5,18 @@ use serde_json::{Value, json};
 use crate::bindings::{
     Action, Agent, AgentState, Build, JobStatus, Lifecycle, Provisioner, Transition, Verdict,
 };
+use crate::chat::Executed;
 use crate::control_plane::{LogLine, Workspace};
 use crate::driver::EventKind;
+
+/// Of a command that did not end within its time: what became of it.
+pub fn too_long(executed: &Executed) -> &'static str {
+    if executed.left_running {
+        "the command took too long, and something of it could not be ended, even with SIGKILL: it still runs"
+    } else {
+        "the command took too long, and was ended, with all that it had left in its process group"
+    }
+}
 
 /// One line about what happens in a call, if it means something to whoever waits for it.
 pub fn describe_event(kind: &EventKind) -> Option<String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Action, AgentState, Cause, JobStatus, Transition};
-use workspace_recovery::chat::{Execute, ExecuteError, Executed, MAX_OUTPUT_BYTES, Unreachable};
+use workspace_recovery::chat::{Began, Execute, ExecuteError, Executed, MAX_OUTPUT_BYTES, Unreachable};
 use workspace_recovery::control_plane::ApiError;
 use workspace_recovery::journal::Output;
 use workspace_recovery::journal::record::Outcome;
@@ -75,8 +75,8 @@ fn bound_agent(host: &Host) -> Option<String> {
 #[tokio::test(start_paused = true)]
 async fn a_command_gives_its_output_and_exit_code_from_its_folder() {
     let host = Plane::running().host();
-    let execute = Execute { command: "pwd; exit 3".into(), workdir: Some("/".into()), timeout: None };
-    let expected = Executed { output: "/\n".into(), exit_code: Some(3), truncated: false };
+    let execute = Execute { command: "pwd; exit 3".into(), workdir: Some("/".into()), ..Execute::default() };
+    let expected = Executed { output: "/\n".into(), exit_code: Some(3), ..Executed::default() };
     assert_eq!(run(&host, execute).await.unwrap(), expected);
     let chat = host.store.chat("ana").unwrap().unwrap();
     assert_eq!((chat.agent.as_deref(), chat.workspace.as_deref()), (Some("a1"), Some(WORKSPACE)));
@@ -117,11 +117,11 @@ async fn an_agent_that_dies_under_a_silent_command_is_noticed_and_judged_like_an
     };
     let (failed, ()) = tokio::join!(unreachable(&host), dies);
     assert_eq!(failed.verdict.cause, Cause::RecentlyDisconnected);
-    assert_eq!(failed.begun.as_deref(), Some(""), "it may have done something already");
+    assert_eq!(failed.began, Began::Yes, "it may have done something already");
     let told = ExecuteError::Unreachable(Box::new(failed)).to_string();
     assert!(told.contains("while the command ran"), "{told}");
     // The next one never begins.
-    assert_eq!(unreachable(&host).await.begun, None);
+    assert_eq!(unreachable(&host).await.began, Began::No);
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,10 +132,17 @@ async fn a_connection_lost_under_a_command_is_told_apart_from_a_lost_agent() {
         sleep(seconds(10)).await;
         let mut world = host.plane.world();
         world.agents = vec![agent("a2")];
+        world.answers("a1", Answers::Silence);
         world.answers("a2", Answers::Runs);
     };
+    let begun = Instant::now();
     let (lost, ()) = tokio::join!(echo(&host), replaced);
-    assert!(matches!(lost, Err(ExecuteError::Lost { .. })), "{lost:?}");
+    assert!(matches!(lost, Err(ExecuteError::Lost { began: Began::Yes, .. })), "{lost:?}");
+    assert!(
+        begun.elapsed() <= seconds(10 + 15),
+        "a sign of life is missed within seconds: {:?}",
+        begun.elapsed()
+    );
 }
 
 // Dials.
@@ -207,8 +214,8 @@ async fn a_silent_terminal_is_opened_again_when_its_agent_was_gone_and_came_back
     let (ran, ()) = tokio::join!(echo(&host), back);
     assert_eq!(ran.unwrap().exit_code, Some(0));
     let sessions = host.plane.world().opened.clone();
-    assert_eq!(sessions.len(), 2);
-    assert_eq!(sessions[0].1, sessions[1].1, "the same session: the command is not run twice");
+    assert_eq!(sessions.len(), 3, "one, another one beside it after 3 s, and one when the agent is back");
+    assert_ne!(sessions[0].1, sessions[2].1, "nobody attaches to what is left of an older terminal");
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,7 +245,7 @@ async fn a_caller_who_gives_up_gets_that_back_and_nothing_is_counted() {
     let execute = Execute { command: "echo hi".into(), ..Execute::default() };
     let chat = host.chat();
     let (failed, ()) = tokio::join!(chat.execute(&execute, &token), later);
-    assert!(matches!(failed, Err(ExecuteError::Interrupted)));
+    assert!(matches!(failed, Err(ExecuteError::Interrupted { running: false })));
     assert_eq!(failures(&host), Failures::default());
 }
 
@@ -409,7 +416,7 @@ async fn concurrent_calls_share_one_dial_and_count_once() {
     let (one, two, three) = tokio::join!(verdict(&host), verdict(&host), verdict(&host));
     assert_eq!((one, two), (three, one));
     assert_eq!((begun.elapsed(), failures(&host).timeouts), (seconds(30), 1));
-    assert_eq!(host.plane.world().opened.len(), 1);
+    assert_eq!(host.plane.world().opened.len(), 2, "one, and another one beside it after 3 s");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! A control plane in memory, on tokio's clock, with one workspace whose world a test sets up.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use workspace_recovery::driver::{Driver, Performer};
 use workspace_recovery::engine::Plugin;
 use workspace_recovery::engine::limits::ANSWER_NAME_BYTES;
 use workspace_recovery::policy::{ChatTools, Timings};
+use workspace_recovery::simulate::shell::{Notes, Run, Shell};
 use workspace_recovery::store::{ChatRecord, Store};
 
 use crate::support::engine;
@@ -69,6 +71,8 @@ pub struct World {
     pub posts: Vec<NewBuild>,
     /// The terminals that were asked for: agent and session.
     pub opened: Vec<(String, String)>,
+    /// What is noted of commands, by agent.
+    pub notes: BTreeMap<String, Notes>,
     /// Reads of the workspace that came.
     pub reads: usize,
     begun: Instant,
@@ -102,7 +106,7 @@ pub enum Post {
 }
 
 /// What an agent answers to a terminal.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub enum Answers {
     /// It runs the command.
     Runs,
@@ -149,6 +153,7 @@ impl Plane {
             log: Vec::new(),
             posts: Vec::new(),
             opened: Vec::new(),
+            notes: BTreeMap::new(),
             reads: 0,
             begun,
         })))
@@ -291,6 +296,11 @@ impl World {
         self.agents[0].last_connected = Some(at - 5_000);
         self.agents[0].disconnected = Some(at);
         self.answers("a1", Answers::Refusal(unavailable()));
+    }
+
+    /// What an agent answers.
+    fn answers_of(&self, agent: &str) -> Option<Answers> {
+        self.terminals.iter().find(|(known, _)| known == agent).map(|(_, answers)| answers.clone())
     }
 
     /// Sets what an agent answers.
@@ -457,45 +467,60 @@ impl ControlPlane for Plane {
     async fn open_terminal(&self, agent: &str, wanted: &NewTerminal) -> Result<Box<dyn Terminal>, ApiError> {
         let mut world = self.world();
         world.opened.push((agent.into(), wanted.session.clone()));
-        let answers =
-            world.terminals.iter().find(|(known, _)| known == agent).map(|(_, answers)| answers.clone());
-        let ran = || {
-            let ran = Command::new("/bin/sh").arg("-c").arg(&wanted.command).env("SHELL", "/bin/sh").output();
-            String::from_utf8(ran.unwrap().stdout).unwrap().replace('\n', "\r\n")
-        };
-        let pieces = match answers {
-            None => return Err(ApiError::NotFound),
-            Some(Answers::Refusal(error)) => return Err(error),
-            Some(Answers::Silence) => vec![],
-            Some(Answers::Runs) => vec![ran()],
-            Some(Answers::BeginsOnly) => {
-                let shown = ran();
-                vec![shown[..shown.find("\r\n").unwrap() + 2].to_owned()]
-            }
-        };
-        Ok(Box::new(Shown { pieces }))
+        match world.answers_of(agent) {
+            None => Err(ApiError::NotFound),
+            Some(Answers::Refusal(error)) => Err(error),
+            Some(answers) => Ok(Box::new(Screen {
+                plane: self.clone(),
+                agent: agent.into(),
+                shell: Shell::default(),
+                shown: if answers == Answers::Silence { String::new() } else { Shell::greeting() },
+            })),
+        }
     }
 }
 
-struct Shown {
-    pieces: Vec<String>,
+/// A terminal in which a shell answers, as long as its agent does.
+struct Screen {
+    plane: Plane,
+    agent: String,
+    shell: Shell,
+    shown: String,
 }
 
 #[async_trait]
-impl Terminal for Shown {
+impl Terminal for Screen {
     async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
-        match self.pieces.pop() {
-            Some(piece) => Ok(Some(piece.into_bytes())),
+        if self.shown.is_empty() {
             // A dead agent's terminal stays open.
-            None => std::future::pending().await,
+            return std::future::pending().await;
         }
+        Ok(Some(std::mem::take(&mut self.shown).into_bytes()))
     }
 
-    async fn send(&mut self, _input: &str) -> Result<(), ApiError> {
+    async fn send(&mut self, input: &str) -> Result<(), ApiError> {
+        let mut world = self.plane.world();
+        let run: &mut dyn FnMut(&str, &str) -> Run = match world.answers_of(&self.agent) {
+            Some(Answers::Runs) => &mut run,
+            Some(Answers::BeginsOnly) => &mut |_, _| Run { output: String::new(), code: None },
+            _ => return Ok(()),
+        };
+        let notes = world.notes.entry(self.agent.clone()).or_default();
+        self.shown.push_str(&self.shell.typed(input, notes, run));
         Ok(())
     }
 
     async fn close(&mut self) {}
+}
+
+/// Runs a command to its end, in no time.
+fn run(command: &str, folder: &str) -> Run {
+    let mut shell = Command::new("/bin/sh");
+    if !folder.is_empty() {
+        shell.current_dir(folder);
+    }
+    let ran = shell.arg("-c").arg(format!("exec 2>&1; {command}")).output().unwrap();
+    Run { output: String::from_utf8(ran.stdout).unwrap(), code: ran.status.code() }
 }
 
 /// A wall clock that goes with tokio's.

@@ -2,25 +2,25 @@
 
 use tokio::time::Instant;
 
+use crate::bindings::Connection as Check;
 use crate::bindings::{Action, Cause, Dial, Evidence, Verdict};
 use crate::chat::dial::{DialEnd, Dialed, Target, dial};
-use crate::chat::session::{Script, Session, must_redial};
-use crate::chat::{Chat, ChatState, ExecuteError, Unreachable};
-use crate::control_plane::millis;
+use crate::chat::{Began, Chat, ChatState, ExecuteError, Unreachable};
+use crate::control_plane::{Terminal, millis};
 use crate::driver::{Call, Performer};
 use crate::journal::{Export, Output};
 use crate::store::{ChatRecord, Failures, StoreError};
 
 impl Chat {
-    /// Begins a command on the chat's agent. Calls of a chat dial one after another; who waited while a dial failed shares
-    /// its failure.
-    pub(super) async fn connect(&self, call: &Call, script: &Script) -> Result<Session, ExecuteError> {
+    /// Reaches the chat's agent: a terminal in which a shell waits. Calls of a chat dial one after another; who waited while
+    /// a dial failed shares its failure.
+    pub(super) async fn connect(&self, call: &Call) -> Result<Box<dyn Terminal>, ExecuteError> {
         let Some(workspace) = call.workspace() else { return Err(ExecuteError::Unbound(self.name.clone())) };
         let state = self.state(workspace);
         let failed_before = state.kept().failed;
         let _dialing = tokio::select! {
             biased;
-            () = call.interrupt().cancelled() => return Err(ExecuteError::Interrupted),
+            () = call.interrupt().cancelled() => return Err(ExecuteError::Interrupted { running: false }),
             dialing = state.dialing.lock() => dialing,
         };
         if let Some(failure) = state.failure_since(failed_before) {
@@ -30,17 +30,18 @@ impl Chat {
         let record = record.unwrap_or_default();
         let agent = self.known_agent(call, &record, &state).await;
         let performer = self.driver.performer();
-        let dialed = dial(Target { performer, call, workspace, agent, script }).await;
+        let dialed = dial(Target { performer, call, workspace, agent }).await;
         if !matches!(dialed.end, DialEnd::Reached(_)) {
             state.kept().connection = None;
         }
         match dialed.end {
-            DialEnd::Reached(session) => {
-                self.reached(&state, dialed.build, &session.agent).await?;
-                Ok(*session)
+            DialEnd::Reached(terminal) => {
+                self.reached(&state, dialed.build, dialed.agent).await?;
+                Ok(terminal)
             }
-            DialEnd::Interrupted => Err(ExecuteError::Interrupted),
+            DialEnd::Interrupted => Err(ExecuteError::Interrupted { running: false }),
             DialEnd::Failed(error) => Err(ExecuteError::Failed(error)),
+            DialEnd::NoShell { said } => Err(ExecuteError::NoShell { said }),
             DialEnd::TimedOut => self.classify(call, &record, &state, dialed).await,
         }
     }
@@ -50,11 +51,25 @@ impl Chat {
     async fn known_agent(&self, call: &Call, record: &ChatRecord, state: &ChatState) -> Option<String> {
         let known = record.agent.clone()?;
         let cached = state.kept().connection.as_ref() == Some(&known);
-        if cached && must_redial(self, call, &known).await {
+        if cached && self.must_redial(call, &known).await {
             state.kept().connection = None;
             return None;
         }
         Some(known)
+    }
+
+    /// Whether the plugin says that a connection to this agent must be dropped. If it cannot be asked, the connection is
+    /// kept.
+    async fn must_redial(&self, call: &Call, agent: &str) -> bool {
+        let export = Export::CheckConnection { cached: agent.to_owned() };
+        match self.driver.drive(call, &export).await {
+            Ok(Output::CheckConnection(check)) => check == Check::Redial,
+            Ok(_) => false,
+            Err(error) => {
+                tracing::warn!(chat = self.name, agent, %error, "the connection could not be checked");
+                false
+            }
+        }
     }
 
     /// Remembers the agent, and forgets failures.
@@ -62,18 +77,18 @@ impl Chat {
         &self,
         state: &ChatState,
         build: Option<String>,
-        reached: &str,
+        agent: Option<String>,
     ) -> Result<(), StoreError> {
-        let (workspace, agent) = (state.workspace.clone(), reached.to_owned());
+        let (workspace, reached) = (state.workspace.clone(), agent.clone());
         let remember = move |chat: &mut ChatRecord| {
             if chat.workspace.as_ref() == Some(&workspace) {
-                chat.agent = Some(agent);
+                chat.agent = reached;
                 chat.build = build.or(chat.build.take());
                 chat.failures = Failures { last_away_ms: chat.failures.last_away_ms, ..Failures::default() };
             }
         };
         self.driver.performer().store().update(&self.name, remember).await?;
-        state.kept().connection = Some(reached.to_owned());
+        state.kept().connection = agent;
         Ok(())
     }
 
@@ -84,7 +99,7 @@ impl Chat {
         record: &ChatRecord,
         state: &ChatState,
         dialed: Dialed,
-    ) -> Result<Session, ExecuteError> {
+    ) -> Result<Box<dyn Terminal>, ExecuteError> {
         let performer = self.driver.performer();
         let tried = dialed.begun.elapsed();
         let away_now = performer.plane().failed_within(tried);
@@ -106,11 +121,19 @@ impl Chat {
             unreachable!("the engine answered something else to classify-failure")
         };
         if call.interrupt().is_cancelled() {
-            return Err(ExecuteError::Interrupted);
+            return Err(ExecuteError::Interrupted { running: false });
         }
         let Dialed { agent, build, last_error, .. } = dialed;
         self.count(&state.workspace, build, earlier, &verdict, away_now).await?;
-        let failure = Unreachable { verdict, call: kept, tried, agent, last_error, begun: None };
+        let failure = Unreachable {
+            verdict,
+            call: kept,
+            tried,
+            agent,
+            last_error,
+            began: Began::No,
+            output: String::new(),
+        };
         state.kept().note_failure(failure.clone());
         Err(ExecuteError::Unreachable(Box::new(failure)))
     }

@@ -3,15 +3,16 @@
 //! While terminals are tried, the workspace is read again and again. Only time in which that worked counts: an agent is not
 //! to blame for a control plane that was away. The same reads tell when the dialled agent is not the right one any more.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::bindings::{Agent, AgentState};
-use crate::chat::session::{Script, Session};
-use crate::control_plane::{ApiError, ControlPlane, Workspace};
+use crate::chat::greeting::{NoGreeting, greeted};
+use crate::control_plane::{ApiError, ControlPlane, Terminal, Workspace};
 use crate::driver::{Call, EventKind, Performer};
 use crate::policy::Timings;
 
@@ -19,6 +20,12 @@ use crate::policy::Timings;
 const CHAT_SUFFIX: &str = "-coderd-chat";
 /// A dial ends after this many times its timeout, whatever counts of it.
 const LONGEST: u32 = 2;
+/// Terminals that are tried at the same time: a second one beside one that stays silent, as one in some hundreds does on a
+/// healthy agent.
+const AT_ONCE: usize = 2;
+/// After so many terminals in a row that ended without a greeting there is no shell that runs commands. One or two may have
+/// been cut.
+const ENDED_AT_ONCE: u32 = 3;
 
 /// What to dial.
 pub(super) struct Target<'a> {
@@ -28,7 +35,6 @@ pub(super) struct Target<'a> {
     pub(super) workspace: &'a str,
     /// The agent last reached, if any. It is dialled before it is judged.
     pub(super) agent: Option<String>,
-    pub(super) script: &'a Script,
 }
 
 /// How a dial ended, and what was seen meanwhile.
@@ -45,18 +51,23 @@ pub(super) struct Dialed {
 }
 
 pub(super) enum DialEnd {
-    Reached(Box<Session>),
+    /// A terminal on the agent dialled last, in which a shell waits.
+    Reached(Box<dyn Terminal>),
     /// In a way that waiting cannot cure.
     Failed(ApiError),
+    /// Terminals open, but no shell runs in them. What the last one said.
+    NoShell {
+        said: String,
+    },
     /// Unreachable for the whole window, or there is no agent to reach.
     TimedOut,
     Interrupted,
 }
 
-type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Session, ApiError>> + Send + 'a>>;
+type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Terminal>, NoGreeting>> + Send + 'a>>;
 type Probe<'a> = Pin<Box<dyn Future<Output = Result<Workspace, ApiError>> + Send + 'a>>;
 
-/// Dials until the command has begun or the window has passed.
+/// Dials until a shell has greeted or the window has passed.
 pub(super) async fn dial(target: Target<'_>) -> Dialed {
     let mut dial = Dial::new(&target);
     let end = loop {
@@ -66,10 +77,7 @@ pub(super) async fn dial(target: Target<'_>) -> Dialed {
         let end = tokio::select! {
             biased;
             () = target.call.interrupt().cancelled() => Some(DialEnd::Interrupted),
-            tried = running(&mut dial.attempt) => {
-                dial.attempt = None;
-                dial.tried(tried)
-            }
+            tried = first(&mut dial.attempts) => dial.tried(tried),
             read = running(&mut dial.probe) => {
                 dial.probe = None;
                 dial.probed(read)
@@ -96,8 +104,11 @@ struct Dial<'a> {
     /// It was seen disconnected while it was dialled.
     seen_disconnected: bool,
     build: Option<String>,
-    attempt: Option<Attempt<'a>>,
-    attempts: u32,
+    attempts: Vec<Attempt<'a>>,
+    /// How many were begun.
+    tries: u32,
+    /// How many in a row ended without a greeting.
+    ended_at_once: u32,
     retry_at: Instant,
     pause: Duration,
     probe: Option<Probe<'a>>,
@@ -126,8 +137,9 @@ impl<'a> Dial<'a> {
             disconnected_at_start: None,
             seen_disconnected: false,
             build: None,
-            attempt: None,
-            attempts: 0,
+            attempts: Vec::new(),
+            tries: 0,
+            ended_at_once: 0,
             retry_at: now,
             pause: timings.first_retry,
             probe: None,
@@ -143,20 +155,20 @@ impl<'a> Dial<'a> {
 
     /// Begins an attempt or a read if its time has come.
     fn begin_what_is_due(&mut self, now: Instant) {
-        let Target { performer, workspace, script, call, .. } = *self.target;
-        if self.attempt.is_none()
+        let Target { performer, workspace, call, .. } = *self.target;
+        if self.attempts.len() < AT_ONCE
             && self.in_doubt.is_none()
             && now >= self.retry_at
             && let Some(agent) = self.agent.clone()
         {
-            let kind = EventKind::Dialing {
-                agent: agent.clone(),
-                attempts: self.attempts,
-                elapsed: now - self.begun,
-            };
+            let kind =
+                EventKind::Dialing { agent: agent.clone(), attempts: self.tries, elapsed: now - self.begun };
             performer.tell(call, kind);
-            self.attempts += 1;
-            self.attempt = Some(Box::pin(async move { script.begin(performer.plane(), &agent).await }));
+            self.tries += 1;
+            let timings = self.timings;
+            self.attempts.push(Box::pin(async move { greeted(performer.plane(), &agent, timings).await }));
+            // If it stays silent, another one is tried beside it.
+            self.retry_at = now + timings.greeting_patience;
         }
         if self.probe.is_none() && now >= self.probe_at {
             // A control plane that hangs is one that cannot be read.
@@ -170,22 +182,34 @@ impl<'a> Dial<'a> {
     }
 
     fn next_due(&self) -> Instant {
-        let attempt = (self.attempt.is_none() && self.in_doubt.is_none() && self.agent.is_some())
+        let attempt = (self.attempts.len() < AT_ONCE && self.in_doubt.is_none() && self.agent.is_some())
             .then_some(self.retry_at);
         let probe = self.probe.is_none().then_some(self.probe_at);
         [attempt, probe].into_iter().flatten().min().unwrap_or(self.hard_end)
     }
 
     /// An attempt ended.
-    fn tried(&mut self, tried: Result<Session, ApiError>) -> Option<DialEnd> {
+    fn tried(&mut self, tried: Result<Box<dyn Terminal>, NoGreeting>) -> Option<DialEnd> {
         let now = Instant::now();
-        match tried {
-            Ok(session) => return Some(DialEnd::Reached(Box::new(session))),
-            Err(error) => {
-                self.last_error = self.why_not_begun(&error);
+        let failed = match tried {
+            Ok(terminal) => return Some(DialEnd::Reached(terminal)),
+            Err(failed) => failed,
+        };
+        match failed {
+            NoGreeting::SaysElse { said } => return Some(DialEnd::NoShell { said }),
+            NoGreeting::Ended { said } => {
+                self.ended_at_once += 1;
+                if self.ended_at_once >= ENDED_AT_ONCE && self.readable_at.is_some() {
+                    return Some(DialEnd::NoShell { said });
+                }
+                self.last_error = "the agent's terminal ended before it could be used".to_owned();
+                self.retry(now, None);
+            }
+            NoGreeting::Refused(error) => {
+                self.ended_at_once = 0;
+                self.last_error = self.why_refused(&error);
                 if curable(&error) {
-                    self.retry_at = now + error.retry_after().unwrap_or(self.pause);
-                    self.pause = (self.pause * 2).min(self.timings.poll);
+                    self.retry(now, error.retry_after());
                 } else {
                     // A control plane in trouble says all sorts of things: what the workspace is like now decides.
                     self.in_doubt = Some(error);
@@ -201,9 +225,14 @@ impl<'a> Dial<'a> {
         None
     }
 
+    fn retry(&mut self, now: Instant, after: Option<Duration>) {
+        self.retry_at = now + after.unwrap_or(self.pause);
+        self.pause = (self.pause * 2).min(self.timings.poll);
+    }
+
     /// Why an attempt failed. While the workspace can be read, the control plane is there, and what answers so at its
     /// terminal's address is about the agent.
-    fn why_not_begun(&self, error: &ApiError) -> String {
+    fn why_refused(&self, error: &ApiError) -> String {
         match error {
             ApiError::Unavailable(why) if self.readable_at.is_some() => {
                 format!("the agent's terminal cannot be used: {why}")
@@ -270,12 +299,12 @@ impl<'a> Dial<'a> {
             self.disconnected_at_start = chosen.disconnected;
             self.in_doubt = None;
         }
-        // A terminal from before an agent was gone and came back may stay silent for ever. It is opened again as the same
-        // session, which attaches to the command if that has begun.
+        // A terminal from before an agent was gone and came back may stay silent for ever.
         let back = self.seen_disconnected && chosen.state == AgentState::Connected;
         self.seen_disconnected = chosen.state == AgentState::Disconnected;
         if another || back {
-            self.attempt = None;
+            self.attempts.clear();
+            self.ended_at_once = 0;
             self.retry_at = now;
             self.pause = self.timings.first_retry;
         }
@@ -303,7 +332,7 @@ impl<'a> Dial<'a> {
                 Some(DialEnd::Failed(error))
             }
             error => {
-                if self.attempts == 0 {
+                if self.tries == 0 {
                     self.last_error = error.to_string();
                 }
                 None
@@ -334,6 +363,21 @@ pub(crate) fn choose_agent(agents: &[Agent]) -> Option<&Agent> {
 
 fn disconnected(workspace: &Workspace, agent: &str) -> Option<u64> {
     workspace.agents.iter().find(|candidate| candidate.id == agent)?.disconnected
+}
+
+/// The result of the first attempt that ends, which is removed. Waits for ever if there is none.
+async fn first<T>(attempts: &mut Vec<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+    let (tried, ended) = poll_fn(|cx| {
+        let ended =
+            attempts.iter_mut().enumerate().find_map(|(at, attempt)| match attempt.as_mut().poll(cx) {
+                Poll::Ready(tried) => Some((tried, at)),
+                Poll::Pending => None,
+            });
+        ended.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await;
+    drop(attempts.swap_remove(ended));
+    tried
 }
 
 /// The result of what runs; waits for ever if nothing does.

@@ -1,7 +1,8 @@
-//! The output of a command: found between two markers in what a terminal shows, and cut from the middle if it is long.
+//! The output of a command: put together from what terminals tell of it, and cut from the middle if it is long.
 
 use std::collections::VecDeque;
 
+use super::session::find;
 use crate::plain::plain;
 
 /// Limit of a command's output, in bytes: the first and the last half of it are kept. About what a model can usefully read at
@@ -9,89 +10,105 @@ use crate::plain::plain;
 pub const MAX_OUTPUT_BYTES: usize = 32 * 1024;
 
 const HALF: usize = MAX_OUTPUT_BYTES / 2;
-/// Bytes looked at before the start marker: a shell's greetings are shorter.
-const MAX_PREAMBLE: usize = 64 * 1024;
 
-/// Takes a terminal's output piece by piece.
-pub(super) struct Reader {
-    start: Vec<u8>,
+/// Takes output in chunks, each of which begins at a known offset. A chunk counts as whole when the next one begins; one
+/// that was cut is told anew.
+pub(super) struct Output {
+    /// A newline and what begins the line behind the output.
     end: Vec<u8>,
-    started: bool,
-    /// Not yet decided: may be part of a marker, or of a line end.
-    held: Vec<u8>,
     kept: Kept,
+    /// Not yet given to `kept`: the last of the whole chunks, which may be part of the end, and the newest chunk.
+    held: Vec<u8>,
+    /// How much of `held` is of whole chunks.
+    whole: usize,
+    /// Where the newest chunk begins.
+    from: u64,
+    /// The newest chunk was cut, and is told anew.
+    cut: bool,
 }
 
-impl Reader {
-    /// For a command that prints `start` and a newline before its output, and a newline, `end`, its exit code and a
-    /// newline after it.
-    pub(super) fn new(start: &str, end: &str) -> Self {
-        Self {
-            start: format!("{start}\n").into_bytes(),
-            end: format!("\n{end}").into_bytes(),
-            started: false,
-            held: Vec::new(),
-            kept: Kept::default(),
-        }
+impl Output {
+    /// Output that is followed by a newline, `end`, the exit code and a full stop.
+    pub(super) fn new(end: &str) -> Self {
+        let end = format!("\n{end}").into_bytes();
+        Self { end, kept: Kept::default(), held: Vec::new(), whole: 0, from: 0, cut: false }
     }
 
-    /// Takes the next piece. Answers the exit code once the end is seen.
-    pub(super) fn push(&mut self, piece: &[u8]) -> Option<i32> {
-        self.held.extend_from_slice(piece);
-        normalise_line_ends(&mut self.held);
-        if !self.started {
-            let Some(at) = find(&self.held, &self.start) else {
-                let excess = self.held.len().saturating_sub(MAX_PREAMBLE);
-                self.held.drain(..excess);
-                return None;
-            };
-            self.held.drain(..at + self.start.len());
-            self.started = true;
+    /// The connection was cut, or there was none yet: the offset from which on the output has to be told. What came after it
+    /// is kept until it comes again.
+    pub(super) fn cut(&mut self) -> u64 {
+        self.cut = true;
+        self.from
+    }
+
+    /// A chunk begins; so many bytes before it are left out.
+    pub(super) fn chunk(&mut self, from: u64, left_out: u64) {
+        if std::mem::take(&mut self.cut) {
+            self.held.truncate(self.whole);
         }
-        if let Some(at) = find(&self.held, &self.end) {
-            let code = &self.held[at + self.end.len()..];
-            let length = code.iter().position(|byte| *byte == b'\n')?;
-            let code = std::str::from_utf8(&code[..length]).ok().and_then(|code| code.parse().ok());
-            self.held.truncate(at);
-            self.kept.push(&std::mem::take(&mut self.held));
-            // A marker without a number: the shell was replaced underneath. Nonzero, and none that a command returns.
-            return Some(code.unwrap_or(-1));
-        }
-        // What may still become the end marker is held back.
-        let decided = self.held.len().saturating_sub(self.end.len());
+        // What may still become the end is held back.
+        let held = if left_out > 0 { 0 } else { self.end.len() + LONGEST_CODE };
+        let decided = self.held.len().saturating_sub(held);
         self.kept.push(&self.held[..decided]);
         self.held.drain(..decided);
-        None
+        self.kept.skip(left_out);
+        self.whole = self.held.len();
+        self.from = from;
     }
 
-    /// Whether the start marker was seen.
-    pub(super) fn started(&self) -> bool {
-        self.started
+    /// More of the newest chunk. Answers the exit code once the end is seen.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Option<i32> {
+        let seen = self.held.len().saturating_sub(self.end.len() + LONGEST_CODE);
+        self.held.extend_from_slice(bytes);
+        let at = seen + find(&self.held[seen..], &self.end)?;
+        let code = &self.held[at + self.end.len()..];
+        let length = code.iter().position(|byte| *byte == b'.')?;
+        let code = std::str::from_utf8(&code[..length]).ok().and_then(|code| code.parse().ok());
+        self.held.truncate(at);
+        // An end without a number: nonzero, and none that a command returns.
+        Some(code.unwrap_or(-1))
     }
 
     /// What the command put out until now, and whether its middle was left out.
-    pub(super) fn output(mut self) -> (String, bool) {
-        self.kept.push(&self.held);
-        self.kept.text()
+    pub(super) fn text(&self) -> (String, bool) {
+        let mut kept = self.kept.clone();
+        kept.push(&self.held);
+        kept.text()
     }
 }
 
+/// Digits of an exit code, and the full stop behind them.
+const LONGEST_CODE: usize = 8;
+
 /// The first and the last half of what was pushed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Kept {
     head: Vec<u8>,
     tail: VecDeque<u8>,
-    left_out: usize,
+    left_out: u64,
 }
 
 impl Kept {
     fn push(&mut self, bytes: &[u8]) {
-        let to_head = bytes.len().min(HALF - self.head.len());
+        let room = if self.left_out == 0 { HALF - self.head.len() } else { 0 };
+        let to_head = bytes.len().min(room);
         self.head.extend_from_slice(&bytes[..to_head]);
         self.tail.extend(&bytes[to_head..]);
         let excess = self.tail.len().saturating_sub(HALF);
-        self.tail.drain(..excess);
-        self.left_out += excess;
+        self.leave_out(excess);
+    }
+
+    /// So many bytes came that are not known.
+    fn skip(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.leave_out(self.tail.len());
+            self.left_out += bytes;
+        }
+    }
+
+    fn leave_out(&mut self, oldest: usize) {
+        self.tail.drain(..oldest);
+        self.left_out += oldest as u64;
     }
 
     fn text(self) -> (String, bool) {
@@ -99,8 +116,27 @@ impl Kept {
         if self.left_out == 0 {
             return (shown(&[self.head, tail].concat()), false);
         }
-        let (head, tail) = (shown(&self.head), shown(&tail));
-        (format!("{head}\n[... {} bytes left out ...]\n{tail}", self.left_out), true)
+        // Characters stay whole at the cut.
+        let head = &self.head[..whole_characters(&self.head)];
+        let begin = tail.iter().take(MAX_CONTINUATION).take_while(|byte| **byte & 0xc0 == 0x80).count();
+        let left_out = self.left_out + (self.head.len() - head.len() + begin) as u64;
+        let (head, tail) = (shown(head), shown(&tail[begin..]));
+        (format!("{head}\n[... {left_out} bytes left out ...]\n{tail}"), true)
+    }
+}
+
+/// Bytes of a character of UTF-8 after its first one.
+const MAX_CONTINUATION: usize = 3;
+
+/// How many of the bytes are whole characters, if only the last one is cut.
+fn whole_characters(bytes: &[u8]) -> usize {
+    let begin = bytes.len().saturating_sub(MAX_CONTINUATION + 1);
+    let lead = bytes[begin..].iter().rposition(|byte| byte & 0xc0 != 0x80);
+    match lead.map(|at| &bytes[begin + at..]) {
+        Some(last) if std::str::from_utf8(last).is_err_and(|error| error.error_len().is_none()) => {
+            bytes.len() - last.len()
+        }
+        _ => bytes.len(),
     }
 }
 
@@ -108,90 +144,115 @@ fn shown(bytes: &[u8]) -> String {
     plain(&String::from_utf8_lossy(bytes))
 }
 
-/// Turns each `\r\n` into `\n`. A `\r` at the very end may be half of one and stays for the next time.
-fn normalise_line_ends(bytes: &mut Vec<u8>) {
-    let mut previous_return = false;
-    let mut write = 0;
-    for read in 0..bytes.len() {
-        let byte = bytes[read];
-        if byte == b'\n' && previous_return {
-            write -= 1;
-        }
-        bytes[write] = byte;
-        write += 1;
-        previous_return = byte == b'\r';
-    }
-    bytes.truncate(write);
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(pieces: &[&[u8]]) -> (Option<i32>, String, bool) {
-        let mut reader = Reader::new("S", "E:");
-        let mut code = None;
-        for piece in pieces {
-            code = code.or(reader.push(piece));
+    /// The exit code and the output of chunks, all of which come whole.
+    fn read(chunks: &[&[u8]]) -> (Option<i32>, String, bool) {
+        let mut output = Output::new("E:");
+        let (mut code, mut at) = (None, 0);
+        for chunk in chunks {
+            output.chunk(at, 0);
+            code = output.push(chunk);
+            if code.is_some() {
+                break;
+            }
+            at += chunk.len() as u64;
         }
-        let (output, truncated) = reader.output();
-        (code, output, truncated)
+        let (text, truncated) = output.text();
+        (code, text, truncated)
     }
 
     #[test]
-    fn output_is_what_stands_between_the_markers() {
-        assert_eq!(
-            read(&[b"welcome\r\nS\r\nhi\r\nthere\r\n\r\nE:3\r\n"]),
-            (Some(3), "hi\nthere\n".into(), false)
-        );
+    fn the_newline_before_the_end_is_not_output() {
+        assert_eq!(read(&[b"no newline\nE:0.\n"]), (Some(0), "no newline".into(), false));
+        assert_eq!(read(&[b"a line\n\nE:3.\n"]), (Some(3), "a line\n".into(), false));
+        assert_eq!(read(&[b"\nE:1.\n"]), (Some(1), String::new(), false));
     }
 
     #[test]
-    fn the_newline_before_the_end_marker_is_not_output() {
-        assert_eq!(read(&[b"S\r\nno newline\r\nE:0\r\n"]), (Some(0), "no newline".into(), false));
-    }
-
-    #[test]
-    fn a_silent_command_has_no_output() {
-        assert_eq!(read(&[b"S\r\n\r\nE:1\r\n"]), (Some(1), String::new(), false));
-    }
-
-    #[test]
-    fn pieces_may_be_cut_anywhere() {
-        let whole = b"S\r\na\r\nb\rc\r\n\r\nE:12\r\n";
+    fn chunks_may_be_cut_anywhere() {
+        let whole = b"a\nb\rc\n\nE:12.\n";
         let bytes: Vec<&[u8]> = whole.chunks(1).collect();
         assert_eq!(read(&bytes), (Some(12), "a\nb\nc\n".into(), false));
     }
 
     #[test]
-    fn an_unended_command_gives_what_it_put_out_so_far() {
-        assert_eq!(read(&[b"S\r\nhalf\r\n\r\nE"]), (None, "half\n\nE".into(), false));
+    fn a_command_that_has_not_ended_gives_what_it_put_out_so_far() {
+        assert_eq!(read(&[b"half\n\nE"]), (None, "half\n\nE".into(), false));
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_not_output() {
+        assert_eq!(
+            read(&[b"mine\n\nE:0.\nof a process in the background\n"]),
+            (Some(0), "mine\n".into(), false)
+        );
+    }
+
+    #[test]
+    fn a_chunk_that_was_cut_is_told_anew() {
+        let mut output = Output::new("E:");
+        output.chunk(0, 0);
+        output.push(b"one\n");
+        output.chunk(4, 0);
+        output.push(b"tw");
+        assert_eq!(output.text().0, "one\ntw", "all that is known");
+        assert_eq!(output.cut(), 4);
+        assert_eq!(output.text().0, "one\ntw", "until more is known");
+        output.chunk(4, 0);
+        assert_eq!(output.push(b"two\n\nE:0.\n"), Some(0));
+        assert_eq!(output.text().0, "one\ntwo\n");
     }
 
     #[test]
     fn long_output_loses_its_middle_and_says_how_much() {
-        let body = [vec![b'a'; HALF], vec![b'x'; 100], vec![b'b'; HALF]].concat();
-        let (code, output, truncated) = read(&[b"S\n", &body, b"\nE:0\n"]);
+        let body = [vec![b'a'; HALF], vec![b'x'; 100], vec![b'b'; HALF], b"\nE:0.\n".to_vec()].concat();
+        let (code, output, truncated) = read(&[&body]);
         assert_eq!((code, truncated), (Some(0), true));
         assert!(output.contains("\n[... 100 bytes left out ...]\n"), "{}", &output[HALF - 5..HALF + 50]);
         assert!(output.starts_with('a') && output.ends_with('b') && !output.contains('x'));
     }
 
     #[test]
+    fn what_the_workspace_leaves_out_is_counted() {
+        let mut output = Output::new("E:");
+        output.chunk(0, 0);
+        output.push(b"begin");
+        output.chunk(5_000_000, 4_999_995);
+        assert_eq!(output.push(b"end\nE:0.\n"), Some(0));
+        assert_eq!(output.text(), ("begin\n[... 4999995 bytes left out ...]\nend".into(), true));
+    }
+
+    #[test]
+    fn characters_stay_whole_at_the_cut() {
+        // Each takes three bytes, which HALF is no multiple of.
+        let body = ["\u{20ac}".repeat(HALF).as_bytes(), b"\nE:0.\n"].concat();
+        let (_, output, truncated) = read(&[&body]);
+        assert!(truncated && !output.contains('\u{fffd}'), "{output}");
+        let left_out: usize =
+            output.split("[... ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let kept = output.matches('\u{20ac}').count() * 3;
+        assert_eq!(kept + left_out, HALF * 3);
+        for (bytes, whole) in
+            [(&b"a\xe2\x82"[..], 1), (b"a\xe2\x82\xac", 4), (b"\xff\xff", 2), (b"", 0), (b"\x82", 1)]
+        {
+            assert_eq!(whole_characters(bytes), whole, "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn what_only_tells_a_terminal_how_to_show_the_output_is_left_out() {
-        let coloured = b"S\r\n\x1b[?2004h\x1b[1;31mred\x1b[0m \x1b]0;title\x07a\x1b]8;;http://x\x1b\\link\x08\x1b(B\tb\r50%\r\n\r\nE:0\r\n";
+        let coloured = b"\x1b[?2004h\x1b[1;31mred\x1b[0m \x1b]0;title\x07a\x1b]8;;http://x\x1b\\link\x08\x1b(B\tb\r50%\n\nE:0.\n";
         assert_eq!(read(&[coloured]), (Some(0), "red alink\tb\n50%\n".into(), false));
-        assert_eq!(read(&[b"S\ncut \x1b[3", b"1mhere\x1b", b"\nE:0\n"]), (Some(0), "cut here".into(), false));
+        assert_eq!(read(&[b"cut \x1b[3", b"1mhere\x1b", b"\nE:0.\n"]), (Some(0), "cut here".into(), false));
     }
 
     #[test]
     fn output_of_exactly_the_limit_is_whole() {
-        let body = vec![b'a'; MAX_OUTPUT_BYTES];
-        let (_, output, truncated) = read(&[b"S\n", &body, b"\nE:0\n"]);
+        let body = [vec![b'a'; MAX_OUTPUT_BYTES], b"\nE:0.\n".to_vec()].concat();
+        let (_, output, truncated) = read(&[&body]);
         assert_eq!((output.len(), truncated), (MAX_OUTPUT_BYTES, false));
     }
 }

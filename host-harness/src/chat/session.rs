@@ -1,241 +1,275 @@
-//! One command in one terminal: wrapped so that its begin, its end and its exit code can be seen.
+//! One command, over as many terminals as it takes.
+//!
+//! The command lives in the workspace, apart from any terminal: see `session/workspace.sh`. A terminal that was cut is
+//! replaced by another one, which goes on where the output broke off. The same text is typed into each until it is known
+//! that the command has begun, and the workspace's side begins it at most once.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
-use crate::bindings::Connection as Check;
-use crate::chat::output::Reader;
-use crate::chat::{Chat, ExecuteError, Executed};
-use crate::control_plane::{ApiError, ControlPlane, MAX_COMMAND_BYTES, NewTerminal, Terminal};
-use crate::driver::Call;
-use crate::journal::{Export, Output};
+use crate::chat::output::Output;
+use crate::chat::{Began, Execute, ExecuteError, Executed};
+use crate::control_plane::{ApiError, Terminal};
+use crate::policy::Timings;
 
-/// Wide enough that no program wraps its lines.
-const WIDTH: u16 = 250;
-const HEIGHT: u16 = 50;
-/// What a terminal turns into an interrupt for the command that runs in it.
-const INTERRUPT: &str = "\u{3}";
+mod records;
+mod script;
 
-/// A wrapped command. Opened again with the same script, a terminal attaches to the running command instead of running it
-/// twice.
-pub(super) struct Script {
-    terminal: NewTerminal,
-    start: String,
-    end: String,
-}
+pub(super) use records::find;
+pub(super) use script::BOOTSTRAP;
+pub(crate) use script::GREETING;
+pub use script::MAX_TYPED_BYTES;
 
-/// A command that has begun.
+use records::{Record, Records, Shown};
+use script::Script;
+
+/// Lines that the workspace's side takes.
+const ARE_YOU_THERE: &str = "p\n";
+const END_IT: &str = "e\n";
+const DONE: &str = "d\n";
+/// What was typed may take so much longer to be read, for each of so many bytes: what a slow shell needs, several times over.
+const TYPED_BYTES_A_SECOND: usize = 64 << 10;
+
+/// A command that is run once.
 pub(super) struct Session {
-    terminal: Box<dyn Terminal>,
-    reader: Reader,
-    /// The agent that it runs on.
-    pub(super) agent: String,
-    /// The exit code, if the command was over as soon as it had begun.
-    exit_code: Option<i32>,
+    script: Script,
+    output: Output,
+    began: Began,
+    limit: Duration,
+    /// Its time begins when it is first handed over.
+    deadline: Option<Instant>,
+    /// Its time is over, or its caller has given up, and it has been or has to be ended.
+    ending: Option<Ending>,
 }
 
-/// How a command ended.
-pub(super) enum Ended {
-    Exited(Executed),
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    TimedOut,
     Interrupted,
-    /// The connection did not last as long as the command. What it had put out.
-    Lost(String),
 }
 
-impl Script {
-    /// Wraps `command`: a start marker, the command run by the user's shell with its output piped, so that programs
-    /// neither colour nor page it, and an end marker with the exit code.
-    pub(super) fn new(command: &str, workdir: Option<&str>) -> Result<Self, ExecuteError> {
-        if command.contains('\0') || workdir.is_some_and(|folder| folder.contains('\0')) {
-            return Err(ExecuteError::Nul);
-        }
-        let mark = uuid::Uuid::new_v4().simple().to_string();
-        let (start, end) = (format!("begin-{mark}"), format!("end-{mark}:"));
-        let change = workdir.map(|folder| format!("cd -- {} && ", quoted_folder(folder))).unwrap_or_default();
-        let run = format!("\"${{SHELL:-/bin/sh}}\" -c {} </dev/null", quoted(command));
-        let script = format!(
-            "{{ printf '%s\\n' {start}; {change}{run}; printf '\\n%s%d\\n' {end} \"$?\"; }} 2>&1 | cat"
-        );
-        let terminal = NewTerminal {
-            session: uuid::Uuid::new_v4().to_string(),
-            // Whatever shell the user has starts this one; the quoting means the same to all of them.
-            command: format!("exec /bin/sh -c {}", quoted(&script)),
-            height: HEIGHT,
-            width: WIDTH,
-        };
-        match terminal.command_bytes() {
-            bytes if bytes > MAX_COMMAND_BYTES => Err(ExecuteError::TooLong { bytes }),
-            _ => Ok(Self { terminal, start, end }),
-        }
-    }
-
-    /// Opens a terminal on the agent and waits for the command to begin. May wait for ever: a dead agent that still reads
-    /// connected gives a terminal that stays silent.
-    pub(super) async fn begin(&self, plane: &dyn ControlPlane, agent: &str) -> Result<Session, ApiError> {
-        let mut terminal = plane.open_terminal(agent, &self.terminal).await?;
-        let mut reader = Reader::new(&self.start, &self.end);
-        loop {
-            let Some(piece) = terminal.next().await? else {
-                return Err(ApiError::Unavailable("the session ended before the command began".to_owned()));
-            };
-            let exit_code = reader.push(&piece);
-            if reader.started() {
-                return Ok(Session { terminal, reader, agent: agent.to_owned(), exit_code });
-            }
-        }
-    }
+/// How a terminal's part in a session ended.
+pub(super) enum Attended {
+    /// The command is over, or was ended because its time was.
+    Over(Executed),
+    /// The caller gave up; whether the command, or something of it, may still be running.
+    Interrupted { running: bool },
+    /// The terminal is of no use any more.
+    Cut {
+        /// Whether anything was heard of the workspace's side before.
+        heard: bool,
+    },
+    /// The workspace does not know what became of the command: it was killed together with what watched it, or its notes
+    /// are gone.
+    Lost,
+    /// The workspace lacks what it takes to run a command.
+    Refused(String),
 }
 
 impl Session {
-    /// Waits for the command's end, at most `limit`. A command that says nothing for long has its agent looked at: a
-    /// terminal whose agent has died stays open and silent.
-    pub(super) async fn run(mut self, chat: &Chat, call: &Call, limit: Duration) -> Ended {
-        let deadline = Instant::now() + limit;
-        let silence = chat.driver.performer().timings().silence_check;
-        let mut look = Instant::now() + silence;
-        while self.exit_code.is_none() {
-            tokio::select! {
+    /// Nothing is sent yet.
+    pub(super) fn new(execute: &Execute, limit: Duration, timings: &Timings) -> Result<Self, ExecuteError> {
+        let script = Script::new(execute, timings.signal_grace)?;
+        let output = Output::new(script.end());
+        Ok(Self { script, output, began: Began::No, limit, deadline: None, ending: None })
+    }
+
+    /// Whether the command has begun, as far as that is known.
+    pub(super) fn began(&self) -> Began {
+        self.began
+    }
+
+    /// What it has put out, as far as that is known.
+    pub(super) fn output(&self) -> String {
+        self.output.text().0
+    }
+
+    /// Whether its time is over.
+    pub(super) fn is_over_time(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Hands the command to the workspace over a terminal that has greeted, unless it has begun, and follows it.
+    pub(super) async fn attend(
+        &mut self,
+        terminal: Box<dyn Terminal>,
+        interrupt: &CancellationToken,
+        timings: &Timings,
+    ) -> Attended {
+        let records = Records::new(self.script.mark());
+        let mut line = Line { records, terminal, timings, unread: Vec::new(), heard: false };
+        match self.converse(&mut line, interrupt).await {
+            Ok(attended) => attended,
+            // It may be open all the same, and the workspace's side in it would wait for more.
+            Err(Silent) => {
+                line.terminal.close().await;
+                Attended::Cut { heard: line.heard }
+            }
+        }
+    }
+
+    async fn converse(
+        &mut self,
+        line: &mut Line<'_>,
+        interrupt: &CancellationToken,
+    ) -> Result<Attended, Silent> {
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + self.limit);
+        let mut alive_until = Instant::now() + self.hand_over(line).await?;
+        let mut asked = true;
+        let mut ended_by = None;
+        loop {
+            if self.ending.is_none() {
+                self.ending = if interrupt.is_cancelled() {
+                    Some(Ending::Interrupted)
+                } else {
+                    self.is_over_time().then_some(Ending::TimedOut)
+                };
+            }
+            if self.ending.is_some() && ended_by.is_none() {
+                line.type_in(END_IT).await?;
+                // Three signals, and a look at what they have left.
+                ended_by =
+                    Some(Instant::now() + line.timings.signal_grace * 3 + line.timings.keep_alive_limit);
+            }
+            let shown = tokio::select! {
                 biased;
-                () = call.interrupt().cancelled() => {
-                    self.end().await;
-                    return Ended::Interrupted;
-                }
-                piece = self.terminal.next() => match piece {
-                    Ok(Some(piece)) => {
-                        self.exit_code = self.reader.push(&piece);
-                        look = Instant::now() + silence;
-                    }
-                    Ok(None) | Err(_) => return Ended::Lost(self.reader.output().0),
+                () = interrupt.cancelled(), if self.ending.is_none() => continue,
+                shown = line.next() => shown?,
+                () = sleep_until(ended_by.unwrap_or(deadline)) => match ended_by {
+                    Some(_) => return Err(Silent),
+                    None => continue,
                 },
-                () = sleep_until(deadline) => {
-                    self.end().await;
-                    break;
-                }
-                () = sleep_until(look) => {
-                    if must_redial(chat, call, &self.agent).await {
-                        return Ended::Lost(self.reader.output().0);
+                () = sleep_until(alive_until) => {
+                    if asked {
+                        return Err(Silent);
                     }
-                    look = Instant::now() + silence;
+                    line.type_in(ARE_YOU_THERE).await?;
+                    asked = true;
+                    alive_until = Instant::now() + line.timings.keep_alive_limit;
+                    continue;
+                }
+            };
+            asked = false;
+            alive_until = Instant::now() + line.timings.keep_alive;
+            for piece in shown {
+                if let Some(attended) = self.take(piece)? {
+                    // What it has is fetched. If it cannot be told, the workspace removes it later.
+                    let _ = line.type_in(DONE).await;
+                    line.terminal.close().await;
+                    return Ok(attended);
                 }
             }
         }
-        self.close().await;
-        let (output, truncated) = self.reader.output();
-        Ended::Exited(Executed { output, exit_code: self.exit_code, truncated })
     }
 
-    /// Closes the terminal.
-    pub(super) async fn close(&mut self) {
-        self.terminal.close().await;
-    }
-
-    /// Asks the command to end, and closes the terminal.
-    async fn end(&mut self) {
-        // If it cannot be told, it goes on: it is out of reach.
-        let _ = self.terminal.send(INTERRUPT).await;
-        self.terminal.close().await;
-    }
-}
-
-/// Whether the plugin says that a connection to this agent must be dropped. If it cannot be asked, the connection is kept.
-pub(super) async fn must_redial(chat: &Chat, call: &Call, agent: &str) -> bool {
-    let export = Export::CheckConnection { cached: agent.to_owned() };
-    match chat.driver.drive(call, &export).await {
-        Ok(Output::CheckConnection(check)) => check == Check::Redial,
-        Ok(_) => false,
-        Err(error) => {
-            tracing::warn!(chat = chat.name, agent, %error, "the connection could not be checked");
-            false
+    /// Types what the workspace's side needs. Answers how long it may take to say something.
+    async fn hand_over(&mut self, line: &mut Line<'_>) -> Result<Duration, Silent> {
+        let from = self.output.cut();
+        let frames =
+            if self.began == Began::Yes { self.script.follow(from) } else { self.script.begin(from) };
+        let typed: usize = frames.iter().map(String::len).sum();
+        let last = frames.len() - 1;
+        for (number, frame) in frames.iter().enumerate() {
+            if number == last && self.began == Began::No {
+                // Before this the workspace's side has no whole command.
+                self.began = Began::Unknown;
+            }
+            line.type_in(frame).await?;
+            // A terminal that echoes what is typed has to be read meanwhile.
+            line.look()?;
         }
+        let reading = Duration::from_secs((typed / TYPED_BYTES_A_SECOND) as u64);
+        Ok(line.timings.keep_alive_limit + reading)
     }
-}
 
-/// Quoted for POSIX shells and for fish alike: quotes and backslashes stand outside of the quotes.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("'");
-    for character in text.chars() {
-        match character {
-            '\'' => quoted.push_str("'\\''"),
-            '\\' => quoted.push_str("'\\\\'"),
-            other => quoted.push(other),
+    /// Takes one thing that was shown. Answers how the session ended, if it did.
+    fn take(&mut self, shown: Shown) -> Result<Option<Attended>, Silent> {
+        let record = match shown {
+            Shown::Output(bytes) => {
+                let code = self.output.push(&bytes);
+                return Ok(code.map(|code| self.over(Some(code), false)));
+            }
+            Shown::Record(record) => record,
+        };
+        match record {
+            Record::Begun => self.began = Began::Yes,
+            Record::Output { from, left_out } => self.output.chunk(from, left_out),
+            Record::Alive => {}
+            Record::Over(Some(code)) => return Ok(Some(self.over(Some(code), false))),
+            Record::Over(None) if self.ending.is_some() => return Ok(Some(self.over(None, false))),
+            Record::Over(None) => return Ok(Some(Attended::Lost)),
+            Record::Ended { left } => return Ok(Some(self.over(None, left))),
+            Record::NeverBegins => {
+                self.began = Began::No;
+                return Ok(Some(self.over(None, false)));
+            }
+            // What was to begin it has not come so far yet, or never will: another terminal finds out.
+            Record::Unknown if self.began != Began::Yes => return Err(Silent),
+            Record::Unknown => return Ok(Some(Attended::Lost)),
+            Record::Garbled => return Err(Silent),
+            Record::Refused(why) => return Ok(Some(Attended::Refused(why))),
         }
+        Ok(None)
     }
-    quoted.push('\'');
-    quoted
-}
 
-/// A folder, with `~` and `~/` as the home folder.
-fn quoted_folder(folder: &str) -> String {
-    match folder.strip_prefix('~') {
-        Some("") => "\"$HOME\"".to_owned(),
-        Some(rest) if rest.starts_with('/') => format!("\"$HOME\"{}", quoted(rest)),
-        // `cd -` is another folder.
-        _ if folder.starts_with('-') => quoted(&format!("./{folder}")),
-        _ => quoted(folder),
+    fn over(&self, exit_code: Option<i32>, left_running: bool) -> Attended {
+        let exit_code = match self.ending {
+            Some(Ending::Interrupted) => return Attended::Interrupted { running: left_running },
+            Some(Ending::TimedOut) => None,
+            None => exit_code,
+        };
+        let (output, truncated) = self.output.text();
+        Attended::Over(Executed { output, exit_code, truncated, left_running })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::process::Command;
+/// A terminal of which nothing more is to be expected.
+struct Silent;
 
-    use super::*;
+/// A terminal with the workspace's side in it.
+struct Line<'a> {
+    terminal: Box<dyn Terminal>,
+    records: Records,
+    timings: &'a Timings,
+    /// What was shown and not looked at yet.
+    unread: Vec<Shown>,
+    /// Anything of it was heard.
+    heard: bool,
+}
 
-    /// Runs the wrapped command as an agent would, with this shell.
-    fn run(shell: &str, command: &str, workdir: Option<&str>) -> (Option<i32>, String) {
-        let script = Script::new(command, workdir).unwrap();
-        let shown =
-            Command::new(shell).arg("-c").arg(&script.terminal.command).env("SHELL", shell).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&shown.stderr), "");
-        let mut reader = Reader::new(&script.start, &script.end);
-        let code = reader.push(&shown.stdout);
-        (code, reader.output().0)
+impl Line<'_> {
+    /// What is shown next.
+    async fn next(&mut self) -> Result<Vec<Shown>, Silent> {
+        if self.unread.is_empty() {
+            let piece = self.terminal.next().await;
+            self.read(piece)?;
+        }
+        Ok(std::mem::take(&mut self.unread))
     }
 
-    #[test]
-    fn a_command_runs_with_its_quotes_backslashes_and_newlines_intact() {
-        let command = "printf '%s|' 'a b' \"c'd\" 'e\\nf' \\\\\necho \"$((1+1))\"; exit 7";
-        assert_eq!(run("/bin/sh", command, None), (Some(7), "a b|c'd|e\\nf|\\|2\n".into()));
+    /// Takes what has been shown, and does not wait for more.
+    fn look(&mut self) -> Result<(), Silent> {
+        while let Some(piece) = self.terminal.next().now_or_never() {
+            self.read(piece)?;
+        }
+        Ok(())
     }
 
-    #[test]
-    fn both_streams_come_in_order() {
-        assert_eq!(
-            run("/bin/sh", "echo one; echo two >&2; echo three", None),
-            (Some(0), "one\ntwo\nthree\n".into())
-        );
+    fn read(&mut self, piece: Result<Option<Vec<u8>>, ApiError>) -> Result<(), Silent> {
+        let Ok(Some(piece)) = piece else { return Err(Silent) };
+        let shown = self.records.push(&piece);
+        self.heard |= !shown.is_empty();
+        self.unread.extend(shown);
+        Ok(())
     }
 
-    #[test]
-    fn a_folder_is_changed_to_first_and_a_missing_one_is_an_error_of_the_command() {
-        assert_eq!(run("/bin/sh", "pwd", Some("/")), (Some(0), "/\n".into()));
-        assert_eq!(quoted_folder("-"), "'./-'", "it is no option of `cd`");
-        let (code, output) = run("/bin/sh", "echo ran", Some("/no such folder"));
-        assert!(code.is_some_and(|code| code != 0) && !output.contains("ran"), "{code:?} {output}");
-    }
-
-    #[test]
-    fn a_command_that_reads_input_finds_none_and_ends() {
-        assert_eq!(run("/bin/sh", "cat; echo done", None), (Some(0), "done\n".into()));
-    }
-
-    #[test]
-    fn the_markers_themselves_are_new_each_time() {
-        let new = || Script::new("true", None).unwrap().end;
-        assert_ne!(new(), new());
-    }
-
-    #[test]
-    fn what_no_shell_can_be_given_is_refused_before_anything_is_dialled() {
-        let new = |command: &str, workdir| Script::new(command, workdir).err();
-        assert!(matches!(new("echo \0", None), Some(ExecuteError::Nul)));
-        assert!(matches!(new("true", Some("/\0")), Some(ExecuteError::Nul)));
-        assert!(new(&"x".repeat(MAX_COMMAND_BYTES - 1000), None).is_none());
-        for long in ["x".repeat(MAX_COMMAND_BYTES), "'".repeat(MAX_COMMAND_BYTES / 30), "ä".repeat(20_000)] {
-            assert!(
-                matches!(new(&long, None), Some(ExecuteError::TooLong { bytes }) if bytes > MAX_COMMAND_BYTES)
-            );
+    async fn type_in(&mut self, text: &str) -> Result<(), Silent> {
+        match timeout(self.timings.keep_alive_limit, self.terminal.send(text)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Silent),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! `chat bind`, `chat list`, `exec` and `call`.
 
+use std::io::{IsTerminal, Read};
 use std::time::Duration;
 
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::Exit;
@@ -10,7 +12,8 @@ use super::calls::interrupted_by_signals;
 use super::events;
 use super::host::Place;
 use super::output::{Output, note, table};
-use crate::chat::{Execute, ExecuteError, Executed};
+use crate::chat::{Began, Execute, ExecuteError, Executed, MAX_TYPED_BYTES};
+use crate::words::too_long;
 pub use crate::words::{action_word, cause_word, verdict_json};
 
 /// Exit codes of `exec` for its own failures; they leave the command's own codes alone as far as shells do.
@@ -54,6 +57,7 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
         command: command_line(&args.command),
         workdir: args.workdir,
         timeout: args.timeout.map(|seconds| Duration::from_secs(seconds.into())),
+        input: piped_input()?,
     };
     let interrupt = interrupted_by_signals()?;
     let shown = events::show(&host.driver);
@@ -63,30 +67,34 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
         Ok(executed) => {
             output.print(&executed, |executed| executed.output.clone())?;
             if executed.exit_code.is_none() {
-                note("error: the command took too long, and was asked to end; --timeout gives it more time");
+                note(&format!("error: {}; --timeout gives it more time", too_long(&executed)));
             }
             Ok(Exit::Command(exit_code(&executed)))
         }
-        Err(ExecuteError::Interrupted) => {
-            note("error: interrupted; if the command had begun it may still be running");
+        Err(error @ ExecuteError::Interrupted { .. }) => {
+            note(&format!("error: {error}"));
             Ok(Exit::Interrupted)
         }
         Err(ExecuteError::Unreachable(unreachable)) => {
             if output.json {
                 let tried_ms = u64::try_from(unreachable.tried.as_millis()).unwrap_or(u64::MAX);
                 let verdict = verdict_json(&unreachable.verdict);
-                let value = json!({ "verdict": verdict, "call": unreachable.call, "tried_ms": tried_ms, "last_error": unreachable.last_error,
-                        "output": unreachable.begun });
+                let value = json!({
+                    "verdict": verdict, "call": unreachable.call, "tried_ms": tried_ms,
+                    "last_error": unreachable.last_error, "began": unreachable.began.known(),
+                    "output": output_of(unreachable.began, &unreachable.output),
+                });
                 output.print(&value, |_| String::new())?;
-            } else if let Some(begun) = &unreachable.begun {
-                output.print(begun, Clone::clone)?;
+            } else {
+                output.print(&unreachable.output, Clone::clone)?;
             }
             note(&format!("error: {}", ExecuteError::Unreachable(unreachable)));
             Ok(Exit::Command(EXEC_UNREACHABLE))
         }
-        Err(ExecuteError::Lost { output: begun }) => {
-            output.print(&json!({ "output": begun }), |_| begun.clone())?;
-            Err(ExecuteError::Lost { output: begun }.into())
+        Err(ExecuteError::Lost { began, output: text }) => {
+            let value = json!({ "began": began.known(), "output": output_of(began, &text) });
+            output.print(&value, |_| text.clone())?;
+            Err(ExecuteError::Lost { began, output: text }.into())
         }
         Err(ExecuteError::Unbound(chat)) => {
             anyhow::bail!(
@@ -96,6 +104,31 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What is piped to the program is for the command. A terminal's input is not: it would be waited for.
+fn piped_input() -> anyhow::Result<Option<Vec<u8>>> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Ok(None);
+    }
+    let mut input = Vec::new();
+    stdin
+        .lock()
+        .take(MAX_TYPED_BYTES as u64 + 1)
+        .read_to_end(&mut input)
+        .context("standard input cannot be read")?;
+    anyhow::ensure!(
+        input.len() <= MAX_TYPED_BYTES,
+        "what is piped to `exec` is for the command, and more than {MAX_TYPED_BYTES} bytes cannot be sent: write it into a \
+         file in the workspace piece by piece, or give `exec` no input (</dev/null)"
+    );
+    Ok((!input.is_empty()).then_some(input))
+}
+
+/// What a command has put out: nothing, as data, of one that did not begin.
+fn output_of(began: Began, output: &str) -> Option<&str> {
+    (began != Began::No).then_some(output)
 }
 
 /// One argument is a shell command line as it stands; several are quoted, so that the shell sees them unchanged.

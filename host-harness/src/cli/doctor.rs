@@ -189,7 +189,7 @@ async fn command(examination: &mut Examination, host: &Host, workspace: &Workspa
     if let Err(error) = host.chats.bind(CHAT, &workspace.id).await {
         return examination.bad(error.to_string());
     }
-    let command = Execute { command: "true".to_owned(), workdir: None, timeout: None };
+    let command = Execute { command: "true".to_owned(), ..Execute::default() };
     match host.chat(CHAT).execute(&command, &CancellationToken::new()).await {
         Ok(done) if done.exit_code == Some(0) => examination.good("a command runs in it".to_owned()),
         Ok(done) => examination.bad(format!("`true` does not run in it as it should: {}", done.output)),
@@ -198,6 +198,9 @@ async fn command(examination: &mut Examination, host: &Host, workspace: &Workspa
         ),
         Err(ExecuteError::Unreachable(unreachable)) if !unreachable.verdict.message.is_empty() => {
             examination.bad(format!("no command runs in it: {}", unreachable.verdict.message))
+        }
+        Err(error @ (ExecuteError::NoShell { .. } | ExecuteError::Refused(_))) => {
+            examination.bad(error.to_string())
         }
         Err(error) => examination.bad(format!("no command runs in it: {error}")),
     }

@@ -13,8 +13,8 @@ use super::tools::{ExecuteArguments, HostTool, read};
 use super::workspaces::BoundChat;
 use super::{Server, answers, ask};
 use crate::bindings::Action;
-use crate::chat::{Execute, ExecuteError, Executed, Unreachable};
-use crate::words::verdict_json;
+use crate::chat::{Began, Execute, ExecuteError, Executed, Unreachable};
+use crate::words::{too_long, verdict_json};
 
 impl Server {
     pub(super) async fn execute(
@@ -47,13 +47,13 @@ impl Server {
                     _ => answer.into(),
                 }
             }
-            Err(ExecuteError::Lost { output }) => {
-                let text = ExecuteError::Lost { output: String::new() }.to_string();
-                let data = json!({ "error": text, "output": output });
+            Err(ExecuteError::Lost { began, output }) => {
+                let text = ExecuteError::Lost { began, output: String::new() }.to_string();
+                let data = json!({ "error": text, "began": began.known(), "output": output });
                 answers::told_error(data, format!("{output}\n[{text}]")).into()
             }
-            Err(ExecuteError::Interrupted) => answers::failed(if self.shared.closing.is_cancelled() {
-                "the server ends. If the command had begun, it was asked to end, and may have done a part of its work"
+            Err(ExecuteError::Interrupted { .. }) => answers::failed(if self.shared.closing.is_cancelled() {
+                "the server ends. If the command had begun, it was told to end, and may have done a part of its work"
             } else {
                 "the request was cancelled"
             })
@@ -93,6 +93,7 @@ fn arguments(request: CallToolRequestParams) -> Result<Execute, String> {
         command: arguments.command,
         workdir: arguments.workdir,
         timeout: arguments.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        input: None,
     })
 }
 
@@ -107,8 +108,7 @@ fn told(executed: Executed) -> CallToolResult {
         Some(0) => answers::told(data, executed.output),
         Some(code) => answers::told(data, format!("{}\n[exit code {code}]", executed.output)),
         None => {
-            let text =
-                "the command took too long, and was asked to end; `timeout_seconds` gives it more time";
+            let text = format!("{}; `timeout_seconds` gives it more time", too_long(&executed));
             answers::told_error(data, format!("{}\n[{text}]", executed.output))
         }
     }
@@ -124,9 +124,10 @@ fn unreachable_told(unreachable: &Unreachable) -> CallToolResult {
         "tried_ms": tried_ms,
         "last_error": unreachable.last_error,
     });
-    if let Some(begun) = &unreachable.begun {
-        // The command had begun: whoever runs it again should know how far it came.
-        data["output"] = Value::from(begun.as_str());
+    if unreachable.began != Began::No {
+        // Whoever runs it again should know how far it came.
+        data["began"] = Value::from(unreachable.began.known());
+        data["output"] = Value::from(unreachable.output.as_str());
     }
     answers::told_error(data, text)
 }

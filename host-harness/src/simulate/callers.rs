@@ -10,7 +10,7 @@ use super::hosts::{Host, Hosts};
 use super::plan::{Caller, Tool};
 use super::stage::Stage;
 use crate::bindings::{Action, Policy};
-use crate::chat::{Execute, ExecuteError};
+use crate::chat::{Began, Execute, ExecuteError};
 use crate::driver::DriveError;
 use crate::journal::record::CallId;
 use crate::policy::ChatTools;
@@ -160,10 +160,19 @@ async fn alive<T>(host: &Host, answer: impl Future<Output = T>) -> Option<T> {
 pub async fn execute(stage: Arc<Stage>, hosts: Arc<Hosts>, number: u64, chat: u64, near: u64) {
     let name = format!("c{chat}");
     let Some(host) = hosts.near(near) else { return };
-    for _ in 0..3 {
-        let command = Execute { command: "true".to_owned(), ..Execute::default() };
+    for time in 0..3 {
+        let command = Execute { command: format!("{number}.{time}"), ..Execute::default() };
         let (talk, never) = (host.chats.chat(&name, tools()), CancellationToken::new());
         let done = alive(&host, talk.execute(&command, &never)).await;
+        let began = match &done {
+            // Nobody knows.
+            None => return,
+            Some(Ok(_)) => Began::Yes,
+            Some(Err(ExecuteError::Unreachable(unreachable))) => unreachable.began,
+            Some(Err(ExecuteError::Lost { began, .. })) => *began,
+            Some(Err(_)) => Began::No,
+        };
+        stage.watch().command_told(stage.now(), &command.command, began);
         let Some(Err(ExecuteError::Unreachable(unreachable))) = done else { return };
         let workspace = talk.record().ok().flatten().and_then(|record| record.workspace);
         stage.watch().advised(&stage, &workspace.unwrap_or_default(), &unreachable.verdict);

@@ -47,13 +47,16 @@ pub enum Invariant {
     /// A host without a current lease writes nothing, sends nothing, and takes no calls over; one with a lease writes
     /// to calls of its own user only.
     FencedHostsAreSilent,
+    /// A command begins at most once, and what is said of it is true: one that gave a result has begun, one that is said not
+    /// to have begun has not, and never does.
+    CommandsBeginOnce,
     /// Time goes on: no host does something over and over without a pause.
     TimeMoves,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TwoSignals,
         Self::NothingAfterInterrupt,
         Self::IntentFirst,
@@ -66,6 +69,7 @@ impl Invariant {
         Self::RecordingsReplay,
         Self::DownIsTold,
         Self::FencedHostsAreSilent,
+        Self::CommandsBeginOnce,
         Self::TimeMoves,
     ];
 
@@ -84,6 +88,7 @@ impl Invariant {
             Self::RecordingsReplay => "recordings-replay",
             Self::DownIsTold => "down-is-told",
             Self::FencedHostsAreSilent => "fenced-hosts-are-silent",
+            Self::CommandsBeginOnce => "commands-begin-once",
             Self::TimeMoves => "time-moves",
         }
     }

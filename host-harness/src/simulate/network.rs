@@ -1,5 +1,6 @@
 //! The control plane as one host reaches it: over a network that is slow, loses things and lies about none of it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use super::dice::Dice;
 use super::gate::Gate;
 use super::plan::{At, Deed, Moment};
 use super::plane::{Job, Order, Plane};
+#[cfg(test)]
+use super::shell::Notes;
+use super::shell::{Run, Shell};
 use super::stage::Stage;
 use crate::bindings::{Parameter, Quota};
 use crate::control_plane::{
@@ -290,10 +294,19 @@ impl ControlPlane for Network {
     }
 
     async fn open_terminal(&self, agent: &str, wanted: &NewTerminal) -> Result<Box<dyn Terminal>, ApiError> {
-        let agent = agent.to_owned();
-        let answers = self.read(move |plane, now| plane.terminal(&agent, now)).await?;
-        let shown = answers.then(|| shown(&wanted.command)).flatten();
-        Ok(Box::new(Screen { shown, gate: self.gate.clone() }))
+        let _ = wanted;
+        let asked = agent.to_owned();
+        let answers = self.read(move |plane, now| plane.terminal(&asked, now)).await?;
+        let luck = self.stage.plan.luck.reads && !self.stage.is_calm();
+        let mut dice = self.dice("terminal");
+        Ok(Box::new(Screen {
+            agent: agent.to_owned(),
+            stage: self.stage.clone(),
+            gate: self.gate.clone(),
+            shell: Shell::default(),
+            shown: VecDeque::from_iter(answers.then(Shell::greeting)),
+            cut_after: (luck && dice.percent(20)).then(|| dice.between(0, 12)),
+        }))
     }
 
     fn changes(&self, workspace: &str) -> Option<BoxStream<'static, ()>> {
@@ -341,30 +354,73 @@ async fn reach(stage: &Stage, at: Option<At>) {
     }
 }
 
-/// What a terminal shows of a wrapped command that succeeds at once.
-fn shown(command: &str) -> Option<String> {
-    let (_, rest) = command.split_once("begin-")?;
-    let mark = rest.split(|letter: char| !letter.is_ascii_alphanumeric()).next()?;
-    Some(format!("begin-{mark}\r\ndone\r\n\r\nend-{mark}:0\r\n"))
+/// A terminal in which a shell answers, until it is cut or its agent is gone; then it stays silent or ends.
+struct Screen {
+    agent: String,
+    stage: Arc<Stage>,
+    gate: Arc<Gate>,
+    shell: Shell,
+    shown: VecDeque<String>,
+    /// It is cut after so many more things that are typed or shown.
+    cut_after: Option<u64>,
 }
 
-/// A terminal: it shows what the command puts out, or stays silent for ever.
-struct Screen {
-    shown: Option<String>,
-    gate: Arc<Gate>,
+impl Screen {
+    /// Whether it is cut now.
+    fn is_cut(&mut self) -> bool {
+        match &mut self.cut_after {
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn is_answered(&self) -> bool {
+        matches!(self.stage.plane().terminal(&self.agent, self.stage.now()), Ok(true))
+    }
 }
 
 #[async_trait]
 impl Terminal for Screen {
     async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
         self.gate.pass().await;
-        match self.shown.take() {
-            Some(text) => Ok(Some(text.into_bytes())),
-            None => std::future::pending().await,
+        if self.shown.is_empty() || !self.is_answered() {
+            return std::future::pending().await;
         }
+        if self.is_cut() {
+            self.shown.clear();
+            return Ok(None);
+        }
+        Ok(self.shown.pop_front().map(String::into_bytes))
     }
 
-    async fn send(&mut self, _input: &str) -> Result<(), ApiError> {
+    async fn send(&mut self, input: &str) -> Result<(), ApiError> {
+        self.gate.pass().await;
+        if self.is_cut() {
+            return Err(unavailable());
+        }
+        if self.is_answered() {
+            let (stage, now) = (&self.stage, self.stage.now());
+            let mut plane = stage.plane();
+            let mut begun = Vec::new();
+            #[cfg(test)]
+            if crate::sabotage::is(crate::sabotage::Sabotage::ForgetsSessions) {
+                *plane.notes(&self.agent) = Notes::default();
+            }
+            let shown = self.shell.typed(input, plane.notes(&self.agent), &mut |command, _| {
+                begun.push(command.to_owned());
+                Run { output: "done\n".to_owned(), code: Some(0) }
+            });
+            drop(plane);
+            for command in begun {
+                stage.watch().command_begun(now, &command);
+            }
+            // Each record may be the last that arrives.
+            self.shown.extend(shown.split_inclusive("\r\n\r\n").map(str::to_owned));
+        }
         Ok(())
     }
 

@@ -1,9 +1,12 @@
 //! The control plane's truth: workspaces, their builds as jobs, and agents. No I/O, no timers: what is the case is worked
 //! out from the time.
 
+use std::collections::BTreeMap;
+
 use super::agent::{Life, Span};
 use super::dice::Dice;
 use super::plan::{At, Deed, Plan};
+use super::shell::Notes;
 use crate::bindings::{AgentState, Build, JobStatus, Parameter, Provisioner, Transition};
 use crate::control_plane::{ApiError, BuildRead, TemplateParameter, Workspace, is_active, refusal};
 
@@ -24,6 +27,8 @@ pub struct Plane {
     pub outages: Vec<Span>,
     /// When no provisioner takes builds.
     no_provisioner: Vec<Span>,
+    /// What is noted of commands, by the agents that they run on. It outlives the agent's process.
+    notes: BTreeMap<String, Notes>,
 }
 
 struct Space {
@@ -137,6 +142,7 @@ impl Plane {
             spaces: spaces.collect(),
             outages,
             no_provisioner,
+            notes: BTreeMap::new(),
         }
     }
 
@@ -244,6 +250,11 @@ impl Plane {
             return Err(ApiError::Unavailable("the agent is not connected".to_owned()));
         }
         Ok(self.agent(workspace, now).is_some_and(|life| life.answers(now, &self.outages)))
+    }
+
+    /// What is noted of commands where this agent runs.
+    pub fn notes(&mut self, agent: &str) -> &mut Notes {
+        self.notes.entry(agent.to_owned()).or_default()
     }
 
     /// Makes a build, unless one is in progress.

@@ -153,6 +153,11 @@ fn a_call_that_goes_on_on_another_plugin_is_seen() {
 }
 
 #[test]
+fn a_command_that_begins_twice_is_seen() {
+    is_seen(Sabotage::ForgetsSessions, Invariant::CommandsBeginOnce);
+}
+
+#[test]
 fn a_host_that_does_something_over_and_over_in_one_moment_is_seen() {
     is_seen(Sabotage::NeverPauses, Invariant::TimeMoves);
 }

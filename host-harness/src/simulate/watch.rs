@@ -8,6 +8,7 @@ use super::plan::At;
 use super::plane::IntentId;
 use super::stage::{HOST_BEGIN, Stage};
 use crate::bindings::{Transition, TransitionError, Verdict};
+use crate::chat::Began;
 use crate::control_plane::{BuildRead, Workspace, is_active};
 use crate::journal::record::{CallId, Failure, Intent, Open, Outcome};
 use crate::journal::{Answer, Entry, Request};
@@ -40,6 +41,10 @@ pub struct Watch {
     /// Intents that count as never carried out.
     given_up: BTreeSet<IntentId>,
     intents: IntentId,
+    /// How often each command has begun.
+    commands: BTreeMap<String, u32>,
+    /// Commands that are said not to have begun.
+    never_begun: BTreeSet<String>,
 }
 
 struct Read {
@@ -87,6 +92,8 @@ impl Watch {
             rested: BTreeMap::new(),
             open: BTreeMap::new(),
             given_up: BTreeSet::new(),
+            commands: BTreeMap::new(),
+            never_begun: BTreeSet::new(),
             intents: 0,
         }
     }
@@ -300,6 +307,35 @@ impl Watch {
         let text = serde_json::to_string(outcome).unwrap_or_default();
         self.digest.add(text.bytes());
         self.note(now, "end", &[call], || format!("call {call} ends: {text}"));
+    }
+
+    /// A command begins.
+    pub fn command_begun(&mut self, now: At, command: &str) {
+        let times = self.commands.entry(command.to_owned()).or_default();
+        *times += 1;
+        let check = match *times {
+            1 if self.never_begun.contains(command) => {
+                Err(format!("command {command} begins after it was given up"))
+            }
+            1 => Ok(()),
+            times => Err(format!("command {command} begins {times} times")),
+        };
+        self.note(now, "command", &[], || format!("command {command} begins"));
+        self.check(now, Invariant::CommandsBeginOnce, check);
+    }
+
+    /// A chat is told whether its command has begun.
+    pub fn command_told(&mut self, now: At, command: &str, began: Began) {
+        let times = self.commands.get(command).copied().unwrap_or_default();
+        let check = match began {
+            Began::No if times > 0 => Err(format!("command {command} has begun, and is said not to have")),
+            Began::Yes if times == 0 => Err(format!("command {command} is said to have begun, and has not")),
+            _ => Ok(()),
+        };
+        if began == Began::No {
+            self.never_begun.insert(command.to_owned());
+        }
+        self.check(now, Invariant::CommandsBeginOnce, check);
     }
 
     /// A chat was advised what to do.

@@ -4,17 +4,19 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use reqwest::Url;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Action, Cause};
-use workspace_recovery::chat::{ChatHost, Execute, ExecuteError, Executed, MAX_OUTPUT_BYTES, Unreachable};
+use workspace_recovery::chat::{
+    Began, ChatHost, Execute, ExecuteError, Executed, MAX_OUTPUT_BYTES, Unreachable,
+};
 use workspace_recovery::clock::Clock;
 use workspace_recovery::driver::Driver;
 use workspace_recovery::policy::Timings;
+use workspace_recovery::simulate::shell::{Notes, Run, Shell};
 use workspace_recovery::store::Store;
 
-use crate::replay::{Asked, Reply, Server, What};
+use crate::replay::{Reply, Server, Shows};
 use crate::stage::Frozen;
 use crate::transcript::{Transcript, agents, is_workspace_read, path_of, recorded};
 use crate::verdicts::{plugin, tools};
@@ -31,8 +33,10 @@ enum Does {
     Runs,
     /// It begins, and says nothing more.
     BeginsOnly,
-    /// It begins and says something, and then the connection breaks off.
+    /// The connection breaks off once, in the middle of its output.
     BreaksOff,
+    /// The same, and nothing is known of it afterwards.
+    IsForgotten,
 }
 
 /// One workspace of a recording, from some second on.
@@ -40,7 +44,7 @@ struct Play {
     clock: Frozen,
     server: Server,
     chats: ChatHost,
-    does: Arc<Mutex<Does>>,
+    agent: Workplace,
 }
 
 /// What happened: who was there when is not always what the server says.
@@ -108,7 +112,7 @@ impl Play {
     async fn begin(script: Script, from: f64, skew: i64) -> Self {
         let clock = Frozen::new();
         let begun = Instant::now();
-        let does = Arc::new(Mutex::new(Does::Runs));
+        let agent = Workplace::new();
         let transcript = Transcript::load(script.file);
         let polls: Vec<_> = (0..transcript.exchanges.len())
             .filter(|index| {
@@ -117,7 +121,7 @@ impl Play {
             })
             .collect();
         let workspace = path_of(&transcript.exchanges[polls[0]]).rsplit('/').next().unwrap().to_owned();
-        let agent_does = does.clone();
+        let workplace = agent.clone();
         let server = Server::start(move |asked| {
             let second = from + begun.elapsed().as_secs_f64();
             let last = polls.iter().rev().find(|index| transcript.at(**index) <= second);
@@ -125,8 +129,9 @@ impl Play {
             if now.status != 200 || !asked.path.contains("/pty") {
                 return now;
             }
-            let alive = script.alive.iter().any(|(since, until)| (*since..*until).contains(&second));
-            terminal(asked, &now, alive, *agent_does.lock().unwrap(), script.refused)
+            let alive = script.alive.iter().find(|(since, until)| (*since..*until).contains(&second));
+            let until = alive.map(|(_, until)| begun + Duration::from_secs_f64(until - from));
+            terminal(&now, until, script.refused, &workplace)
         })
         .await;
         let store = Store::in_memory();
@@ -134,7 +139,7 @@ impl Play {
         let host_clock = Arc::new(WrongClock { begun, skew });
         let plane = Arc::new(server.client());
         let driver = Driver::with_clock(plugin(), plane, store, Timings::default(), host_clock);
-        Self { clock, server, chats: ChatHost::new(driver), does }
+        Self { clock, server, chats: ChatHost::new(driver), agent }
     }
 
     async fn run(&self, execute: Execute) -> Result<Executed, ExecuteError> {
@@ -161,29 +166,63 @@ impl Play {
 }
 
 /// What a terminal that is asked for now becomes.
-fn terminal(asked: &Asked, now: &Reply, alive: bool, does: Does, refused: (&str, usize)) -> Reply {
+fn terminal(now: &Reply, alive_until: Option<Instant>, refused: (&str, usize), agent: &Workplace) -> Reply {
     let status = agents(&now.body)[0]["status"].clone();
-    match (alive, status.as_str()) {
-        (true, _) => {
-            let url = Url::parse(&format!("http://x{}", asked.path)).unwrap();
-            let command = url.query_pairs().find(|(key, _)| key == "command").unwrap().1.into_owned();
-            working_terminal(&command, does)
-        }
+    match (alive_until, status.as_str()) {
+        (Some(until), _) => agent.terminal(until),
         // It opens, is silent, and is closed by the server after half a minute.
-        (false, Some("connected")) => recorded("12b-pty-dead-and-hung", 7),
-        (false, _) => recorded(refused.0, refused.1),
+        (None, Some("connected")) => recorded("12b-pty-dead-and-hung", 7),
+        (None, _) => recorded(refused.0, refused.1),
     }
 }
 
-fn working_terminal(command: &str, does: Does) -> Reply {
-    let ran = Command::new("/bin/sh").arg("-c").arg(command).env("SHELL", "/bin/sh").output().unwrap();
-    let shown = String::from_utf8(ran.stdout).unwrap().replace('\n', "\r\n");
-    let begin = shown.find("\r\n").unwrap() + 2;
-    match does {
-        Does::Runs => Reply::socket([What::Binary(shown)]),
-        Does::BeginsOnly => Reply::socket([What::Binary(shown[..begin].to_owned()), What::Nothing]),
-        Does::BreaksOff => Reply::socket([What::Binary(format!("{}half of it\r\n", &shown[..begin]))]),
+/// Where an agent runs commands.
+#[derive(Clone)]
+struct Workplace {
+    does: Arc<Mutex<Does>>,
+    notes: Arc<Mutex<Notes>>,
+    /// The commands that have begun.
+    begun: Arc<Mutex<Vec<String>>>,
+}
+
+impl Workplace {
+    fn new() -> Self {
+        Self { does: Arc::new(Mutex::new(Does::Runs)), notes: Arc::default(), begun: Arc::default() }
     }
+
+    /// A terminal that is answered until then.
+    fn terminal(&self, until: Instant) -> Reply {
+        let (workplace, mut shell) = (self.clone(), Shell::default());
+        Reply::typed(move |typed| {
+            if Instant::now() >= until {
+                return Shows::Text(String::new());
+            }
+            let Some(typed) = typed else { return Shows::Text(Shell::greeting()) };
+            let (mut does, mut notes) = (workplace.does.lock().unwrap(), workplace.notes.lock().unwrap());
+            let mut shown = shell.typed(typed, &mut notes, &mut |command, _| {
+                workplace.begun.lock().unwrap().push(command.to_owned());
+                match *does {
+                    Does::BeginsOnly => Run { output: String::new(), code: None },
+                    _ => run(command),
+                }
+            });
+            let cut = shown.len() / 2;
+            match *does {
+                Does::Runs | Does::BeginsOnly => return Shows::Text(shown),
+                Does::BreaksOff => {}
+                Does::IsForgotten => *notes = Notes::default(),
+            }
+            *does = Does::Runs;
+            shown.truncate(cut);
+            Shows::Last(shown)
+        })
+    }
+}
+
+/// Runs a command to its end, in no time.
+fn run(command: &str) -> Run {
+    let ran = Command::new("/bin/sh").arg("-c").arg(format!("exec 2>&1; {command}")).output().unwrap();
+    Run { output: String::from_utf8(ran.stdout).unwrap(), code: ran.status.code() }
 }
 
 /// A wall clock that is wrong, on the runtime's clock.
@@ -246,8 +285,8 @@ async fn on_a_newer_server_a_dead_agent_whose_terminal_is_not_found_is_told_from
     assert_eq!(unreachable.verdict.cause, Cause::RecentlyDisconnected);
     assert!((30..32).contains(&unreachable.tried.as_secs()), "{:?}", unreachable.tried);
     assert!(unreachable.last_error.contains("not connected"), "{}", unreachable.last_error);
-    // From 65 s on: the window ends 95 s after the kill.
-    play.clock.pass(Duration::from_secs(30)).await;
+    // From 66 s on: the window ends 96 s after the kill.
+    play.clock.pass(Duration::from_secs(31)).await;
     let unreachable = play.unreachable().await;
     assert_eq!(
         (unreachable.verdict.action, unreachable.verdict.cause),
@@ -302,7 +341,7 @@ async fn a_database_that_is_away_refuses_good_tokens_and_costs_nothing_but_time(
 #[tokio::test]
 async fn a_terminal_that_is_not_found_while_the_database_is_away_is_asked_for_again() {
     let play = Play::begin(DATABASE_AWAY, 33.0, 0).await;
-    let (body, begun) = (recorded("13-database-outage", 7), Instant::now());
+    let (body, begun, agent) = (recorded("13-database-outage", 7), Instant::now(), play.agent.clone());
     let mut asked_before = false;
     play.server.answer(move |asked| {
         let away = asked_before && begun.elapsed() < Duration::from_secs(5);
@@ -311,7 +350,7 @@ async fn a_terminal_that_is_not_found_while_the_database_is_away_is_asked_for_ag
             // As it answers who has no valid token.
             (true, true) => recorded("12b-pty-dead-and-hung", 2),
             (true, false) => recorded("13-database-outage", 11),
-            (false, true) => terminal(asked, &body, true, Does::Runs, PAGE_2025),
+            (false, true) => agent.terminal(begun + LONG),
             (false, false) => body.clone(),
         }
     });
@@ -351,7 +390,7 @@ async fn a_command_has_its_output_of_both_streams_and_its_exit_code() {
     let executed = run("printf 'one\\n\\033[31mtwo\\033[0m\\n'; echo three >&2; exit 7").await;
     assert_eq!(
         executed,
-        Executed { output: "one\ntwo\nthree\n".into(), exit_code: Some(7), truncated: false }
+        Executed { output: "one\ntwo\nthree\n".into(), exit_code: Some(7), ..Executed::default() }
     );
     assert_eq!(run("nosuchcommand").await.exit_code, Some(127));
     let long = run("seq 1 100000").await;
@@ -363,28 +402,45 @@ async fn a_command_has_its_output_of_both_streams_and_its_exit_code() {
 #[tokio::test]
 async fn a_command_that_takes_too_long_is_interrupted() {
     let play = Play::begin(KILLED, 2.0, 0).await;
-    *play.does.lock().unwrap() = Does::BeginsOnly;
-    let timeout = Some(Duration::from_secs(5));
+    *play.agent.does.lock().unwrap() = Does::BeginsOnly;
+    let timeout = Some(Duration::from_secs(4));
     let executed = play.run(Execute { command: "true".into(), timeout, ..Execute::default() }).await.unwrap();
     assert_eq!(executed.exit_code, None);
     play.clock.pass(Duration::from_secs(1)).await;
-    assert_eq!(play.server.typed(), [serde_json::json!({"data": "\u{3}"})]);
+    let typed = play.server.typed();
+    let typed: Vec<_> = typed.iter().skip(1).map(|frame| frame["data"].as_str().unwrap()).collect();
+    assert_eq!(typed, ["e\n", "d\n"], "it is ended, and what is noted of it is not needed any more");
 }
 
 #[tokio::test]
-async fn a_session_that_breaks_off_half_way_says_that_the_command_may_still_run() {
+async fn a_session_that_breaks_off_half_way_is_followed_from_there_and_runs_once() {
     let play = Play::begin(KILLED, 2.0, 0).await;
-    *play.does.lock().unwrap() = Does::BreaksOff;
-    let error = play.echo().await.unwrap_err();
-    assert!(matches!(&error, ExecuteError::Lost { output } if output == "half of it\n"), "{error:?}");
+    *play.agent.does.lock().unwrap() = Does::BreaksOff;
+    let executed = play.run(Execute { command: "seq 1 2000".into(), ..Execute::default() }).await.unwrap();
+    let whole: String = (1..=2000).map(|number| format!("{number}\n")).collect();
+    assert_eq!((executed.output, executed.exit_code), (whole, Some(0)));
+    assert_eq!(*play.agent.begun.lock().unwrap(), ["seq 1 2000"]);
+}
+
+#[tokio::test]
+async fn a_command_of_which_the_workspace_knows_nothing_any_more_is_told_as_that_and_not_run_again() {
+    let play = Play::begin(KILLED, 2.0, 0).await;
+    *play.agent.does.lock().unwrap() = Does::IsForgotten;
+    let error = play.run(Execute { command: "seq 1 2000".into(), ..Execute::default() }).await.unwrap_err();
+    let ExecuteError::Lost { began: Began::Yes, output } = &error else { panic!("{error:?}") };
+    assert!(output.starts_with("1\n2\n"), "what it had put out: {output}");
     assert!(error.to_string().contains("may still be running"), "{error}");
+    assert_eq!(play.agent.begun.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn an_agent_that_is_killed_under_a_silent_command_is_noticed_though_its_terminal_stays_open() {
     let play = Play::begin(KILLED, 2.0, 0).await;
-    *play.does.lock().unwrap() = Does::BeginsOnly;
+    *play.agent.does.lock().unwrap() = Does::BeginsOnly;
+    let begun = Instant::now();
     let unreachable = play.unreachable().await;
-    assert_eq!(unreachable.begun.as_deref(), Some(""));
+    assert_eq!((unreachable.began, unreachable.output.as_str()), (Began::Yes, ""));
     assert_eq!(unreachable.verdict.cause, Cause::RecentlyDisconnected);
+    // Killed 20.3 s after the beginning; then a sign of life is missed for 15 s at most, and the window is 30 s.
+    assert!(begun.elapsed() < Duration::from_secs(67), "{:?}", begun.elapsed());
 }

@@ -31,10 +31,22 @@ pub enum Kind {
     Http,
     /// A websocket, on which this comes.
     Socket(Vec<Frame>),
+    /// A terminal, which answers what is typed into it.
+    Terminal(Typed),
     /// No answer: the connection is closed.
     HangUp,
     /// No answer: the connection stays open.
     Silence,
+}
+
+/// What a terminal shows: at first, and then of each text that is typed.
+pub type Typed = Arc<Mutex<dyn FnMut(Option<&str>) -> Shows + Send>>;
+
+/// What a terminal shows next.
+pub enum Shows {
+    Text(String),
+    /// This, and then the connection breaks off.
+    Last(String),
 }
 
 /// Something that happens on a websocket, so long after the request.
@@ -88,6 +100,10 @@ impl Reply {
     /// A terminal that says `hi`, repeats one frame and breaks off.
     pub fn terminal() -> Self {
         Self::socket([What::Binary("hi\r\n".into()), What::Repeat])
+    }
+
+    pub fn typed(typed: impl FnMut(Option<&str>) -> Shows + Send + 'static) -> Self {
+        Self { kind: Kind::Terminal(Arc::new(Mutex::new(typed))), ..Self::text(101, "") }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -157,7 +173,7 @@ impl Server {
         self.shared.asked.lock().unwrap().clone()
     }
 
-    /// What was sent on websockets that stayed open.
+    /// What was typed, and what else was sent on websockets that stayed open.
     pub fn typed(&self) -> Vec<Value> {
         self.shared.typed.lock().unwrap().clone()
     }
@@ -186,6 +202,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.unwrap();
             upgrade.on_upgrade(move |socket| async move { play(socket, frames, at, &shared).await })
         }
+        Kind::Terminal(typed) => {
+            let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.unwrap();
+            upgrade.on_upgrade(move |socket| async move { converse(socket, typed, &shared).await })
+        }
         // Ends the task that serves the connection, and so the connection, without a word.
         Kind::HangUp => std::panic::resume_unwind(Box::new("hang up")),
         Kind::Silence => std::future::pending().await,
@@ -202,6 +222,24 @@ fn http(reply: &Reply) -> Response {
         None => ("application/json", reply.body.to_string()),
     };
     response.header("content-type", kind).body(Body::from(body)).unwrap()
+}
+
+async fn converse(mut socket: WebSocket, typed: Typed, shared: &Shared) {
+    let mut text = None;
+    loop {
+        let shows = typed.lock().unwrap()(text.as_deref());
+        let (Shows::Text(shown) | Shows::Last(shown)) = &shows;
+        if !shown.is_empty() && socket.send(Message::Binary(shown.clone().into())).await.is_err() {
+            return;
+        }
+        if let Shows::Last(_) = shows {
+            return;
+        }
+        let Some(Ok(frame)) = socket.recv().await else { return };
+        let Ok(frame) = serde_json::from_slice::<Value>(&frame.into_data()) else { continue };
+        text = frame["data"].as_str().map(str::to_owned);
+        shared.typed.lock().unwrap().push(frame);
+    }
 }
 
 /// Dropped without a close frame in the end, as a real server does at the end of a command.

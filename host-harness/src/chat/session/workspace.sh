@@ -1,0 +1,319 @@
+# The workspace's side of a session: begins its command at most once, and lets terminals follow it.
+#
+# The host types this into a terminal on the agent (see `BOOTSTRAP` in script.rs), with assignments before it:
+#   _id      the session's name: one for each command
+#   _mark    begins each record that the host reads; nobody else knows it
+#   _end     begins the line that follows the command's output, with the exit code and a full stop
+#   _begin   1: the command follows; begin it unless it has begun. Else: only follow what has begun
+#   _from    the offset in the command's output from which on the host wants it
+#   _dir     where to run the command, or nothing
+#   _grace   how long each signal may take that ends the command, in tenths of a second
+#   _command, _input   the length and POSIX checksum of the command, and of its input (empty: it has none)
+#
+# A session is a private folder, so it outlives the terminal, the connection and the agent's process:
+#   begun/    made by whoever may begin the command, or may keep it from beginning: whoever makes it is the only one
+#   runner    the process that waits for the command and keeps its output
+#   group     the command's process group
+#   out.N     its output, both streams in one, from offset N on
+#   exit      its exit code
+#   viewer    the terminal that follows it; the others stop
+#
+# What it tells are records, each a line that begins with _mark:
+#   b        the command has begun, now or before
+#   cN M     its output from offset N on follows; M bytes before it are left out
+#   xN       the runner has ended, and everything is told; N is the exit code if it was noted
+#   n        nothing is known of the session
+#   rTEXT    refused, and why; rgarbled: what arrived is not what was sent
+#   pN       the answer to the host's pN: this terminal lives
+#   kN       the command was ended; 1: something of it is left
+#   v        the command has not begun, and never will
+# And these lines are what the host types: pN; e, to end the command; d, when it has all that it wants.
+#
+# It has to run in any POSIX shell, and needs of the workspace: mkdir, rm, cat, dd, head, tail, wc, sleep. Where they
+# exist it uses stty (else the terminal echoes what is typed, which the host passes over), setsid (else the command keeps
+# the terminal), cksum (else only lengths are compared), find (else old folders stay) and bash (else sh runs the command).
+# All its variables begin with _, since assigning to a variable that the user exports would change the command's.
+
+unset IFS
+
+# One record for the host.
+_say() { printf '\n%s%s\n' "$_mark" "$1"; }
+
+# What the host types next, decoded: lines that begin with + up to one that is a dot. False: it was cut.
+_receive() {
+  while IFS= read -r _line; do
+    case $_line in
+      .) return 0 ;;
+      +*) printf %b "${_line#+}" ;;
+    esac
+  done
+  return 1
+}
+
+# Whether a file arrived as it was sent.
+_whole() {
+  if command -v cksum >/dev/null; then
+    [ "$(cksum <"$1")" = "$2" ]
+  else
+    [ $(($(wc -c <"$1"))) -eq "${2#* }" ]
+  fi
+}
+
+# --- the runner -----------------------------------------------------------------------------------------------------
+
+# Its standard input, kept in segments of at most 4 MiB. Beyond the first one the last 8 MiB stay, however much it is: a
+# command that never stops talking fills no disk, and is never held up.
+_keep() {
+  _at=0 _segments=
+  while dd bs=65536 count=64 of="$_folder/out.$_at" 2>/dev/null && [ -d "$_folder" ]; do
+    _size=$(($(wc -c <"$_folder/out.$_at")))
+    [ "$_size" -gt 0 ] || return 0
+    [ "$_at" -eq 0 ] || _segments="$_segments $_at"
+    _at=$((_at + _size))
+    set -- $_segments
+    while [ $# -gt 0 ] && [ "$1" -lt $((_at - 8388608)) ]; do
+      rm -f "$_folder/out.$1"
+      shift
+    done
+    _segments=$*
+  done
+  # The folder is gone: everything was fetched. What the command has left in the background may go on talking.
+  exec cat >/dev/null
+}
+
+# Begins the command if nobody has, and waits for its end.
+_run() {
+  mkdir "$_folder/begun" 2>/dev/null || exit 0
+  echo $$ >"$_folder/runner"
+  {
+    $_session /bin/sh "$_stage/program" lead "$_stage" "$_umask"
+    _code=$?
+    printf '\n%s%d.\n' "$_end" "$_code"
+    echo "$_code" >"$_folder/exit"
+  } 2>&1 </dev/null | _keep
+}
+
+# Becomes the command. No process has it among its arguments, and no file keeps it any longer than its beginning.
+_lead() {
+  if [ -n "$_session" ]; then echo $$; else cat "$_folder/runner"; fi >"$_folder/group"
+  umask "$_umask"
+  # Whoever would ask is told that there is nobody to answer.
+  : "${GIT_TERMINAL_PROMPT=0}" "${DEBIAN_FRONTEND=noninteractive}"
+  export GIT_TERMINAL_PROMPT DEBIAN_FRONTEND
+  case $_dir in
+    '') ;;
+    '~') cd ;;
+    '~/'*) cd -- "$HOME/${_dir#'~/'}" ;;
+    -*) cd -- "./$_dir" ;;
+    *) cd -- "$_dir" ;;
+  esac || exit
+  if [ -n "$_input" ]; then exec <"$_stage/input"; else exec </dev/null; fi
+  _shell=$(command -v bash) || _shell=/bin/sh
+  {
+    rm -rf "$_stage"
+    exec "$_shell" -c 'set -- "$(cat <&9)"; exec 9<&-; eval "shift;$1"' "${_shell##*/}"
+  } 9<"$_stage/command"
+}
+
+# --- the terminal ---------------------------------------------------------------------------------------------------
+
+# Where sessions are kept: the first place, or else the second. Others may write to the second one, so there the folder
+# has to be ours.
+_first() { _root=${XDG_CACHE_HOME:-$HOME/.cache}/workspace-recovery-sessions; }
+_second() { _root=${TMPDIR:-/tmp}/workspace-recovery-sessions-$(id -u); }
+
+# Finds the session's folder: _folder. False: there is none.
+_find() {
+  for _place in _first _second; do
+    $_place
+    _folder=$_root/$_id
+    [ -d "$_folder" ] && [ -O "$_folder" ] && return 0
+  done
+  return 1
+}
+
+# Finds or makes it, with a folder for what this terminal brings: _stage. False: there is no place for it.
+_make() {
+  for _place in _first _second; do
+    $_place
+    _folder=$_root/$_id _stage=$_root/$_id/stage.$$
+    [ -d "$_root" ] || mkdir -p "$_root" 2>/dev/null
+    [ -O "$_root" ] && [ ! -L "$_root" ] || continue
+    mkdir "$_folder" "$_stage" 2>/dev/null
+    : 2>/dev/null >"$_stage/command" && return 0
+  done
+  return 1
+}
+
+# Takes the command, and lets a runner begin it.
+_begin() {
+  _receive >"$_stage/command" && { [ -z "$_input" ] || _receive >"$_stage/input"; } || exit
+  if ! _whole "$_stage/command" "$_command" || { [ -n "$_input" ] && ! _whole "$_stage/input" "$_input"; }; then
+    rm -rf "$_stage"
+    _say rgarbled
+    exit
+  fi
+  printf '%s\n' "$_program" >"$_stage/program"
+  # As a job of its own, so that the command is not born deaf to SIGINT.
+  set -m 2>/dev/null
+  if [ -n "$_session" ]; then
+    setsid /bin/sh "$_stage/program" run "$_stage" "$_umask" </dev/null >/dev/null 2>&1 &
+  else
+    (
+      trap '' HUP
+      exec /bin/sh "$_stage/program" run "$_stage" "$_umask" </dev/null >/dev/null 2>&1
+    ) &
+  fi
+  set +m
+}
+
+# Waits until a note is there: _note has what it says. False: it does not come.
+_await() {
+  _tries=0
+  until [ -s "$1" ] && read -r _note <"$1"; do
+    [ $_tries -lt 400 ] || return 1
+    _tries=$((_tries + 1))
+    sleep 0.005 2>/dev/null || sleep 1
+  done
+}
+
+# Prints the output as it comes, until the runner has ended.
+_follow() {
+  _pause=0.005 _dying= _skipped=0
+  _await "$_folder/runner" || {
+    _say n
+    return
+  }
+  _runner=$_note
+  _say b
+  while read -r _viewer <"$_folder/viewer" && [ "$_viewer" = "$_me" ]; do
+    # The segment that has _at, and the first one behind it.
+    _segment= _next=
+    for _file in "$_folder"/out.*; do
+      _start=${_file##*.}
+      [ -e "$_file" ] || break
+      if [ "$_start" -gt "$_at" ]; then
+        if [ -z "$_next" ] || [ "$_start" -lt "$_next" ]; then _next=$_start; fi
+      elif [ -z "$_segment" ] || [ "$_start" -gt "$_segment" ]; then
+        _segment=$_start
+      fi
+    done
+    _until=$_at
+    if [ -n "$_segment" ] && [ -s "$_folder/out.$_segment" ]; then
+      _until=$((_segment + $(wc -c <"$_folder/out.$_segment")))
+    fi
+    _size=$((_until - _at))
+    if [ "$_size" -gt 0 ]; then
+      if [ "$_size" -gt 262144 ]; then
+        # Far behind: what lies in the middle of so much output is left out anyway.
+        if [ "$_size" -gt 1048576 ] && [ "$_at" -ge 65536 ]; then
+          _skipped=$((_skipped + _size - 65536)) _at=$((_until - 65536))
+        fi
+        _size=65536
+      fi
+      _say "c$_at $_skipped" || return
+      _skipped=0
+      tail -c "+$((_at - _segment + 1))" "$_folder/out.$_segment" | head -c "$_size"
+      _at=$((_at + _size)) _pause=0.005 _dying=
+    elif [ -n "$_next" ]; then
+      _skipped=$((_skipped + _next - _at)) _at=$_next
+    elif [ -n "$_dying" ]; then
+      _code=
+      [ -e "$_folder/exit" ] && read -r _code <"$_folder/exit"
+      _say "x$_code"
+      return
+    elif ! kill -s 0 "$_runner" 2>/dev/null; then
+      # Once more, for what came last.
+      _dying=1
+    else
+      sleep $_pause 2>/dev/null || sleep 1
+      case $_pause in 0.005) _pause=0.01 ;; 0.01) _pause=0.02 ;; 0.02) _pause=0.05 ;; 0.05) _pause=0.1 ;; *) _pause=0.2 ;; esac
+    fi
+  done
+}
+
+# Whether anything but dead processes is left of the command's group.
+_is_left() {
+  kill -s 0 -- "-$_group" 2>/dev/null || return 1
+  [ -e /proc/self/stat ] || return 0
+  for _file in /proc/[0-9]*/stat; do
+    read -r _stat 2>/dev/null <"$_file" || continue
+    # What follows the name: state, parent, group.
+    set -- ${_stat##*\) }
+    [ "$3" = "$_group" ] && [ "$1" != Z ] && return 0
+  done
+  return 1
+}
+
+# Keeps the command from beginning, or ends it and all that it left in its process group, ever less politely; says
+# whether anything is left.
+_finish() {
+  trap '' HUP
+  if mkdir "$_folder/begun" 2>/dev/null; then
+    _say v
+    return
+  fi
+  _await "$_folder/group" || {
+    _say k0
+    return
+  }
+  _group=$_note
+  for _signal in INT TERM KILL; do
+    kill -s $_signal -- "-$_group" 2>/dev/null
+    _tries=0
+    while _is_left; do
+      [ $_tries -lt "$_grace" ] || continue 2
+      _tries=$((_tries + 1))
+      sleep 0.1 2>/dev/null || { sleep 1; _tries=$((_tries + 9)); }
+    done
+    _say k0
+    return
+  done
+  _say k1
+}
+
+_serve() {
+  for _tool in mkdir rm cat dd head tail wc sleep; do
+    command -v $_tool >/dev/null || { _say "rit has no $_tool"; exit; }
+  done
+  if [ -n "$_begin" ]; then
+    _make || {
+      _say "rneither ${XDG_CACHE_HOME:-$HOME/.cache} nor ${TMPDIR:-/tmp} can be written"
+      exit
+    }
+    _begin
+  else
+    _find || {
+      _say n
+      exit
+    }
+  fi
+  _me=$$ _at=$_from
+  echo "$_me" >"$_folder/viewer"
+  _follow &
+  while IFS= read -r _line; do
+    case $_line in
+      p*) _say "$_line" ;;
+      e) _finish & ;;
+      d)
+        rm -rf "$_folder"
+        find "$_root" -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf {} + >/dev/null 2>&1
+        exit
+        ;;
+    esac
+  done
+}
+
+_session=
+if command -v setsid >/dev/null; then _session=setsid; fi
+_stage=${2-} _umask=${3-}
+_folder=${_stage%/*}
+case ${1-} in
+  run) _run ;;
+  lead) _lead ;;
+  *)
+    _umask=$(umask)
+    umask 077
+    _serve
+    ;;
+esac

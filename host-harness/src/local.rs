@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -358,6 +359,12 @@ fn port_of(listener: &TcpListener) -> Result<u16, LocalError> {
 }
 
 async fn serve_until(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
+    // What is shown in a terminal goes out at once, and does not wait for what was shown before it to arrive.
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "a connection stays slow");
+        }
+    });
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!("the local control plane ended: {error}");

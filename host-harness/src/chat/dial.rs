@@ -3,11 +3,12 @@
 //! While terminals are tried, the workspace is read again and again. Only time in which that worked counts: an agent is not
 //! to blame for a control plane that was away. The same reads tell when the dialled agent is not the right one any more.
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, pending};
 use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::bindings::{Agent, AgentState};
@@ -77,7 +78,7 @@ pub(super) async fn dial(target: Target<'_>) -> Dialed {
         let end = tokio::select! {
             biased;
             () = target.call.interrupt().cancelled() => Some(DialEnd::Interrupted),
-            tried = first(&mut dial.attempts) => dial.tried(tried),
+            Some(tried) = dial.attempts.next(), if !dial.attempts.is_empty() => dial.tried(tried),
             read = running(&mut dial.probe) => {
                 dial.probe = None;
                 dial.probed(read)
@@ -104,7 +105,7 @@ struct Dial<'a> {
     /// It was seen disconnected while it was dialled.
     seen_disconnected: bool,
     build: Option<String>,
-    attempts: Vec<Attempt<'a>>,
+    attempts: FuturesUnordered<Attempt<'a>>,
     /// How many were begun.
     tries: u32,
     /// How many in a row ended without a greeting.
@@ -137,7 +138,7 @@ impl<'a> Dial<'a> {
             disconnected_at_start: None,
             seen_disconnected: false,
             build: None,
-            attempts: Vec::new(),
+            attempts: FuturesUnordered::new(),
             tries: 0,
             ended_at_once: 0,
             retry_at: now,
@@ -363,21 +364,6 @@ pub(crate) fn choose_agent(agents: &[Agent]) -> Option<&Agent> {
 
 fn disconnected(workspace: &Workspace, agent: &str) -> Option<u64> {
     workspace.agents.iter().find(|candidate| candidate.id == agent)?.disconnected
-}
-
-/// The result of the first attempt that ends, which is removed. Waits for ever if there is none.
-async fn first<T>(attempts: &mut Vec<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
-    let (tried, ended) = poll_fn(|cx| {
-        let ended =
-            attempts.iter_mut().enumerate().find_map(|(at, attempt)| match attempt.as_mut().poll(cx) {
-                Poll::Ready(tried) => Some((tried, at)),
-                Poll::Pending => None,
-            });
-        ended.map_or(Poll::Pending, Poll::Ready)
-    })
-    .await;
-    drop(attempts.swap_remove(ended));
-    tried
 }
 
 /// The result of what runs; waits for ever if nothing does.

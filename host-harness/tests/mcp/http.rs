@@ -237,6 +237,6 @@ async fn a_server_that_is_terminated_gives_its_clients_an_answer() {
     assert_eq!(served.end().await, Some(0), "it does not wait for the command's end");
     let told = answer(sleeps.await.unwrap().unwrap()).await;
     let error = told["result"]["structuredContent"]["error"].as_str().unwrap();
-    assert!(error.starts_with("the server ends. If the command had begun, it was asked to end"), "{error}");
+    assert!(error.starts_with("the server ends. If the command had begun, it was told to end"), "{error}");
     world.end().await;
 }

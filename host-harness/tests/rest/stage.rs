@@ -7,10 +7,8 @@ use tokio::time::{Instant, advance, pause, resume};
 
 /// How finely time goes at least: what is due within one step happens at its end.
 const STEP: Duration = Duration::from_millis(50);
-/// Steps of a long time, which then are longer,
-const STEPS: u32 = 600;
-/// but for its beginning: that is when hosts and servers talk, and each message takes a step or two.
-const BEGINNING: Duration = Duration::from_secs(10);
+/// Steps of a long time, which then are longer.
+const STEPS: u32 = 400;
 /// How often all that is ready gets its turn before time goes on. A request and its answer take some ten turns.
 const TURNS: u32 = 60;
 /// Sockets live in real time: in each step a busy machine's kernel gets a moment to deliver.
@@ -51,8 +49,7 @@ impl Frozen {
 
     /// Lets so much time go, and everything happen that is due meanwhile.
     pub async fn pass(&self, time: Duration) {
-        let begun = Instant::now();
-        let end = begun + time;
+        let (end, step) = (Instant::now() + time, STEP.max(time / STEPS));
         loop {
             for _ in 0..TURNS {
                 yield_now().await;
@@ -61,7 +58,6 @@ impl Frozen {
             if left.is_zero() {
                 return;
             }
-            let step = if begun.elapsed() < BEGINNING { STEP } else { STEP.max(time / STEPS) };
             advance(left.min(step)).await;
             std::thread::sleep(MOMENT);
         }

@@ -140,7 +140,8 @@ async fn dial(config: &AgentConfig, path: &str) -> Result<Socket, End> {
     let mut request = url.into_client_request().map_err(|_| End::Lost)?;
     let token = HeaderValue::from_str(&format!("Bearer {}", config.token)).map_err(|_| End::Lost)?;
     request.headers_mut().insert("Authorization", token);
-    match tokio_tungstenite::connect_async(request).await {
+    // What is shown in a terminal goes out at once.
+    match tokio_tungstenite::connect_async_with_config(request, None, true).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(answer))
             if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::GONE) =>

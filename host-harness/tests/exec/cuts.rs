@@ -1,0 +1,119 @@
+//! Sessions that are cut at every frame: a command begins at most once, and what is said of it is true.
+
+use std::path::Path;
+use std::time::Duration;
+
+use workspace_recovery::chat::{Began, Execute, ExecuteError, Executed};
+
+use super::desk::{Cut, Desk};
+
+/// It leaves a line in a file, and puts out more than is kept of it.
+const COMMAND: &str = "echo began >> ran; seq 1 20000; exit 5";
+
+async fn desk() -> Desk {
+    Desk::new(Path::new("/bin/sh")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_cut_once_at_any_frame_runs_its_command_once_and_loses_nothing() {
+    let desk = desk().await;
+    let undisturbed = desk.run(COMMAND).await.unwrap();
+    assert!(undisturbed.truncated && undisturbed.exit_code == Some(5));
+    for before in 0.. {
+        desk.place.cut(Cut { before, for_good: false });
+        let ran = desk.place.lines("ran");
+        let executed = desk.run(COMMAND).await.unwrap();
+        assert_eq!(executed, undisturbed, "cut before frame {before}");
+        assert_eq!(desk.place.lines("ran"), ran + 1, "cut before frame {before}");
+        if !desk.place.was_cut() {
+            assert!(before > 8, "there are more frames than {before}");
+            break;
+        }
+    }
+    assert_eq!(desk.place.left(), 0, "nothing is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_cut_for_good_at_any_frame_says_truly_whether_its_command_has_begun() {
+    let desk = desk().await;
+    let (mut said, mut last) = (Vec::new(), 0);
+    for before in 1.. {
+        desk.place.cut(Cut { before, for_good: true });
+        let command = format!("echo began >> ran-{before}; seq 1 20000");
+        match desk.run(&command).await {
+            Err(ExecuteError::Unreachable(unreachable)) => said.push((before, unreachable.began)),
+            Err(ExecuteError::Lost { began, .. }) => said.push((before, began)),
+            Ok(executed) => {
+                assert_eq!(executed.exit_code, Some(0));
+                last = before;
+                break;
+            }
+            Err(error) => panic!("cut before frame {before}: {error}"),
+        }
+    }
+    // What was on its way has arrived by now.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for (before, began) in &said {
+        let ran = desk.place.lines(&format!("ran-{before}"));
+        match began {
+            Began::No => assert_eq!(ran, 0, "cut before frame {before}"),
+            Began::Yes => assert_eq!(ran, 1, "cut before frame {before}"),
+            Began::Unknown => assert!(ran <= 1, "cut before frame {before}: {ran}"),
+        }
+    }
+    for began in [Began::No, Began::Yes] {
+        assert!(said.iter().any(|(_, said)| *said == began), "{began:?} within {last} frames: {said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_terminals_are_cut_again_and_again_is_followed_to_its_end() {
+    let desk = desk().await;
+    let slow = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done; echo began >> ran";
+    let cutting = async {
+        for _ in 0..4 {
+            desk.place.cut(Cut { before: 2, for_good: false });
+            tokio::time::sleep(Duration::from_millis(350)).await;
+        }
+    };
+    let (executed, ()) = tokio::join!(desk.run(slow), cutting);
+    let expected =
+        Executed { output: "1\n2\n3\n4\n5\n6\n".into(), exit_code: Some(0), ..Executed::default() };
+    assert_eq!((executed.unwrap(), desk.place.lines("ran")), (expected, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_was_killed_with_all_that_watched_it_is_told_as_lost_in_seconds() {
+    let desk = desk().await;
+    let begun = std::time::Instant::now();
+    // As when the kernel kills a container's processes: the shell's session, and what waits for it.
+    let command = "echo out; sleep 0.2; kill -9 $(cat $HOME/.cache/workspace-recovery-sessions/*/runner) $$";
+    let error = desk.run(command).await.unwrap_err();
+    assert!(
+        matches!(&error, ExecuteError::Lost { began: Began::Yes, output } if output == "out\n"),
+        "{error:?}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_is_not_run_again_when_its_notes_are_gone() {
+    let desk = desk().await;
+    desk.place.cut(Cut { before: 6, for_good: false });
+    let command = "echo began >> ran; rm -rf $HOME/.cache; seq 1 200000; sleep 1";
+    let told = desk.run(command).await;
+    assert_eq!(desk.place.lines("ran"), 1, "{told:?}");
+    assert!(matches!(told, Err(ExecuteError::Lost { began: Began::Yes, .. })), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_commands_at_once_all_run() {
+    let desk = desk().await;
+    let runs = (0..100).map(|number| {
+        let execute = Execute { command: format!("echo {number}"), ..Execute::default() };
+        async { desk.execute(execute).await.unwrap().output }
+    });
+    let outputs = futures_util::future::join_all(runs).await;
+    let expected: Vec<_> = (0..100).map(|number| format!("{number}\n")).collect();
+    assert_eq!(outputs, expected);
+}

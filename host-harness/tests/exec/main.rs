@@ -1,0 +1,8 @@
+//! Commands in real terminals, with real shells: what runs, how often, and what is said of it when connections are cut.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+mod cuts;
+mod desk;
+mod ends;
+mod shells;

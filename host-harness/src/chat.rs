@@ -37,6 +37,9 @@ use session::{Attended, Session};
 /// and greeted, so this is no matter of the agent; something on the way ends what is written to.
 const MAX_CUT_IN_A_ROW: u32 = 6;
 
+/// How often a command is sent again that arrived as something else.
+const MAX_GARBLED: u32 = 2;
+
 /// The chats of one control plane. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub struct ChatHost {
@@ -252,7 +255,7 @@ impl Chat {
         let timings = self.driver.performer().timings();
         let limit = execute.timeout.unwrap_or(timings.command_limit);
         let mut session = Session::new(execute, limit, timings)?;
-        let mut cut_in_a_row = 0;
+        let (mut cut_in_a_row, mut garbled) = (0, 0);
         loop {
             let terminal = match self.connect(call).await {
                 Ok(terminal) => terminal,
@@ -262,6 +265,11 @@ impl Chat {
                 Attended::Over(executed) => return Ok(executed),
                 Attended::Interrupted { running } => return Err(ExecuteError::Interrupted { running }),
                 Attended::Refused(why) => return Err(ExecuteError::Refused(why)),
+                Attended::Garbled if garbled >= MAX_GARBLED => {
+                    let why = "what is typed into its terminals arrives as something else, each time";
+                    return Err(ExecuteError::Refused(why.to_owned()));
+                }
+                Attended::Garbled => garbled += 1,
                 Attended::Lost => return Err(lost(&session)),
                 Attended::Cut { heard } => {
                     cut_in_a_row = if heard && !session.is_over_time() { 0 } else { cut_in_a_row + 1 };

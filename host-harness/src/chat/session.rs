@@ -43,6 +43,10 @@ pub(super) struct Session {
     deadline: Option<Instant>,
     /// Its time is over, or its caller has given up, and it has been or has to be ended.
     ending: Option<Ending>,
+    /// It was ended; whether something of it is left.
+    ended: Option<bool>,
+    /// All its output was told.
+    is_told: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub(super) enum Attended {
     /// The workspace does not know what became of the command: it was killed together with what watched it, or its notes
     /// are gone.
     Lost,
+    /// What was typed arrived as something else. Nothing was run.
+    Garbled,
     /// The workspace lacks what it takes to run a command.
     Refused(String),
 }
@@ -74,7 +80,16 @@ impl Session {
     pub(super) fn new(execute: &Execute, limit: Duration, timings: &Timings) -> Result<Self, ExecuteError> {
         let script = Script::new(execute, timings.signal_grace)?;
         let output = Output::new(script.end());
-        Ok(Self { script, output, began: Began::No, limit, deadline: None, ending: None })
+        Ok(Self {
+            script,
+            output,
+            began: Began::No,
+            limit,
+            deadline: None,
+            ending: None,
+            ended: None,
+            is_told: false,
+        })
     }
 
     /// Whether the command has begun, as far as that is known.
@@ -119,7 +134,8 @@ impl Session {
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + self.limit);
         let mut alive_until = Instant::now() + self.hand_over(line).await?;
         let mut asked = true;
-        let mut ended_by = None;
+        // Until when it has to be ended, and until when the last of its output may come after that.
+        let (mut ended_by, mut told_by) = (None, None);
         loop {
             if self.ending.is_none() {
                 self.ending = if interrupt.is_cancelled() {
@@ -134,13 +150,20 @@ impl Session {
                 ended_by =
                     Some(Instant::now() + line.timings.signal_grace * 3 + line.timings.keep_alive_limit);
             }
+            if let (Some(left), None) = (self.ended, told_by) {
+                if left || self.is_told {
+                    return self.close(line, self.over(None, left)).await;
+                }
+                told_by = Some(Instant::now() + line.timings.signal_grace);
+            }
             let shown = tokio::select! {
                 biased;
                 () = interrupt.cancelled(), if self.ending.is_none() => continue,
                 shown = line.next() => shown?,
-                () = sleep_until(ended_by.unwrap_or(deadline)) => match ended_by {
-                    Some(_) => return Err(Silent),
-                    None => continue,
+                () = sleep_until(told_by.or(ended_by).unwrap_or(deadline)) => match (self.ended, ended_by) {
+                    (Some(left), _) => return self.close(line, self.over(None, left)).await,
+                    (None, Some(_)) => return Err(Silent),
+                    (None, None) => continue,
                 },
                 () = sleep_until(alive_until) => {
                     if asked {
@@ -156,13 +179,17 @@ impl Session {
             alive_until = Instant::now() + line.timings.keep_alive;
             for piece in shown {
                 if let Some(attended) = self.take(piece)? {
-                    // What it has is fetched. If it cannot be told, the workspace removes it later.
-                    let _ = line.type_in(DONE).await;
-                    line.terminal.close().await;
-                    return Ok(attended);
+                    return self.close(line, attended).await;
                 }
             }
         }
+    }
+
+    /// What the workspace has is fetched. If it cannot be told so, it removes it later.
+    async fn close(&self, line: &mut Line<'_>, attended: Attended) -> Result<Attended, Silent> {
+        let _ = line.type_in(DONE).await;
+        line.terminal.close().await;
+        Ok(attended)
     }
 
     /// Types what the workspace's side needs. Answers how long it may take to say something.
@@ -188,9 +215,11 @@ impl Session {
     /// Takes one thing that was shown. Answers how the session ended, if it did.
     fn take(&mut self, shown: Shown) -> Result<Option<Attended>, Silent> {
         let record = match shown {
+            // Of what the command has left in the background.
+            Shown::Output(_) if self.is_told => return Ok(None),
             Shown::Output(bytes) => {
                 let code = self.output.push(&bytes);
-                return Ok(code.map(|code| self.over(Some(code), false)));
+                return Ok(code.and_then(|code| self.told(Some(code))));
             }
             Shown::Record(record) => record,
         };
@@ -198,10 +227,8 @@ impl Session {
             Record::Begun => self.began = Began::Yes,
             Record::Output { from, left_out } => self.output.chunk(from, left_out),
             Record::Alive => {}
-            Record::Over(Some(code)) => return Ok(Some(self.over(Some(code), false))),
-            Record::Over(None) if self.ending.is_some() => return Ok(Some(self.over(None, false))),
-            Record::Over(None) => return Ok(Some(Attended::Lost)),
-            Record::Ended { left } => return Ok(Some(self.over(None, left))),
+            Record::Over(code) => return Ok(self.told(code)),
+            Record::Ended { left } => self.ended = Some(left),
             Record::NeverBegins => {
                 self.began = Began::No;
                 return Ok(Some(self.over(None, false)));
@@ -209,10 +236,21 @@ impl Session {
             // What was to begin it has not come so far yet, or never will: another terminal finds out.
             Record::Unknown if self.began != Began::Yes => return Err(Silent),
             Record::Unknown => return Ok(Some(Attended::Lost)),
-            Record::Garbled => return Err(Silent),
+            Record::Garbled => return Ok(Some(Attended::Garbled)),
             Record::Refused(why) => return Ok(Some(Attended::Refused(why))),
         }
         Ok(None)
+    }
+
+    /// All output is told. While the command is being ended, what is left of it counts too.
+    fn told(&mut self, code: Option<i32>) -> Option<Attended> {
+        self.is_told = true;
+        match (self.ending, self.ended, code) {
+            (Some(_), None, _) => None,
+            (Some(_), Some(left), _) => Some(self.over(None, left)),
+            (None, _, Some(code)) => Some(self.over(Some(code), false)),
+            (None, _, None) => Some(Attended::Lost),
+        }
     }
 
     fn over(&self, exit_code: Option<i32>, left_running: bool) -> Attended {

@@ -80,12 +80,12 @@ impl Desk {
         });
         let store = Store::in_memory();
         store.update("talk", |chat| chat.bind(Some("w"))).await.unwrap();
-        // A dial, and each signal, take a second.
+        // Short, since shells are near.
         let timings = Timings {
             dial_timeout: Duration::from_secs(2),
             validate_after: Duration::from_millis(500),
             keep_alive: Duration::from_secs(1),
-            shell_limit: Duration::from_secs(2),
+            shell_limit: Duration::from_secs(1),
             signal_grace: Duration::from_millis(500),
             ..Timings::default()
         };
@@ -137,10 +137,19 @@ impl Place {
         std::fs::read_to_string(self.home().join(file)).unwrap_or_default().lines().count()
     }
 
-    /// Folders of sessions that were not removed.
-    pub fn left(&self) -> usize {
-        let sessions = std::fs::read_dir(self.home().join(".cache/workspace-recovery-sessions"));
-        sessions.map_or(0, Iterator::count)
+    /// Waits until no more folders of sessions are left than so many.
+    pub async fn has_left(&self, most: usize) {
+        let left = || {
+            let sessions = std::fs::read_dir(self.home().join(".cache/workspace-recovery-sessions"));
+            sessions.map_or(0, Iterator::count)
+        };
+        let removed = async {
+            while left() > most {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), removed).await;
+        assert!(in_time.is_ok(), "{} are left", left());
     }
 
     /// Lets [`ended`](Self::ended) return.

@@ -59,7 +59,7 @@ async fn a_caller_who_gives_up_ends_the_command() {
     let (told, ()) = tokio::join!(chat.execute(&execute, &interrupt), gives_up);
     assert!(matches!(told, Err(ExecuteError::Interrupted { running: false })), "{told:?}");
     assert!(!lives(&desk, "me"));
-    assert_eq!(desk.place.left(), 0);
+    desk.place.has_left(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,13 +67,13 @@ async fn what_a_command_leaves_in_the_background_outlives_it_and_does_not_hold_i
     let desk = desk().await;
     let begun = Instant::now();
     desk.gives(
-        "(while :; do echo still here; sleep 0.1; done) & echo $! > server; echo started",
+        "(sleep 0.3; while :; do echo still here; sleep 0.1; done) & echo $! > server; echo started",
         0,
         "started\n",
     )
     .await;
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(1000)).await;
     assert!(lives(&desk, "server"), "it has lost nothing but its reader");
     desk.gives("kill $(cat server)", 0, "").await;
 }

@@ -39,6 +39,9 @@ unset IFS
 # One record for the host.
 _say() { printf '\n%s%s\n' "$_mark" "$1"; }
 
+# How long a file is: _size. False: it is gone.
+_measure() { _size=$({ wc -c <"$1"; } 2>/dev/null) && _size=$((_size)); }
+
 # What the host types next, decoded: lines that begin with + up to one that is a dot. False: it was cut.
 _receive() {
   while IFS= read -r _line; do
@@ -52,10 +55,13 @@ _receive() {
 
 # Whether a file arrived as it was sent.
 _whole() {
-  if command -v cksum >/dev/null; then
-    [ "$(cksum <"$1")" = "$2" ]
+  _file=$1 _sum=$2
+  # Some name the file, or end with a blank; where there is no cksum, there is nothing.
+  set -- $(cksum <"$_file" 2>/dev/null)
+  if [ $# -ge 2 ]; then
+    [ "$1 $2" = "$_sum" ]
   else
-    [ $(($(wc -c <"$1"))) -eq "${2#* }" ]
+    _measure "$_file" && [ "$_size" -eq "${_sum#* }" ]
   fi
 }
 
@@ -65,8 +71,7 @@ _whole() {
 # command that never stops talking fills no disk, and is never held up.
 _keep() {
   _at=0 _segments=
-  while dd bs=65536 count=64 of="$_folder/out.$_at" 2>/dev/null && [ -d "$_folder" ]; do
-    _size=$(($(wc -c <"$_folder/out.$_at")))
+  while dd bs=65536 count=64 of="$_folder/out.$_at" 2>/dev/null && _measure "$_folder/out.$_at"; do
     [ "$_size" -gt 0 ] || return 0
     [ "$_at" -eq 0 ] || _segments="$_segments $_at"
     _at=$((_at + _size))
@@ -86,11 +91,12 @@ _run() {
   mkdir "$_folder/begun" 2>/dev/null || exit 0
   echo $$ >"$_folder/runner"
   {
-    $_session /bin/sh "$_stage/program" lead "$_stage" "$_umask"
+    # What the shell itself says of how the command ended is no output of the command.
+    $_session /bin/sh "$_stage/program" lead "$_stage" "$_umask" 2>&1
     _code=$?
     printf '\n%s%d.\n' "$_end" "$_code"
     echo "$_code" >"$_folder/exit"
-  } 2>&1 </dev/null | _keep
+  } 2>/dev/null </dev/null | _keep
 }
 
 # Becomes the command. No process has it among its arguments, and no file keeps it any longer than its beginning.
@@ -191,7 +197,7 @@ _follow() {
     _segment= _next=
     for _file in "$_folder"/out.*; do
       _start=${_file##*.}
-      [ -e "$_file" ] || break
+      [ -e "$_file" ] || continue
       if [ "$_start" -gt "$_at" ]; then
         if [ -z "$_next" ] || [ "$_start" -lt "$_next" ]; then _next=$_start; fi
       elif [ -z "$_segment" ] || [ "$_start" -gt "$_segment" ]; then
@@ -200,7 +206,8 @@ _follow() {
     done
     _until=$_at
     if [ -n "$_segment" ] && [ -s "$_folder/out.$_segment" ]; then
-      _until=$((_segment + $(wc -c <"$_folder/out.$_segment")))
+      _measure "$_folder/out.$_segment" || continue
+      _until=$((_segment + _size))
     fi
     _size=$((_until - _at))
     if [ "$_size" -gt 0 ]; then
@@ -211,9 +218,12 @@ _follow() {
         fi
         _size=65536
       fi
-      _say "c$_at $_skipped" || return
+      # If the segment is gone by now, nothing is said of it.
+      {
+        _say "c$_at $_skipped" || exit
+        tail -c "+$((_at - _segment + 1))" | head -c "$_size"
+      } 2>/dev/null <"$_folder/out.$_segment" || continue
       _skipped=0
-      tail -c "+$((_at - _segment + 1))" "$_folder/out.$_segment" | head -c "$_size"
       _at=$((_at + _size)) _pause=0.005 _dying=
     elif [ -n "$_next" ]; then
       _skipped=$((_skipped + _next - _at)) _at=$_next
@@ -296,7 +306,8 @@ _serve() {
       p*) _say "$_line" ;;
       e) _finish & ;;
       d)
-        rm -rf "$_folder"
+        # The runner may write its last note meanwhile.
+        rm -rf "$_folder" 2>/dev/null || { sleep 1 && rm -rf "$_folder"; }
         find "$_root" -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf {} + >/dev/null 2>&1
         exit
         ;;

@@ -27,6 +27,9 @@ pub struct Timings {
     /// After how long a dial looks whether the agent it dials is still the right one: well within the dial timeout, so
     /// that a stale binding does not cost the whole window.
     pub validate_after: Duration,
+    /// For how long a verdict may wait for its read where the longest dial is over already: what a healthy control plane
+    /// takes, and no more.
+    pub last_read: Duration,
     /// How long after a failed read the control plane counts as having been away. Agents read as disconnected for as
     /// long as a control plane was away itself, and come back within seconds; generous, because a wrong restart is costly.
     pub away_lookback: Duration,
@@ -107,6 +110,7 @@ impl Default for Timings {
             recover_after: seconds(90),
             dial_timeout: seconds(30),
             validate_after: seconds(5),
+            last_read: seconds(1),
             away_lookback: seconds(90),
             read_silence: seconds(30),
             quiet_reset: minutes(10),
@@ -145,6 +149,7 @@ impl Timings {
             recover_after: real.recover_after / by,
             dial_timeout: real.dial_timeout / by,
             validate_after: real.validate_after / by,
+            last_read: real.last_read,
             away_lookback: real.away_lookback / by,
             read_silence: real.read_silence / by,
             quiet_reset: real.quiet_reset / by,

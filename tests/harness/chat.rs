@@ -498,8 +498,7 @@ async fn a_control_plane_that_hangs_ends_a_dial_after_twice_its_time_though_ther
     let begun = Instant::now();
     let unreachable = unreachable(&host).await;
     assert_eq!((unreachable.tried, unreachable.verdict.cause), (seconds(60), Cause::ControlPlaneAway));
-    // The dial's two windows, and the reads for the verdict.
-    assert!(begun.elapsed() < seconds(130), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() <= seconds(61), "with a moment for the verdict: {:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,9 +28,16 @@ impl Chat {
         }
         let record = self.record()?.filter(|record| record.workspace.as_deref() == Some(workspace));
         let record = record.unwrap_or_default();
-        let agent = self.known_agent(call, &record, &state).await;
         let performer = self.driver.performer();
-        let dialed = dial(Target { performer, call, workspace, agent }).await;
+        let begun = Instant::now();
+        // A status that cannot be read at once keeps the connection.
+        call.read_until(begun + performer.timings().validate_after);
+        let agent = self.known_agent(call, &record, &state).await;
+        let target = Target { performer, call, workspace, agent, begun };
+        let hard_end = target.hard_end();
+        let dialed = dial(target).await;
+        // Whatever there is to say is said when the longest dial is over.
+        call.read_until(hard_end.max(Instant::now() + performer.timings().last_read));
         if !matches!(dialed.end, DialEnd::Reached(_)) {
             state.kept().connection = None;
         }

@@ -36,6 +36,15 @@ pub(super) struct Target<'a> {
     pub(super) workspace: &'a str,
     /// The agent last reached, if any. It is dialled before it is judged.
     pub(super) agent: Option<String>,
+    /// When whoever waits began to wait.
+    pub(super) begun: Instant,
+}
+
+impl Target<'_> {
+    /// When the dial ends, whatever counts of it.
+    pub(super) fn hard_end(&self) -> Instant {
+        self.begun + self.performer.timings().dial_timeout * LONGEST
+    }
 }
 
 /// How a dial ended, and what was seen meanwhile.
@@ -132,8 +141,8 @@ impl<'a> Dial<'a> {
         Self {
             target,
             timings,
-            begun: now,
-            hard_end: now + timings.dial_timeout * LONGEST,
+            begun: target.begun,
+            hard_end: target.hard_end(),
             agent: target.agent.clone(),
             disconnected_at_start: None,
             seen_disconnected: false,

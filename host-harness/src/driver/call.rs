@@ -1,9 +1,10 @@
 //! A call's context, and the dispatch of its requests.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bindings::Build;
@@ -46,6 +47,7 @@ pub struct Call {
     created_ms: u64,
     interrupt: CancellationToken,
     sent: AtomicBool,
+    read_by: Mutex<Option<Instant>>,
 }
 
 /// Where requests are written down before they are carried out.
@@ -112,6 +114,7 @@ impl Performer {
             created_ms: self.clock.now_ms(),
             interrupt,
             sent: AtomicBool::new(false),
+            read_by: Mutex::default(),
         }
     }
 
@@ -124,6 +127,7 @@ impl Performer {
             created_ms: row.created_ms,
             interrupt,
             sent: AtomicBool::new(row.sent),
+            read_by: Mutex::default(),
         }
     }
 
@@ -142,6 +146,7 @@ impl Performer {
             created_ms: record.created_ms,
             interrupt,
             sent: AtomicBool::new(sent),
+            read_by: Mutex::default(),
         }
     }
 
@@ -315,6 +320,16 @@ impl Call {
     /// The deliberate interrupt of this call.
     pub fn interrupt(&self) -> &CancellationToken {
         &self.interrupt
+    }
+
+    /// From now on the workspace counts as unreadable for this call when it has not been read by then, however long a
+    /// request may otherwise take.
+    pub(crate) fn read_until(&self, by: Instant) {
+        *self.read_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(by);
+    }
+
+    pub(super) fn read_by(&self) -> Option<Instant> {
+        *self.read_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a request for a build was written down, so that one may have been sent.

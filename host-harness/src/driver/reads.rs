@@ -1,5 +1,7 @@
 //! `latest-build`, `agent-status` and `publish-binding`.
 
+use tokio::time::timeout_at;
+
 use crate::bindings::{Agents, Binding, FieldProblem, ReadError, Refusal, Snapshot};
 use crate::control_plane::{ApiError, ControlPlane, Workspace, millis, refusal};
 use crate::driver::call::{Call, Performer};
@@ -77,6 +79,15 @@ impl Performer {
     /// Reads the workspace, again if the failure may pass. A control plane that says for how long to stay away is asked
     /// again after that, if it is not too long; an interrupt ends the wait for it.
     pub(super) async fn read_workspace(&self, call: &Call, id: &str) -> Result<Workspace, ApiError> {
+        match call.read_by() {
+            None => self.read_again(call, id).await,
+            Some(by) => {
+                timeout_at(by, self.read_again(call, id)).await.unwrap_or_else(|_| Err(self.plane.given_up()))
+            }
+        }
+    }
+
+    async fn read_again(&self, call: &Call, id: &str) -> Result<Workspace, ApiError> {
         let mut pause = self.timings().first_retry;
         for attempt in 1..READ_ATTEMPTS {
             let error = match self.plane.workspace(id).await {

@@ -165,10 +165,14 @@ impl Session {
             "p" => self.record("p"),
             "e" => match notes.0.entry(self.id.clone()).or_insert(Note::NeverBegins) {
                 Note::NeverBegins => self.record("v"),
-                Note::Begun(run) => {
-                    run.code.get_or_insert(130);
-                    self.record("k0")
-                }
+                // It dies of SIGINT.
+                Note::Begun(run) => match run.code.replace(130) {
+                    Some(_) => self.record("k0"),
+                    None => {
+                        let rest = self.record(&format!("c{} 0", run.output.len()));
+                        format!("{rest}\r\n{}130.\r\n{}", self.end, self.record("k0"))
+                    }
+                },
             },
             "d" => {
                 notes.0.remove(&self.id);

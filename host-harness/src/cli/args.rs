@@ -293,10 +293,11 @@ pub struct ExecArgs {
     /// Run it in this folder of the workspace.
     #[arg(long, value_name = "FOLDER")]
     pub workdir: Option<String>,
-    /// End the command when it has run for this many seconds.
+    /// End the command, with all that it has left in its process group, when it has run for this many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=i64::from(LONGEST_COMMAND_SECONDS)))]
     pub timeout: Option<u32>,
-    /// The command and its arguments. One argument is taken as a shell command line.
+    /// The command and its arguments. One argument is taken as a command line for bash, or sh where there is no bash. What
+    /// is piped to `exec` is the command's input.
     #[arg(required = true, last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }

@@ -27,7 +27,7 @@ pub(super) enum HostTool {
 #[serde(deny_unknown_fields)]
 #[schemars(crate = "schemars")]
 pub(super) struct ExecuteArguments {
-    /// A command line for the shell of the workspace's user.
+    /// A command line for bash (sh where there is no bash); may have several lines.
     #[schemars(length(min = 1))]
     pub(super) command: String,
     /// Run it in this folder; `~` is the home folder.
@@ -35,7 +35,7 @@ pub(super) struct ExecuteArguments {
     #[schemars(with = "String")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) workdir: Option<String>,
-    /// End it when it has run for so many seconds; 600 if it is not given.
+    /// End it, with all that it has left in its process group, when it has run for so many seconds; 600 if it is not given.
     #[schemars(with = "u32", range(min = 1, max = LONGEST_COMMAND_SECONDS))]
     #[serde(default, deserialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     pub(super) timeout_seconds: Option<u32>,
@@ -85,10 +85,13 @@ impl HostTool {
         let (title, description) = match self {
             Self::Execute => (
                 "Run a command",
-                "Runs a command in the workspace and gives its output (standard output and error in one stream, cut in \
-                 the middle if it is long) and its exit code. If the workspace cannot be reached, the error says what \
-                 happened and which tools to call, in which order: do that, then run the command again. If it had begun, \
-                 the error has its output until then: look whether it may run twice.",
+                "Runs a command in the workspace with bash (sh where there is no bash) and gives its output (standard \
+                 output and error in one stream, cut in the middle if it is long) and its exit code. It has no terminal \
+                 and no input. To start a server, leave it in the background with its output in a file (`npm start > \
+                 server.log 2>&1 &`) and look at that (`tail server.log`); it outlives the command. If the workspace \
+                 cannot be reached, the error says what happened and which tools to call, in which order: do that, then \
+                 run the command again. If it had begun, the error has its output until then: look whether it may run \
+                 twice.",
             ),
             Self::ListWorkspaces => ("List workspaces", "Lists the user's workspaces with their state."),
             Self::UseWorkspace => (

@@ -44,6 +44,36 @@ async fn exec_exits_with_the_commands_own_code_and_prints_its_output() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn exec_passes_piped_input_on_and_runs_what_is_longer_than_an_address() {
+    let world = World::with_a_workspace().await;
+    let input: Vec<u8> = (0..=255).cycle().take(70_000).collect();
+    let ended = world.begin_with_input(&["exec", "talk", "--", "cksum; wc -l"], &input).end();
+    let lines = ended.stdout.lines().collect::<Vec<_>>();
+    assert_eq!((ended.code, lines[1]), (0, "0"), "{} {}", ended.stdout, ended.stderr);
+    assert!(lines[0].ends_with(" 70000"), "{}", ended.stdout);
+    let too_long = world.begin_with_input(&["exec", "talk", "--", "cat"], &vec![b'x'; 3 << 20]).end();
+    assert_eq!((too_long.code, too_long.stdout.as_str()), (125, ""));
+    assert!(too_long.stderr.contains("cannot be sent"), "{}", too_long.stderr);
+    let long = format!("echo {} | wc -c", "x".repeat(100_000));
+    assert_eq!(world.run(&["exec", "talk", "--", &long]).stdout, "100001\n");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_started_again_in_mid_command_does_not_hold_the_command_up() {
+    let world = World::with_a_workspace().await;
+    let mut run =
+        world.begin(&["--shorten-times", "10", "exec", "talk", "--", "echo $$ > began; sleep 6; echo done"]);
+    while world.run(&["exec", "talk", "--", "test -s began"]).code != 0 {}
+    let begun = std::time::Instant::now();
+    world.restart_agent();
+    run.wait_for_stdout("done");
+    assert_eq!(run.end().code, 0, "its processes have outlived the agent's");
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tool_that_cannot_be_called_so_is_a_usage_error_that_names_the_field() {
     let world = World::with_a_workspace().await;
     let ended = world.run(&["call", "talk", "erase_workspace"]);

@@ -1,6 +1,6 @@
 //! Runs the program, and a control plane for it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,6 +71,27 @@ impl World {
 
     pub fn begin(&self, arguments: &[&str]) -> Program {
         Program::with_environment(self.folder.path(), &self.environment, arguments)
+    }
+
+    /// As [`begin`](Self::begin), with something piped to the program.
+    pub fn begin_with_input(&self, arguments: &[&str], input: &[u8]) -> Program {
+        let mut program = Program::start(self.folder.path(), &self.environment, arguments, Stdio::piped());
+        let mut stdin = program.child.stdin.take().unwrap();
+        let input = input.to_vec();
+        // It may refuse to read all of it.
+        std::thread::spawn(move || drop(stdin.write_all(&input)));
+        program
+    }
+
+    /// Kills the workspace's agent, and starts it again, as a supervisor does.
+    pub fn restart_agent(&self) {
+        for pid in processes_that_name(self.folder()).into_iter().filter(|pid| is_agent(*pid)) {
+            kill_process(as_pid(pid), Signal::KILL).unwrap();
+        }
+        let agents = std::fs::read_dir(self.folder().join("agents")).unwrap();
+        for agent in agents {
+            Command::new(PROGRAM).arg("agent").arg(agent.unwrap().path()).spawn().unwrap();
+        }
     }
 
     /// As [`begin`](Self::begin), and everything is logged that can be.
@@ -193,6 +214,10 @@ impl Program {
 
     /// With this data folder and these variables. Nothing of the user's own has a say.
     pub fn with_environment(data: &Path, environment: &[(&'static str, String)], arguments: &[&str]) -> Self {
+        Self::start(data, environment, arguments, Stdio::null())
+    }
+
+    fn start(data: &Path, environment: &[(&'static str, String)], arguments: &[&str], stdin: Stdio) -> Self {
         let mut command = Command::new(PROGRAM);
         for name in ["RUST_LOG", "CODER_URL", TOKEN] {
             command.env_remove(name);
@@ -204,7 +229,7 @@ impl Program {
             // Kept from run to run: compiling the plugin takes longer than most tests.
             .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -309,6 +334,10 @@ pub fn processes_that_name(folder: &Path) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid: &u32| arguments(*pid).contains(folder)).collect()
+}
+
+fn is_agent(pid: u32) -> bool {
+    arguments(pid).split('\0').nth(1) == Some("agent")
 }
 
 /// A process's arguments, each with a zero at its end.

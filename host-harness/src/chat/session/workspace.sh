@@ -185,7 +185,7 @@ _await() {
 
 # Prints the output as it comes, until the runner has ended.
 _follow() {
-  _pause=0.005 _dying= _skipped=0
+  _idle=0 _dying= _skipped=0
   _await "$_folder/runner" || {
     _say n
     return
@@ -224,7 +224,7 @@ _follow() {
         tail -c "+$((_at - _segment + 1))" | head -c "$_size"
       } 2>/dev/null <"$_folder/out.$_segment" || continue
       _skipped=0
-      _at=$((_at + _size)) _pause=0.005 _dying=
+      _at=$((_at + _size)) _idle=0 _dying=
     elif [ -n "$_next" ]; then
       _skipped=$((_skipped + _next - _at)) _at=$_next
     elif [ -n "$_dying" ]; then
@@ -236,8 +236,10 @@ _follow() {
       # Once more, for what came last.
       _dying=1
     else
+      # Most commands are short.
+      _idle=$((_idle + 1))
+      if [ $_idle -lt 16 ]; then _pause=0.005; elif [ $_idle -lt 32 ]; then _pause=0.05; else _pause=0.2; fi
       sleep $_pause 2>/dev/null || sleep 1
-      case $_pause in 0.005) _pause=0.01 ;; 0.01) _pause=0.02 ;; 0.02) _pause=0.05 ;; 0.05) _pause=0.1 ;; *) _pause=0.2 ;; esac
     fi
   done
 }

@@ -47,6 +47,8 @@ pub(super) struct Session {
     ended: Option<bool>,
     /// All its output was told.
     is_told: bool,
+    /// Whether a terminal before this one may have begun it.
+    handed_over_before: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl Session {
             ending: None,
             ended: None,
             is_told: false,
+            handed_over_before: false,
         })
     }
 
@@ -194,6 +197,7 @@ impl Session {
 
     /// Types what the workspace's side needs. Answers how long it may take to say something.
     async fn hand_over(&mut self, line: &mut Line<'_>) -> Result<Duration, Silent> {
+        self.handed_over_before = self.began != Began::No;
         let from = self.output.cut();
         let frames =
             if self.began == Began::Yes { self.script.follow(from) } else { self.script.begin(from) };
@@ -236,8 +240,19 @@ impl Session {
             // What was to begin it has not come so far yet, or never will: another terminal finds out.
             Record::Unknown if self.began != Began::Yes => return Err(Silent),
             Record::Unknown => return Ok(Some(Attended::Lost)),
-            Record::Garbled => return Ok(Some(Attended::Garbled)),
-            Record::Refused(why) => return Ok(Some(Attended::Refused(why))),
+            // One that was typed into long ago, and comes to it only now.
+            Record::TakenOver => return Err(Silent),
+            // What was handed over before may run.
+            Record::Garbled if self.handed_over_before => return Err(Silent),
+            Record::Refused(_) if self.handed_over_before => return Ok(Some(Attended::Lost)),
+            Record::Garbled => {
+                self.began = Began::No;
+                return Ok(Some(Attended::Garbled));
+            }
+            Record::Refused(why) => {
+                self.began = Began::No;
+                return Ok(Some(Attended::Refused(why)));
+            }
         }
         Ok(None)
     }

@@ -90,7 +90,8 @@ impl World {
         }
         let agents = std::fs::read_dir(self.folder().join("agents")).unwrap();
         for agent in agents {
-            Command::new(PROGRAM).arg("agent").arg(agent.unwrap().path()).spawn().unwrap();
+            let mut agent = Command::new(PROGRAM).arg("agent").arg(agent.unwrap().path()).spawn().unwrap();
+            std::thread::spawn(move || agent.wait());
         }
     }
 

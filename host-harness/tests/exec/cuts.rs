@@ -33,8 +33,8 @@ async fn a_session_that_is_cut_once_at_any_frame_runs_its_command_once_and_loses
             break;
         }
     }
-    // What was cut when everything was fetched is removed by age.
-    desk.place.has_left(1).await;
+    // What was cut when everything was fetched, which is the last frame, is removed by age.
+    desk.place.has_left(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +87,7 @@ async fn a_command_that_was_killed_with_all_that_watched_it_is_told_as_lost_in_s
     let desk = desk().await;
     let begun = std::time::Instant::now();
     // As when the kernel kills a container's processes: the shell's session, and what waits for it.
-    let command = "echo out; sleep 0.2; runner=$(cat $HOME/.cache/workspace-recovery-sessions/*/runner); \
+    let command = "echo out; sleep 0.2; read runner rest < $(echo $HOME/.local/state/workspace-recovery-sessions/*/runner); \
                    kill -9 $(ps -o pid= --ppid $runner) $runner $$";
     let error = desk.run(command).await.unwrap_err();
     assert!(
@@ -99,12 +99,26 @@ async fn a_command_that_was_killed_with_all_that_watched_it_is_told_as_lost_in_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_is_not_run_again_when_its_notes_are_gone() {
+    // With a terminal that is cut afterwards, and with one that is not.
+    for before in [6, usize::MAX - 1] {
+        let desk = desk().await;
+        desk.place.cut(Cut { before, for_good: false });
+        let told = desk.run("echo began >> ran; rm -rf $HOME/.local; seq 1 200000; sleep 1").await;
+        assert_eq!(desk.place.lines("ran"), 1, "{told:?}");
+        assert!(matches!(told, Err(ExecuteError::Lost { began: Began::Yes, .. })), "{told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_typed_long_ago_and_was_on_its_way_begins_nothing() {
     let desk = desk().await;
-    desk.place.cut(Cut { before: 6, for_good: false });
-    let command = "echo began >> ran; rm -rf $HOME/.cache; seq 1 200000; sleep 1";
-    let told = desk.run(command).await;
-    assert_eq!(desk.place.lines("ran"), 1, "{told:?}");
-    assert!(matches!(told, Err(ExecuteError::Lost { began: Began::Yes, .. })), "{told:?}");
+    desk.place.hold_back_first();
+    desk.gives("echo began >> ran", 0, "").await;
+    assert_eq!(desk.place.lines("ran"), 1);
+    desk.place.has_left(0).await;
+    desk.place.let_go().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(desk.place.lines("ran"), 1, "the first terminal got it when all was over");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,8 +50,11 @@ struct State {
     /// Pieces that were typed or shown so far.
     frames: usize,
     cut: Option<Cut>,
+    /// What is typed into the first terminal is held back, and the terminal is cut.
+    hold_back: bool,
+    held_back: Option<(String, OwnedWritePty)>,
     /// Terminals outlive their connections.
-    parked: Vec<(Child, OwnedReadPty, OwnedWritePty)>,
+    parked: Vec<(Child, OwnedReadPty, Option<OwnedWritePty>)>,
 }
 
 /// When terminals are cut.
@@ -140,8 +143,8 @@ impl Place {
     /// Waits until no more folders of sessions are left than so many.
     pub async fn has_left(&self, most: usize) {
         let left = || {
-            let sessions = std::fs::read_dir(self.home().join(".cache/workspace-recovery-sessions"));
-            sessions.map_or(0, Iterator::count)
+            let sessions = std::fs::read_dir(self.home().join(".local/state/workspace-recovery-sessions"));
+            sessions.map_or(0, |sessions| sessions.flatten().filter(|entry| entry.path().is_dir()).count())
         };
         let removed = async {
             while left() > most {
@@ -150,6 +153,19 @@ impl Place {
         };
         let in_time = tokio::time::timeout(Duration::from_secs(10), removed).await;
         assert!(in_time.is_ok(), "{} are left", left());
+    }
+
+    /// Holds back what is typed into the next terminal.
+    pub fn hold_back_first(&self) {
+        self.state().hold_back = true;
+    }
+
+    /// Types what was held back.
+    pub async fn let_go(&self) {
+        let (typed, mut pty) = self.state().held_back.take().unwrap();
+        pty.write_all(typed.as_bytes()).await.unwrap();
+        let mut state = self.state();
+        state.parked.last_mut().unwrap().2.get_or_insert(pty);
     }
 
     /// Lets [`ended`](Self::ended) return.
@@ -345,9 +361,9 @@ struct Screen {
 impl Screen {
     fn passes(&mut self) -> bool {
         if !self.place.passes()
-            && let Some(open) = self.open.take()
+            && let Some((child, read, write)) = self.open.take()
         {
-            self.place.state().parked.push(open);
+            self.place.state().parked.push((child, read, Some(write)));
         }
         self.open.is_some()
     }
@@ -376,13 +392,21 @@ impl Terminal for Screen {
             return Err(cut());
         }
         let input = with_sh(input, self.place.sh.as_deref());
+        if std::mem::take(&mut self.place.state().hold_back)
+            && let Some((child, read, write)) = self.open.take()
+        {
+            let mut state = self.place.state();
+            state.held_back = Some((input, write));
+            state.parked.push((child, read, None));
+            return Err(cut());
+        }
         let (_, _, pty) = self.open.as_mut().ok_or_else(cut)?;
         pty.write_all(input.as_bytes()).await.map_err(|_| cut())
     }
 
     async fn close(&mut self) {
-        if let Some(open) = self.open.take() {
-            self.place.state().parked.push(open);
+        if let Some((child, read, write)) = self.open.take() {
+            self.place.state().parked.push((child, read, Some(write)));
         }
     }
 }

@@ -93,7 +93,7 @@ async fn a_command_is_in_no_processs_arguments() {
     let desk = desk().await;
     desk.gives("pgrep -f demo-server-71935 || echo none is running", 0, "none is running\n").await;
     desk.gives("kill $(pgrep -f demo-server-71935) 2>/dev/null; echo cleaned", 0, "cleaned\n").await;
-    desk.gives("grep -l demo-server-71935 -r $HOME/.cache; echo $?", 0, "1\n").await;
+    desk.gives("grep -l demo-server-71935 -r $HOME/.local; echo $?", 0, "1\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,8 @@ pub(super) enum Record {
     Over(Option<i32>),
     /// Nothing is known of the session.
     Unknown,
+    /// Another terminal follows the command now.
+    TakenOver,
     /// What was sent arrived as something else.
     Garbled,
     /// The command cannot be run there.
@@ -97,6 +99,7 @@ fn record(line: &[u8]) -> Option<Record> {
         }
         'x' => Record::Over(rest.parse().ok()),
         'n' => Record::Unknown,
+        't' => Record::TakenOver,
         'r' if rest == "garbled" => Record::Garbled,
         'r' => Record::Refused(rest.to_owned()),
         'p' => Record::Alive,
@@ -192,6 +195,7 @@ mod tests {
     fn each_record_is_known() {
         for (line, wanted) in [
             ("n", Some(Record::Unknown)),
+            ("t", Some(Record::TakenOver)),
             ("rgarbled", Some(Record::Garbled)),
             ("rit has no dd", Some(Record::Refused("it has no dd".into()))),
             ("k0", Some(Record::Ended { left: false })),

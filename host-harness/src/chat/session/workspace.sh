@@ -17,12 +17,16 @@
 #   out.N     its output, both streams in one, from offset N on
 #   exit      its exit code
 #   viewer    the terminal that follows it; the others stop
+#   lost      some output could not be kept: the disk was full
+# When everything was fetched, an empty file _id.done is all that stays: what was typed long ago, and was on its way all the
+# time, begins nothing.
 #
 # What it tells are records, each a line that begins with _mark:
 #   b        the command has begun, now or before
 #   cN M     its output from offset N on follows; M bytes before it are left out
 #   xN       the runner has ended, and everything is told; N is the exit code if it was noted
 #   n        nothing is known of the session
+#   t        another terminal follows the command now
 #   rTEXT    refused, and why; rgarbled: what arrived is not what was sent
 #   pN       the answer to the host's pN: this terminal lives
 #   kN       the command was ended; 1: something of it is left
@@ -35,6 +39,14 @@
 # All its variables begin with _, since assigning to a variable that the user exports would change the command's.
 
 unset IFS
+# Words of variables are split in all shells but one.
+[ -z "${ZSH_VERSION-}" ] || emulate sh
+
+# To mksh printf is a program, whose arguments everybody sees; its print decodes as well.
+case ${KSH_VERSION-} in
+  *MIRBSD*) _decode() { print -n -- "$1"; } ;;
+  *) _decode() { printf %b "$1"; } ;;
+esac
 
 # One record for the host.
 _say() { printf '\n%s%s\n' "$_mark" "$1"; }
@@ -42,12 +54,28 @@ _say() { printf '\n%s%s\n' "$_mark" "$1"; }
 # How long a file is: _size. False: it is gone.
 _measure() { _size=$({ wc -c <"$1"; } 2>/dev/null) && _size=$((_size)); }
 
+# When a process began, where the system tells: _born. A number alone may be another process's by now.
+_identify() {
+  _born=
+  { read -r _stat <"/proc/$1/stat"; } 2>/dev/null || return 0
+  # What follows the name, from the state on.
+  set -- ${_stat##*\) }
+  _born=${20}
+}
+
+# Whether the process of a note lives: its number, and when it began.
+_lives() {
+  kill -s 0 "$1" 2>/dev/null || return 1
+  _identify "$1"
+  [ "$_born" = "${2-}" ]
+}
+
 # What the host types next, decoded: lines that begin with + up to one that is a dot. False: it was cut.
 _receive() {
   while IFS= read -r _line; do
     case $_line in
       .) return 0 ;;
-      +*) printf %b "${_line#+}" ;;
+      +*) _decode "${_line#+}" ;;
     esac
   done
   return 1
@@ -67,29 +95,38 @@ _whole() {
 
 # --- the runner -----------------------------------------------------------------------------------------------------
 
-# Its standard input, kept in segments of at most 4 MiB. Beyond the first one the last 8 MiB stay, however much it is: a
+# Its standard input, kept in segments of some 4 MiB. Beyond the first one the last 8 MiB stay, however much it is: a
 # command that never stops talking fills no disk, and is never held up.
 _keep() {
-  _at=0 _segments=
-  while dd bs=65536 count=64 of="$_folder/out.$_at" 2>/dev/null && _measure "$_folder/out.$_at"; do
-    [ "$_size" -gt 0 ] || return 0
+  _at=0 _before=0 _segments=
+  while dd bs=65536 count=64 2>/dev/null >>"$_folder/out.$_at" && _measure "$_folder/out.$_at"; do
+    # Nothing more: the end.
+    [ "$_size" -gt "$_before" ] || return 0
+    _before=$_size
+    [ "$_size" -ge 4194304 ] || continue
     [ "$_at" -eq 0 ] || _segments="$_segments $_at"
-    _at=$((_at + _size))
+    _at=$((_at + _size)) _before=0
     set -- $_segments
     while [ $# -gt 0 ] && [ "$1" -lt $((_at - 8388608)) ]; do
       rm -f "$_folder/out.$1"
       shift
     done
     _segments=$*
-  done
-  # The folder is gone: everything was fetched. What the command has left in the background may go on talking.
+  done 2>/dev/null
+  # Everything was fetched and removed, and what the command has left in the background may go on talking; or the disk is
+  # full, and the command goes on all the same.
+  mkdir "$_folder/lost" 2>/dev/null
   exec cat >/dev/null
 }
 
 # Begins the command if nobody has, and waits for its end.
 _run() {
-  mkdir "$_folder/begun" 2>/dev/null || exit 0
-  echo $$ >"$_folder/runner"
+  if ! mkdir "$_folder/begun" 2>/dev/null || [ -e "$_folder.done" ]; then
+    rm -rf "$_stage"
+    exit
+  fi
+  _identify $$
+  echo "$$ $_born" >"$_folder/runner"
   {
     # What the shell itself says of how the command ended is no output of the command.
     $_session /bin/sh "$_stage/program" lead "$_stage" "$_umask" 2>&1
@@ -101,7 +138,8 @@ _run() {
 
 # Becomes the command. No process has it among its arguments, and no file keeps it any longer than its beginning.
 _lead() {
-  if [ -n "$_session" ]; then echo $$; else cat "$_folder/runner"; fi >"$_folder/group"
+  _identify $$
+  if [ -n "$_session" ]; then echo "$$ $_born"; else cat "$_folder/runner"; fi >"$_folder/group"
   umask "$_umask"
   # Whoever would ask is told that there is nobody to answer.
   : "${GIT_TERMINAL_PROMPT=0}" "${DEBIAN_FRONTEND=noninteractive}"
@@ -125,7 +163,7 @@ _lead() {
 
 # Where sessions are kept: the first place, or else the second. Others may write to the second one, so there the folder
 # has to be ours.
-_first() { _root=${XDG_CACHE_HOME:-$HOME/.cache}/workspace-recovery-sessions; }
+_first() { _root=${XDG_STATE_HOME:-$HOME/.local/state}/workspace-recovery-sessions; }
 _second() { _root=${TMPDIR:-/tmp}/workspace-recovery-sessions-$(id -u); }
 
 # Finds the session's folder: _folder. False: there is none.
@@ -140,26 +178,40 @@ _find() {
 
 # Finds or makes it, with a folder for what this terminal brings: _stage. False: there is no place for it.
 _make() {
+  # One that there is has the last word on whether the command has begun, wherever it is.
+  if _find; then
+    _stage=$_folder/stage.$$
+    mkdir "$_stage" 2>/dev/null
+    return
+  fi
   for _place in _first _second; do
     $_place
     _folder=$_root/$_id _stage=$_root/$_id/stage.$$
     [ -d "$_root" ] || mkdir -p "$_root" 2>/dev/null
     [ -O "$_root" ] && [ ! -L "$_root" ] || continue
     mkdir "$_folder" "$_stage" 2>/dev/null
-    : 2>/dev/null >"$_stage/command" && return 0
+    # Not with `:`, which ends the shell if it cannot.
+    { true >"$_stage/command"; } 2>/dev/null && return
+    rm -rf "$_folder" 2>/dev/null
   done
   return 1
 }
 
 # Takes the command, and lets a runner begin it.
 _begin() {
-  _receive >"$_stage/command" && { [ -z "$_input" ] || _receive >"$_stage/input"; } || exit
+  # What was cut is not kept.
+  trap 'rm -rf "$_stage"; exit' HUP TERM
+  _receive >"$_stage/command" && { [ -z "$_input" ] || _receive >"$_stage/input"; } || {
+    rm -rf "$_stage"
+    exit
+  }
   if ! _whole "$_stage/command" "$_command" || { [ -n "$_input" ] && ! _whole "$_stage/input" "$_input"; }; then
     rm -rf "$_stage"
     _say rgarbled
     exit
   fi
   printf '%s\n' "$_program" >"$_stage/program"
+  trap - HUP TERM
   # As a job of its own, so that the command is not born deaf to SIGINT.
   set -m 2>/dev/null
   if [ -n "$_session" ]; then
@@ -228,11 +280,12 @@ _follow() {
     elif [ -n "$_next" ]; then
       _skipped=$((_skipped + _next - _at)) _at=$_next
     elif [ -n "$_dying" ]; then
+      [ ! -e "$_folder/lost" ] || _say "c$_at 1"
       _code=
       [ -e "$_folder/exit" ] && read -r _code <"$_folder/exit"
       _say "x$_code"
       return
-    elif ! kill -s 0 "$_runner" 2>/dev/null; then
+    elif ! _lives $_runner; then
       # Once more, for what came last.
       _dying=1
     else
@@ -242,6 +295,8 @@ _follow() {
       sleep $_pause 2>/dev/null || sleep 1
     fi
   done
+  # Another terminal follows it now; or its notes are gone, and nothing more can be said.
+  if [ -e "$_folder/viewer" ]; then _say t; else _say n; fi
 }
 
 # Whether anything but dead processes is left of the command's group.
@@ -266,10 +321,17 @@ _finish() {
     return
   fi
   _await "$_folder/group" || {
-    _say k0
+    _say k1
     return
   }
-  _group=$_note
+  set -- $_note
+  _group=$1
+  # Its number may be another group's by now.
+  _identify "$_group"
+  if [ -n "$_born" ] && [ "$_born" != "${2-}" ]; then
+    _say k0
+    return
+  fi
   for _signal in INT TERM KILL; do
     kill -s $_signal -- "-$_group" 2>/dev/null
     _tries=0
@@ -290,7 +352,7 @@ _serve() {
   done
   if [ -n "$_begin" ]; then
     _make || {
-      _say "rneither ${XDG_CACHE_HOME:-$HOME/.cache} nor ${TMPDIR:-/tmp} can be written"
+      _say "rneither ${XDG_STATE_HOME:-$HOME/.local/state} nor ${TMPDIR:-/tmp} can be written"
       exit
     }
     _begin
@@ -308,6 +370,7 @@ _serve() {
       p*) _say "$_line" ;;
       e) _finish & ;;
       d)
+        { true >"$_folder.done"; } 2>/dev/null
         # The runner may write its last note meanwhile.
         rm -rf "$_folder" 2>/dev/null || { sleep 1 && rm -rf "$_folder"; }
         find "$_root" -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf {} + >/dev/null 2>&1

@@ -1,12 +1,18 @@
 //! A terminal over a websocket.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
 use reqwest::{Client, Response, Url};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::socket::{self, Socket};
 use crate::control_plane::{ApiError, NewTerminal, Terminal};
+
+/// For how long a terminal may take to be closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) enum Opened {
     Terminal(Box<dyn Terminal>),
@@ -58,7 +64,7 @@ impl Terminal for WebTerminal {
     }
 
     async fn close(&mut self) {
-        // If it cannot be closed, it is closed already.
-        let _ = self.socket.close(None).await;
+        // If it cannot be closed, it is closed already, or stalls: then it is only dropped.
+        let _ = timeout(CLOSE_LIMIT, self.socket.close(None)).await;
     }
 }

@@ -202,6 +202,15 @@ async fn an_agent_that_comes_back_within_the_window_is_reached() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_healthy_agent_whose_terminal_stays_silent_costs_three_seconds_and_no_verdict() {
+    let host = Plane::running().host();
+    host.plane.world().answers("a1", Answers::SilenceOnce);
+    let begun = Instant::now();
+    works(&host).await;
+    assert_eq!((begun.elapsed(), failures(&host)), (seconds(3), Failures::default()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_terminal_is_opened_again_when_its_agent_was_gone_and_came_back() {
     let host = silent();
     let back = async {

@@ -112,6 +112,8 @@ pub enum Answers {
     Runs,
     /// It opens and says nothing.
     Silence,
+    /// As silence, but only in the first terminal; then as `Runs`.
+    SilenceOnce,
     /// The command begins, and then nothing comes any more.
     BeginsOnly,
     /// It does not open.
@@ -470,12 +472,15 @@ impl ControlPlane for Plane {
         match world.answers_of(agent) {
             None => Err(ApiError::NotFound),
             Some(Answers::Refusal(error)) => Err(error),
-            Some(answers) => Ok(Box::new(Screen {
-                plane: self.clone(),
-                agent: agent.into(),
-                shell: Shell::default(),
-                shown: if answers == Answers::Silence { String::new() } else { Shell::greeting() },
-            })),
+            Some(answers) => {
+                let silent = matches!(answers, Answers::Silence | Answers::SilenceOnce);
+                if answers == Answers::SilenceOnce {
+                    world.answers(agent, Answers::Runs);
+                }
+                let shown = if silent { String::new() } else { Shell::greeting() };
+                let (agent, shell) = (agent.into(), Shell::default());
+                Ok(Box::new(Screen { plane: self.clone(), agent, shell, shown }))
+            }
         }
     }
 }

@@ -100,8 +100,8 @@ pub enum Began {
 }
 
 impl Began {
-    /// As data tell it: `null` if it is not known.
-    pub(crate) fn known(self) -> Option<bool> {
+    /// Whether it has, as data tell it: nothing if that is not known.
+    pub fn known(self) -> Option<bool> {
         match self {
             Self::No => Some(false),
             Self::Unknown => None,

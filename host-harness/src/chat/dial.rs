@@ -115,8 +115,10 @@ struct Dial<'a> {
     seen_disconnected: bool,
     build: Option<String>,
     attempts: FuturesUnordered<Attempt<'a>>,
-    /// How many were begun.
+    /// How many were begun,
     tries: u32,
+    /// and how many of them nobody answered. A terminal that ended was answered by somebody.
+    unanswered: u32,
     /// How many in a row ended without a greeting.
     ended_at_once: u32,
     retry_at: Instant,
@@ -149,6 +151,7 @@ impl<'a> Dial<'a> {
             build: None,
             attempts: FuturesUnordered::new(),
             tries: 0,
+            unanswered: 0,
             ended_at_once: 0,
             retry_at: now,
             pause: timings.first_retry,
@@ -171,8 +174,9 @@ impl<'a> Dial<'a> {
             && now >= self.retry_at
             && let Some(agent) = self.agent.clone()
         {
-            let kind =
-                EventKind::Dialing { agent: agent.clone(), attempts: self.tries, elapsed: now - self.begun };
+            self.unanswered += u32::from(!self.attempts.is_empty());
+            let (attempts, elapsed) = (self.unanswered, now - self.begun);
+            let kind = EventKind::Dialing { agent: agent.clone(), attempts, elapsed };
             performer.tell(call, kind);
             self.tries += 1;
             let timings = self.timings;
@@ -217,6 +221,7 @@ impl<'a> Dial<'a> {
             }
             NoGreeting::Refused(error) => {
                 self.ended_at_once = 0;
+                self.unanswered += 1;
                 self.last_error = self.why_refused(&error);
                 if curable(&error) {
                     self.retry(now, error.retry_after());

@@ -64,7 +64,7 @@ pub enum EventKind {
     Dialing {
         /// Its id.
         agent: String,
-        /// Attempts made before in this dial.
+        /// Attempts before in this dial that nobody answered.
         attempts: u32,
         /// Since when this dial goes on.
         elapsed: Duration,

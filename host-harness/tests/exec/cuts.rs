@@ -110,6 +110,22 @@ async fn a_command_is_not_run_again_when_its_notes_are_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_home_folder_that_cannot_be_written_or_can_be_later_makes_no_difference() {
+    let desk = desk().await;
+    let local = desk.place.home().join(".local");
+    std::fs::write(&local, "not a folder").unwrap();
+    for before in 1..12 {
+        desk.place.cut(Cut { before, for_good: false });
+        let ran = desk.place.lines("ran");
+        // By the next terminal there is room in the home folder.
+        let executed = desk.run("rm -f .local; echo began >> ran; seq 1 20000").await.unwrap();
+        assert_eq!((executed.exit_code, desk.place.lines("ran")), (Some(0), ran + 1), "cut before {before}");
+        let _ = std::fs::remove_dir_all(&local);
+        std::fs::write(&local, "not a folder").unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_typed_long_ago_and_was_on_its_way_begins_nothing() {
     let desk = desk().await;
     desk.place.hold_back_first();

@@ -166,11 +166,11 @@ _lead() {
 _first() { _root=${XDG_STATE_HOME:-$HOME/.local/state}/workspace-recovery-sessions; }
 _second() { _root=${TMPDIR:-/tmp}/workspace-recovery-sessions-$(id -u); }
 
-# Finds the session's folder: _folder. False: there is none.
+# Finds the session's folder, wherever it was made: _folder. False: there is none.
 _find() {
-  for _place in _first _second; do
-    $_place
-    _folder=$_root/$_id
+  _first
+  for _folder in "$_root/$_id" "${TMPDIR:-/tmp}"/workspace-recovery-sessions-*/"$_id"; do
+    _root=${_folder%/*}
     [ -d "$_folder" ] && [ -O "$_folder" ] && return 0
   done
   return 1

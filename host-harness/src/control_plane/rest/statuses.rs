@@ -1,34 +1,33 @@
 //! What each status of each address means, in one place. Statuses and the kind of a body decide, texts never do.
 //!
-//! Seen on servers of September 2025 (the 2.26 line) and of June 2026 (the 2.35 line); where the two differ, both stand
-//! here. "JSON" is the API's own error, an object with a `message`; "page" is anything else, as servers and the proxies
-//! in front of them make for people.
+//! "JSON" is the API's own error, an object with a `message`; "page" is anything else, as servers and the proxies in
+//! front of them make for people. The years are servers of September 2025 (the 2.26 line) and of June 2026 (the 2.35
+//! line). A cell tells what was recorded from them; a dash stands where nothing was, and the other year's meaning is taken.
 //!
 //! | address | status | 2025 | 2026 |
 //! |---|---|---|---|
-//! | any | 301 to 308 | a page to log in, or another address: not followed | the same |
-//! | any but `buildinfo` | 401 | no valid token, a suspended user; any request while the database is away | no valid token |
-//! | any but `buildinfo` | 500 JSON | a fault of the server | the same, and any request while the database is away |
-//! | any | 403 JSON | this user, or this token's scopes, may not | the same |
-//! | any | 403 page | something in front of the deployment refuses the request | the same |
-//! | any | 414, 431 | a proxy's limit of addresses or headers | the same |
-//! | any | 429 JSON | asked too often: per address and path, `Retry-After` | the same |
-//! | any | 502, 503, 504 page | a proxy has no answer from the deployment | the same |
-//! | `users/me` | 404 JSON | never | the token's scopes do not include its own user |
-//! | `workspaces/{id}` | 404 JSON | unknown, or hidden from this user | the same |
-//! | `workspaces/{id}` | 410 JSON | deleted | the same |
-//! | `users/{owner}/workspace/{name}` | 404 JSON | unknown, hidden or deleted | the same |
-//! | `workspaces/{id}/builds`, POST | 409 JSON | another build is active, or came first | the same |
-//! | `workspaces/{id}/builds`, POST | 400 JSON | refused for what it asks for | the same |
-//! | `workspaces/{id}/builds`, POST | 403 JSON | this user may not; a start of a dormant workspace | this user may not |
-//! | `organizations/{id}/members/.../workspace-quota` | 404 JSON | no budgets here | the address is gone: the same |
-//! | `workspaceagents/{id}/pty` | 101 | a terminal, which stays silent if the agent is dead or hangs but still reads connected | the same |
-//! | `workspaceagents/{id}/pty` | 502 page | the agent is not connected | a proxy has no answer |
+//! | any with a token | 401 JSON | no valid token, a suspended user; any request while the database is away | - |
+//! | any with a token | 500 JSON | - | any request while the database is away |
+//! | any | 429 JSON | asked too often: per address and path, `Retry-After` | - |
+//! | `users/me` | 404 JSON | - | the token's scopes do not include its own user |
+//! | `workspaces/{id}` | 404 JSON | unknown, or hidden from this user | - |
+//! | `workspaces/{id}` | 410 JSON | deleted | - |
+//! | `users/{owner}/workspace/{name}` | 404 JSON | unknown, hidden or deleted | - |
+//! | `workspaces/{id}/builds`, POST | 400 JSON | refused for what it asks for | - |
+//! | `workspaces/{id}/builds`, POST | 403 JSON | a start of a dormant workspace | the token's scopes do not allow it |
+//! | `workspaces/{id}/builds`, POST | 409 JSON | another build is active, or came first | another build is active |
+//! | `organizations/{id}/members/.../workspace-quota` | 404 JSON | - | the address is gone: no budget is known |
+//! | `workspaceagents/{id}/pty` | 101 | a terminal; silent if the agent is dead or hangs but reads connected | the same |
+//! | `workspaceagents/{id}/pty` | 400 JSON | a wrong parameter | - |
+//! | `workspaceagents/{id}/pty` | 404 JSON | the token is not valid | - |
 //! | `workspaceagents/{id}/pty` | 404 page | there is no such agent | there is no such agent, or it is not connected |
-//! | `workspaceagents/{id}/pty` | 404 JSON | the token is not valid, or may not connect to the agent | the same |
-//! | `workspaceagents/{id}/pty` | 400 JSON | a wrong parameter | the same |
-//! | `workspaceagents/{id}/pty` | 426 | no websocket was asked for: a proxy has dropped `Upgrade` | the same |
-//! | `workspaceagents/{id}/pty` | 500 page | not the id of an agent | the same |
+//! | `workspaceagents/{id}/pty` | 426 page | no websocket was asked for | - |
+//! | `workspaceagents/{id}/pty` | 500 page | not the id of an agent | - |
+//! | `workspaceagents/{id}/pty` | 502 page | the agent is not connected | - |
+//!
+//! What proxies in front of a deployment answer is nobody's recording: redirects to a page to log in, 403 with a page of a
+//! firewall, 414 and 431 for long addresses and headers, 426 where they drop `Upgrade`, 502 to 504 with a page where they
+//! get no answer.
 //!
 //! So a page at a terminal's address says nothing about whether the agent exists or may be used: it did not answer, and
 //! what the workspace read says of that very agent tells the cases apart.

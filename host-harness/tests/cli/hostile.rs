@@ -58,13 +58,14 @@ async fn nothing_that_a_control_plane_says_is_obeyed_by_the_terminal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_line_of_others_looks_like_one_of_this_programs() {
     let world = world().await;
+    // It waits until the build has failed, which is what doctor is to tell.
+    let called = world.run(&["call", "talk", "start_workspace"]).stderr;
+    assert!(called.contains("\n  |  \u{2713} a command"), "{called}");
     let examined = world.run(&["doctor", "dev"]).stdout;
     assert!(
         examined.contains("\n    \u{2713} a command") && !examined.contains("\n \u{2713} a command"),
         "{examined}"
     );
-    let called = world.run(&["call", "talk", "start_workspace"]).stderr;
-    assert!(called.contains("\n  |  \u{2713} a command"), "{called}");
     assert_eq!(world.run(&["workspace", "list"]).stdout.lines().count(), 2);
     world.end().await;
 }

@@ -1,5 +1,6 @@
 //! What to do when the agent of a workspace cannot be reached.
 
+pub mod gone;
 pub mod table;
 mod text;
 
@@ -7,7 +8,7 @@ pub use text::external_guidance;
 
 use crate::agent_select;
 use crate::build;
-use crate::contract::{AgentState, Agents, Binding, Connection, Evidence, Policy, ReadError, Verdict};
+use crate::contract::{Agent, AgentState, Agents, Binding, Connection, Evidence, Policy, ReadError, Verdict};
 use crate::host::Host;
 
 /// What a fresh look at the chat's workspace gave.

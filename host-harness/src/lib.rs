@@ -13,6 +13,7 @@
 //! - [`driver`]: runs calls: requests, waits, turns at a workspace, events.
 //! - [`chat`]: chats: dials, `execute`, verdicts.
 //! - [`store`]: chats, and calls with their journals, in memory or in a SQLite file (feature `store`).
+//! - [`evidence`]: for how long an agent has been gone.
 //! - [`replay`]: runs a recorded call again, offline.
 //! - [`policy`]: every time constant.
 //! - [`clock`]: the host's wall clock.
@@ -35,6 +36,7 @@ pub mod clock;
 pub mod control_plane;
 pub mod driver;
 pub mod engine;
+pub mod evidence;
 pub mod journal;
 #[cfg(feature = "local")]
 pub mod local;

@@ -8,6 +8,7 @@ use crate::bindings::{
 use crate::chat::Executed;
 use crate::control_plane::{LogLine, Workspace};
 use crate::driver::EventKind;
+use crate::evidence::gone_for_ms;
 
 /// Of a command that did not end within its time: what became of it.
 pub fn too_long(executed: &Executed) -> &'static str {
@@ -106,13 +107,13 @@ pub fn describe_workspace(workspace: &Workspace) -> String {
     text
 }
 
-/// How long an agent has been gone on the control plane's clock, in milliseconds. A connected agent may still carry the
-/// time of a past disconnect.
+/// How long an agent has been gone on the control plane's clock, in milliseconds; see [`gone_for_ms`]. A connected agent may
+/// still carry the time of a past disconnect.
 pub fn gone_for(workspace: &Workspace, agent: &Agent) -> Option<u64> {
     if agent.state != AgentState::Disconnected {
         return None;
     }
-    workspace.observed?.checked_sub(agent.disconnected?)
+    gone_for_ms(agent, workspace.observed)
 }
 
 /// A verdict as data.

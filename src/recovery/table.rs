@@ -37,6 +37,7 @@ use crate::contract::{
     Transition,
 };
 use crate::recovery::View;
+use crate::recovery::gone::{gone_for_ms, is_inferred};
 
 /// How often in a row an absence of the control plane is a reason to retry.
 const AWAY_RETRIES: u32 = 2;
@@ -86,22 +87,6 @@ pub fn row(evidence: &Evidence, policy: &Policy, view: &View) -> Row {
             of_build(evidence, &agents.build).unwrap_or_else(|| of_agents(evidence, policy, agents))
         }
     }
-}
-
-/// For how many milliseconds the agent has been gone, by the control plane's own clock. None: not known, because that
-/// clock, the time of the disconnect or the order of the two cannot be trusted.
-pub fn gone_for_ms(agent: &Agent, observed: Option<TimeMs>) -> Option<u64> {
-    let observed = observed?;
-    let times = [Some(agent.created), agent.first_connected, agent.last_connected, agent.disconnected];
-    if times.into_iter().flatten().any(|time| time > observed) {
-        return None;
-    }
-    observed.checked_sub(agent.disconnected?)
-}
-
-/// Whether nobody saw the agent go: its last sign of life stands for the time.
-pub fn is_inferred(agent: &Agent) -> bool {
-    agent.disconnected.is_some() && agent.disconnected == agent.last_connected
 }
 
 /// Rows 6 to 12, where the newest build decides by itself.

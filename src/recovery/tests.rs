@@ -244,12 +244,14 @@ fn the_threshold_is_inclusive() {
 }
 
 #[test]
-fn an_agent_that_claims_to_have_been_seen_later_than_now_has_no_age() {
+fn an_answer_that_contradicts_itself_gives_no_age() {
     let agent = fake::gone_agent("a1", 90_000);
-    assert_eq!(table::gone_for_ms(&agent, Some(fake::NOW)), Some(90_000));
-    assert_eq!(table::gone_for_ms(&agent, None), None);
-    let ahead = Agent { first_connected: Some(fake::NOW + 1), ..agent };
-    assert_eq!(table::gone_for_ms(&ahead, Some(fake::NOW)), None);
+    assert_eq!(gone::gone_for_ms(&agent, Some(fake::NOW)), Some(90_000));
+    assert_eq!(gone::gone_for_ms(&agent, None), None);
+    let ahead = Agent { first_connected: Some(fake::NOW + 1), ..agent.clone() };
+    assert_eq!(gone::gone_for_ms(&ahead, Some(fake::NOW)), None);
+    let seen_since = Agent { last_connected: Some(fake::NOW - 1_000), ..agent };
+    assert_eq!(gone::gone_for_ms(&seen_since, Some(fake::NOW)), None);
 }
 
 #[test]

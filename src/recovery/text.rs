@@ -2,7 +2,8 @@
 
 use crate::agent_select::{CHAT_SUFFIX, select};
 use crate::contract::{Action, Agent, Cause, Evidence, Policy};
-use crate::recovery::table::{Row, gone_for_ms};
+use crate::recovery::gone::gone_for_ms;
+use crate::recovery::table::Row;
 use crate::recovery::{View, claimants};
 use crate::tools::names::{RESTART, START, STOP, has};
 

@@ -268,8 +268,8 @@ pub fn agent(id: &str) -> Agent {
         external: false,
         state: AgentState::Connected,
         lifecycle: Lifecycle::Ready,
-        created: BEGIN - 600_000,
-        first_connected: Some(BEGIN - 590_000),
+        created: BEGIN - 7_200_000,
+        first_connected: Some(BEGIN - 7_190_000),
         last_connected: Some(BEGIN),
         disconnected: None,
     }

@@ -57,6 +57,8 @@ pub enum Age {
     NoClock,
     NoTime,
     InTheFuture,
+    /// Its times are in an order in which nothing happens, or one of them is missing or zero.
+    Contradictory,
     Short,
     LongEnough,
     LongEnoughInferred,
@@ -164,7 +166,64 @@ fn views() -> Vec<(Agents, Who, Age)> {
             }
         }
     }
+    let build = build(Transition::Start, JobStatus::Succeeded);
+    for (agent, age) in lives() {
+        let agents = Agents {
+            build: build.clone(),
+            observed: Some(NOW),
+            readable_for_ms: 600_000,
+            agents: vec![agent],
+        };
+        views.push((agents, Who::One { external: false }, age));
+    }
     views
+}
+
+/// Disconnected agents that were made, connected first, were seen last and went, long ago, in every order, at the same time
+/// or not; and such of whom one of these times is missing or zero.
+fn lives() -> Vec<(Agent, Age)> {
+    let mut lives = Vec::new();
+    let at = |place: u64| NOW - THRESHOLD_MS - 4_000 + 1_000 * place;
+    for order in 0..4_u64.pow(4) {
+        let places = [order / 64, order / 16 % 4, order / 4 % 4, order % 4];
+        // Every order once: none that leaves a place free.
+        if places.iter().any(|place| *place > 0 && !places.contains(&(place - 1))) {
+            continue;
+        }
+        let [made, first, last, gone] = places;
+        let agent = Agent {
+            created: at(made),
+            first_connected: Some(at(first)),
+            last_connected: Some(at(last)),
+            disconnected: Some(at(gone)),
+            ..agent(AgentState::Disconnected)
+        };
+        let age = match made <= first && first <= last && last <= gone {
+            true if last == gone => Age::LongEnoughInferred,
+            true => Age::LongEnough,
+            false => Age::Contradictory,
+        };
+        lives.push((agent, age));
+    }
+    let whole = || gone(Age::LongEnough);
+    for wrong in [
+        Agent { created: 0, ..whole() },
+        Agent { first_connected: Some(0), ..whole() },
+        Agent { first_connected: None, ..whole() },
+        Agent { last_connected: Some(0), ..whole() },
+        Agent { last_connected: None, ..whole() },
+        Agent { disconnected: Some(0), ..whole() },
+        Agent {
+            created: 0,
+            first_connected: Some(0),
+            last_connected: Some(0),
+            disconnected: Some(0),
+            ..whole()
+        },
+    ] {
+        lives.push((wrong, Age::Contradictory));
+    }
+    lives
 }
 
 fn builds() -> Vec<Build> {
@@ -304,7 +363,7 @@ fn agent(state: AgentState) -> Agent {
 
 fn gone(age: Age) -> Agent {
     let since = match age {
-        Age::None | Age::NoTime => None,
+        Age::None | Age::NoTime | Age::Contradictory => None,
         Age::InTheFuture => Some(NOW + 1),
         Age::Short => Some(NOW - THRESHOLD_MS + 1),
         Age::NoClock | Age::LongEnough | Age::LongEnoughInferred => Some(NOW - THRESHOLD_MS),

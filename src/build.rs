@@ -2,7 +2,7 @@
 
 use crate::contract::{Build, JobStatus, Provisioner, ReadError, Transition};
 
-/// The job has not ended. A status that is not known counts as that: posting against it would only collide.
+/// The job has not ended. A status that is not known counts as that, as the contract's `job-status` has it.
 pub fn in_progress(build: &Build) -> bool {
     !matches!(build.status, JobStatus::Succeeded | JobStatus::Failed | JobStatus::Canceled)
 }
@@ -71,8 +71,14 @@ pub fn unfinished(build: &Build) -> String {
         }
         (JobStatus::Pending, _, None) => format!("{name} is still in the queue and may still run."),
         (JobStatus::Canceling, ..) => format!("{name} is being canceled and has not ended yet."),
+        (JobStatus::Unknown(word), ..) => format!("{name} {}.", unknown_status(word)),
         _ => format!("{name} is still running and may still end well."),
     }
+}
+
+/// What can be said of a build whose status is not known, to follow its name: a sentence's end without the full stop.
+pub fn unknown_status(word: &str) -> String {
+    format!("has the status \"{word}\", which is not known here, so that nobody can tell whether it goes on")
 }
 
 /// When to try again, to follow a sentence: in so many milliseconds, if the control plane has said it.
@@ -87,7 +93,10 @@ pub fn read_failure(error: &ReadError) -> String {
         ReadError::Unauthorized => "the control plane does not accept this identity.".into(),
         ReadError::Forbidden => "this user may not read it.".into(),
         ReadError::NotFound => "it does not exist, or is hidden from this user.".into(),
-        ReadError::Unavailable(pause) => format!("the control plane does not answer.{}", later(*pause)),
+        ReadError::Unavailable(pause) => {
+            format!("the control plane cannot be reached or cannot answer.{}", later(*pause))
+        }
+        ReadError::Other(text) if text.trim().is_empty() => "the control plane does not say why.".into(),
         ReadError::Other(text) => full_stop(text),
     }
 }

@@ -4,7 +4,7 @@ pub mod gone;
 pub mod table;
 mod text;
 
-pub use text::external_guidance;
+pub use text::{external_guidance, not_known};
 
 use crate::agent_select;
 use crate::build;

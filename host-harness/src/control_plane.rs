@@ -3,6 +3,7 @@
 //! [`rest`] is the production implementation. Every read goes through [`Watched`], which remembers since when
 //! authenticated reads have worked without a gap.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -225,8 +226,8 @@ pub enum ApiError {
     #[error("the control plane cannot be reached or cannot answer: {0}; try again, or look whether it runs")]
     Unavailable(String),
     /// A request with an effect was sent, and whether it had the effect is not known.
-    #[error("the request was sent, but no answer came: {0}; look whether it was done before asking again")]
-    UnknownOutcome(String),
+    #[error("the request was sent, but {0}; look whether it was done before asking again")]
+    UnknownOutcome(Lost),
     /// What answered does not speak the control plane's API.
     #[error("this does not look like a Coder deployment: {0}; check the URL")]
     NotCoder(String),
@@ -243,7 +244,38 @@ pub enum ApiError {
     },
 }
 
+/// What came of a request whose outcome is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// No answer, or none that can be read. Why, as a part of a sentence.
+    NoAnswer(String),
+    /// The control plane failed at it, or something on the way did.
+    Failed {
+        /// The HTTP status, in words.
+        status: String,
+        /// What it said, if it was the control plane.
+        refusal: Option<Refusal>,
+    },
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAnswer(why) => write!(f, "no answer came: {why}"),
+            Self::Failed { status, refusal: None } => write!(f, "was answered with status {status}"),
+            Self::Failed { status, refusal: Some(said) } => {
+                write!(f, "was answered with status {status}: {}", sentence(said))
+            }
+        }
+    }
+}
+
 impl ApiError {
+    /// An effect that got no answer, or none that can be read.
+    pub fn no_answer(why: impl Into<String>) -> Self {
+        Self::UnknownOutcome(Lost::NoAnswer(why.into()))
+    }
+
     /// Whether this says that authenticated requests do not work now, whatever was asked for.
     pub fn is_away(&self) -> bool {
         matches!(
@@ -287,14 +319,14 @@ impl From<ApiError> for ReadError {
     }
 }
 
-/// Whether a job in this state has come to its end.
+/// Whether a job in this state has come to its end. The contract's `job-status` defines it.
 pub fn is_terminal(status: &JobStatus) -> bool {
     matches!(status, JobStatus::Succeeded | JobStatus::Failed | JobStatus::Canceled)
 }
 
-/// Whether a job in this state keeps other builds from beginning.
+/// Whether a job in this state keeps other builds from beginning: it does until it has come to its end.
 pub fn is_active(status: &JobStatus) -> bool {
-    matches!(status, JobStatus::Pending | JobStatus::Running | JobStatus::Canceling)
+    !is_terminal(status)
 }
 
 /// A refusal that is only a sentence.

@@ -49,7 +49,8 @@ pub mod workspace_recovery {
           }
         }
       }
-      /// Where the job of a build stands. `pending`, `running` and `canceling` are in progress: no other build can begin.
+      /// Where the job of a build stands: at its end (`succeeded`, `failed`, `canceled`), or in progress, in which case no
+      /// other build can begin. This is the only definition: what is not known counts as in progress.
       #[derive(Clone, Eq, PartialEq)]
       pub enum JobStatus {
         /// Waits in the queue.
@@ -64,7 +65,9 @@ pub mod workspace_recovery {
         Failed,
         /// Ended early. It may have done none, some or all of its work.
         Canceled,
-        /// A status that this version does not know. Not terminal.
+        /// A status that this version does not know, in the control plane's word. No build is asked for while it lasts, and
+        /// a wait goes on until it has changed to an end or the limit is reached. But nothing is said of such a build, neither
+        /// that it still runs nor that it may end well, and no verdict rests on it.
         Unknown(_rt::String),
       }
       impl ::core::fmt::Debug for JobStatus {
@@ -439,6 +442,9 @@ pub mod workspace_recovery {
         Superseded(Build),
         /// Another build is in progress, named if it could be read. Wait for it and decide again.
         Conflict(::core::option::Option<Build>),
+        /// The control plane refuses the request for the sake of another build in progress, and shows none, not even after a
+        /// pause, which the host has made. What it said. Decide again.
+        UnseenConflict(Refusal),
         /// The chat is bound elsewhere now, or unbound.
         Rebound,
         /// The call was interrupted before the request was sent.
@@ -453,9 +459,10 @@ pub mod workspace_recovery {
         Invalid(Refusal),
         /// The deployment's or the host's policy forbids it.
         Policy(Refusal),
-        /// No answer, and a look afterwards showed no such build. Milliseconds to wait, if known.
+        /// No answer, or one that says "later", and a look afterwards showed no such build. Milliseconds to wait, if known.
         Unavailable(::core::option::Option<u32>),
-        /// Anything else, as the control plane put it.
+        /// Anything else, as the control plane put it: a failure of its own, for instance, after which a look showed no such
+        /// build.
         Other(Refusal),
       }
       impl ::core::fmt::Debug for TransitionError {
@@ -466,6 +473,9 @@ pub mod workspace_recovery {
             }
             TransitionError::Conflict(e) => {
               f.debug_tuple("TransitionError::Conflict").field(e).finish()
+            }
+            TransitionError::UnseenConflict(e) => {
+              f.debug_tuple("TransitionError::UnseenConflict").field(e).finish()
             }
             TransitionError::Rebound => {
               f.debug_tuple("TransitionError::Rebound").finish()
@@ -1521,7 +1531,7 @@ pub mod workspace_recovery {
           unsafe extern "C" fn wit_import9(_: i32, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
           wit_import9(result2_0, result2_1, result2_2, ptr3.cast_mut(), len3, result7, len7, ptr8);
           let l10 = i32::from(*ptr8.add(0).cast::<u8>());
-          let result198 = match l10 {
+          let result218 = match l10 {
             0 => {
               let e = {
                 let l11 = *ptr8.add(8).cast::<*mut u8>();
@@ -1685,10 +1695,10 @@ pub mod workspace_recovery {
             1 => {
               let e = {
                 let l45 = i32::from(*ptr8.add(8).cast::<u8>());
-                use super::super::super::workspace_recovery::plugin::types::TransitionError as V197;
-                let v197 = match l45 {
+                use super::super::super::workspace_recovery::plugin::types::TransitionError as V217;
+                let v217 = match l45 {
                   0 => {
-                    let e197 = {
+                    let e217 = {
                       let l46 = *ptr8.add(16).cast::<*mut u8>();
                       let l47 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
                       let len48 = l47;
@@ -1845,10 +1855,10 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V197::Superseded(e197)
+                    V217::Superseded(e217)
                   }
                   1 => {
-                    let e197 = {
+                    let e217 = {
                       let l80 = i32::from(*ptr8.add(16).cast::<u8>());
 
                       match l80 {
@@ -2016,22 +2026,10 @@ pub mod workspace_recovery {
                         _ => _rt::invalid_enum_discriminant(),
                       }
                     };
-                    V197::Conflict(e197)
+                    V217::Conflict(e217)
                   }
                   2 => {
-                    V197::Rebound
-                  }
-                  3 => {
-                    V197::Interrupted
-                  }
-                  4 => {
-                    V197::Expired
-                  }
-                  5 => {
-                    V197::Gone
-                  }
-                  6 => {
-                    let e197 = {
+                    let e217 = {
                       let l115 = *ptr8.add(16).cast::<*mut u8>();
                       let l116 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
                       let len117 = l116;
@@ -2099,10 +2097,22 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V197::Forbidden(e197)
+                    V217::UnseenConflict(e217)
+                  }
+                  3 => {
+                    V217::Rebound
+                  }
+                  4 => {
+                    V217::Interrupted
+                  }
+                  5 => {
+                    V217::Expired
+                  }
+                  6 => {
+                    V217::Gone
                   }
                   7 => {
-                    let e197 = {
+                    let e217 = {
                       let l135 = *ptr8.add(16).cast::<*mut u8>();
                       let l136 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
                       let len137 = l136;
@@ -2170,10 +2180,10 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V197::Invalid(e197)
+                    V217::Forbidden(e217)
                   }
                   8 => {
-                    let e197 = {
+                    let e217 = {
                       let l155 = *ptr8.add(16).cast::<*mut u8>();
                       let l156 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
                       let len157 = l156;
@@ -2241,90 +2251,161 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V197::Policy(e197)
+                    V217::Invalid(e217)
                   }
                   9 => {
-                    let e197 = {
-                      let l175 = i32::from(*ptr8.add(16).cast::<u8>());
+                    let e217 = {
+                      let l175 = *ptr8.add(16).cast::<*mut u8>();
+                      let l176 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len177 = l176;
+                      let bytes177 = _rt::Vec::from_raw_parts(l175.cast(), len177, len177);
+                      let l178 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l182 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l183 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let base190 = l182;
+                      let len190 = l183;
+                      let mut result190 = _rt::Vec::with_capacity(len190);
+                      for i in 0..len190 {
+                        let base = base190.add(i * (4*::core::mem::size_of::<*const u8>()));
+                        let e190 = {
+                          let l184 = *base.add(0).cast::<*mut u8>();
+                          let l185 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len186 = l185;
+                          let bytes186 = _rt::Vec::from_raw_parts(l184.cast(), len186, len186);
+                          let l187 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                          let l188 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len189 = l188;
+                          let bytes189 = _rt::Vec::from_raw_parts(l187.cast(), len189, len189);
 
-                      match l175 {
+                          super::super::super::workspace_recovery::plugin::types::FieldProblem{
+                            field: _rt::string_lift(bytes186),
+                            detail: _rt::string_lift(bytes189),
+                          }
+                        };
+                        result190.push(e190);
+                      }
+                      _rt::cabi_dealloc(base190, len190 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                      let l191 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
+
+                      super::super::super::workspace_recovery::plugin::types::Refusal{
+                        message: _rt::string_lift(bytes177),
+                        detail: match l178 {
+                          0 => None,
+                          1 => {
+                            let e = {
+                              let l179 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l180 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len181 = l180;
+                              let bytes181 = _rt::Vec::from_raw_parts(l179.cast(), len181, len181);
+
+                              _rt::string_lift(bytes181)
+                            };
+                            Some(e)
+                          }
+                          _ => _rt::invalid_enum_discriminant(),
+                        },
+                        validations: result190,
+                        template: match l191 {
+                          0 => None,
+                          1 => {
+                            let e = {
+                              let l192 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l193 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len194 = l193;
+                              let bytes194 = _rt::Vec::from_raw_parts(l192.cast(), len194, len194);
+
+                              _rt::string_lift(bytes194)
+                            };
+                            Some(e)
+                          }
+                          _ => _rt::invalid_enum_discriminant(),
+                        },
+                      }
+                    };
+                    V217::Policy(e217)
+                  }
+                  10 => {
+                    let e217 = {
+                      let l195 = i32::from(*ptr8.add(16).cast::<u8>());
+
+                      match l195 {
                         0 => None,
                         1 => {
                           let e = {
-                            let l176 = *ptr8.add(20).cast::<i32>();
+                            let l196 = *ptr8.add(20).cast::<i32>();
 
-                            l176 as u32
+                            l196 as u32
                           };
                           Some(e)
                         }
                         _ => _rt::invalid_enum_discriminant(),
                       }
                     };
-                    V197::Unavailable(e197)
+                    V217::Unavailable(e217)
                   }
                   n => {
-                    debug_assert_eq!(n, 10, "invalid enum discriminant");
-                    let e197 = {
-                      let l177 = *ptr8.add(16).cast::<*mut u8>();
-                      let l178 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len179 = l178;
-                      let bytes179 = _rt::Vec::from_raw_parts(l177.cast(), len179, len179);
-                      let l180 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l184 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l185 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base192 = l184;
-                      let len192 = l185;
-                      let mut result192 = _rt::Vec::with_capacity(len192);
-                      for i in 0..len192 {
-                        let base = base192.add(i * (4*::core::mem::size_of::<*const u8>()));
-                        let e192 = {
-                          let l186 = *base.add(0).cast::<*mut u8>();
-                          let l187 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len188 = l187;
-                          let bytes188 = _rt::Vec::from_raw_parts(l186.cast(), len188, len188);
-                          let l189 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l190 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len191 = l190;
-                          let bytes191 = _rt::Vec::from_raw_parts(l189.cast(), len191, len191);
+                    debug_assert_eq!(n, 11, "invalid enum discriminant");
+                    let e217 = {
+                      let l197 = *ptr8.add(16).cast::<*mut u8>();
+                      let l198 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len199 = l198;
+                      let bytes199 = _rt::Vec::from_raw_parts(l197.cast(), len199, len199);
+                      let l200 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l204 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l205 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let base212 = l204;
+                      let len212 = l205;
+                      let mut result212 = _rt::Vec::with_capacity(len212);
+                      for i in 0..len212 {
+                        let base = base212.add(i * (4*::core::mem::size_of::<*const u8>()));
+                        let e212 = {
+                          let l206 = *base.add(0).cast::<*mut u8>();
+                          let l207 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len208 = l207;
+                          let bytes208 = _rt::Vec::from_raw_parts(l206.cast(), len208, len208);
+                          let l209 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                          let l210 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len211 = l210;
+                          let bytes211 = _rt::Vec::from_raw_parts(l209.cast(), len211, len211);
 
                           super::super::super::workspace_recovery::plugin::types::FieldProblem{
-                            field: _rt::string_lift(bytes188),
-                            detail: _rt::string_lift(bytes191),
+                            field: _rt::string_lift(bytes208),
+                            detail: _rt::string_lift(bytes211),
                           }
                         };
-                        result192.push(e192);
+                        result212.push(e212);
                       }
-                      _rt::cabi_dealloc(base192, len192 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                      let l193 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      _rt::cabi_dealloc(base212, len212 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                      let l213 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                       super::super::super::workspace_recovery::plugin::types::Refusal{
-                        message: _rt::string_lift(bytes179),
-                        detail: match l180 {
+                        message: _rt::string_lift(bytes199),
+                        detail: match l200 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l181 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l182 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len183 = l182;
-                              let bytes183 = _rt::Vec::from_raw_parts(l181.cast(), len183, len183);
+                              let l201 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l202 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len203 = l202;
+                              let bytes203 = _rt::Vec::from_raw_parts(l201.cast(), len203, len203);
 
-                              _rt::string_lift(bytes183)
+                              _rt::string_lift(bytes203)
                             };
                             Some(e)
                           }
                           _ => _rt::invalid_enum_discriminant(),
                         },
-                        validations: result192,
-                        template: match l193 {
+                        validations: result212,
+                        template: match l213 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l194 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l195 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len196 = l195;
-                              let bytes196 = _rt::Vec::from_raw_parts(l194.cast(), len196, len196);
+                              let l214 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l215 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len216 = l215;
+                              let bytes216 = _rt::Vec::from_raw_parts(l214.cast(), len216, len216);
 
-                              _rt::string_lift(bytes196)
+                              _rt::string_lift(bytes216)
                             };
                             Some(e)
                           }
@@ -2332,17 +2413,17 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V197::Other(e197)
+                    V217::Other(e217)
                   }
                 };
 
-                v197
+                v217
               };
               Err(e)
             }
             _ => _rt::invalid_enum_discriminant(),
           };
-          result198
+          result218
         }
       }
       #[allow(unused_unsafe, clippy::all)]
@@ -4044,8 +4125,8 @@ pub(crate) use __export_plugin_impl as export;
 #[unsafe(link_section = "component-type:wit-bindgen:0.61.1:workspace-recovery:plugin@0.1.0:plugin:encoded world")]
 #[doc(hidden)]
 #[allow(clippy::octal_escapes)]
-pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 4089] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xfc\x1e\x01A\x02\x01\
+pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 4108] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x8f\x1f\x01A\x02\x01\
 A\x17\x01B;\x01s\x04\0\x08build-id\x03\0\0\x01s\x04\0\x08agent-id\x03\0\x02\x01w\
 \x04\0\x07time-ms\x03\0\x04\x01q\x04\x05start\0\0\x04stop\0\0\x06delete\0\0\x07u\
 nknown\x01s\0\x04\0\x0atransition\x03\0\x06\x01q\x07\x07pending\0\0\x07running\0\
@@ -4070,66 +4151,66 @@ rz\x08external\x7f\x05state\x20\x09lifecycle\"\x07created\x05\x0ffirst-connected
 $\x0elast-connected$\x0cdisconnected$\x04\0\x05agent\x03\0%\x01p&\x01r\x04\x05bu\
 ild\x12\x08observed$\x0freadable-for-msw\x06agents'\x04\0\x06agents\x03\0(\x01q\x05\
 \x0cunauthorized\0\0\x09forbidden\0\0\x09not-found\0\0\x0bunavailable\x01\x0e\0\x05\
-other\x01s\0\x04\0\x0aread-error\x03\0*\x01k\x12\x01q\x0b\x0asuperseded\x01\x12\0\
-\x08conflict\x01,\0\x07rebound\0\0\x0binterrupted\0\0\x07expired\0\0\x04gone\0\0\
-\x09forbidden\x01\x17\0\x07invalid\x01\x17\0\x06policy\x01\x17\0\x0bunavailable\x01\
-\x0e\0\x05other\x01\x17\0\x04\0\x10transition-error\x03\0-\x01m\x04\x07reached\x05\
-limit\x0binterrupted\x04gone\x04\0\x08wait-end\x03\0/\x01r\x03\x03end0\x09waited\
--msy\x05build,\x04\0\x0abuild-wait\x03\01\x01k&\x01r\x03\x03end0\x09waited-msy\x05\
-agent3\x04\0\x0aagent-wait\x03\04\x01m\x02\x08ask-user\x07restart\x04\0\x0fnever\
--connected\x03\06\x01ps\x01r\x0c\x10recover-after-msy\x0fdial-timeout-msy\x0fnev\
-er-connected7\x0cmax-restartsy\x0ebuild-limit-msy\x15restart-stop-limit-msy\x10c\
-onnect-limit-msy\x10scripts-limit-msy\x0fconflict-roundsy\x05tools8\x0dask-user-\
-tool\x0f\x0bcreate-tool\x0f\x04\0\x06policy\x03\09\x03\0%workspace-recovery:plug\
-in/types@0.1.0\x05\0\x02\x03\0\0\x07binding\x02\x03\0\0\x06agents\x02\x03\0\0\x0a\
-transition\x02\x03\0\0\x05build\x02\x03\0\0\x08build-id\x02\x03\0\0\x09parameter\
-\x02\x03\0\0\x0aread-error\x02\x03\0\0\x10transition-error\x01B\x1d\x02\x03\x02\x01\
-\x01\x04\0\x07binding\x03\0\0\x02\x03\x02\x01\x02\x04\0\x06agents\x03\0\x02\x02\x03\
-\x02\x01\x03\x04\0\x0atransition\x03\0\x04\x02\x03\x02\x01\x04\x04\0\x05build\x03\
-\0\x06\x02\x03\x02\x01\x05\x04\0\x08build-id\x03\0\x08\x02\x03\x02\x01\x06\x04\0\
-\x09parameter\x03\0\x0a\x02\x03\x02\x01\x07\x04\0\x0aread-error\x03\0\x0c\x02\x03\
-\x02\x01\x08\x04\0\x10transition-error\x03\0\x0e\x01j\x01\x01\x01\x0d\x01@\x01\x0b\
-check-start\x7f\0\x10\x04\0\x0clatest-build\x01\x11\x01j\x01\x03\x01\x0d\x01@\0\0\
-\x12\x04\0\x0cagent-status\x01\x13\x01p\x0b\x01j\x01\x07\x01\x0f\x01@\x03\x02to\x05\
-\x08rests-on\x09\x0aparameters\x14\0\x15\x04\0\x10issue-transition\x01\x16\x01j\x01\
-\x7f\x01\x0d\x01@\x01\x05build\x09\0\x17\x04\0\x0fpublish-binding\x01\x18\x03\0)\
-workspace-recovery:plugin/workspace@0.1.0\x05\x09\x02\x03\0\0\x08agent-id\x02\x03\
-\0\0\x0abuild-wait\x02\x03\0\0\x0aagent-wait\x01B\x10\x02\x03\x02\x01\x05\x04\0\x08\
-build-id\x03\0\0\x02\x03\x02\x01\x0a\x04\0\x08agent-id\x03\0\x02\x02\x03\x02\x01\
-\x0b\x04\0\x0abuild-wait\x03\0\x04\x02\x03\x02\x01\x0c\x04\0\x0aagent-wait\x03\0\
-\x06\x02\x03\x02\x01\x07\x04\0\x0aread-error\x03\0\x08\x01j\x01\x05\x01\x09\x01@\
-\x02\x05build\x01\x08limit-msy\0\x0a\x04\0\x0ewait-for-build\x01\x0b\x01j\x01\x07\
-\x01\x09\x01@\x04\x05build\x01\x05agent\x03\x10connect-limit-msy\x10scripts-limi\
-t-msy\0\x0c\x04\0\x0ewait-for-agent\x01\x0d\x03\0%workspace-recovery:plugin/wait\
-s@0.1.0\x05\x0d\x02\x03\0\0\x06policy\x01B\x0e\x02\x03\x02\x01\x0e\x04\0\x06poli\
-cy\x03\0\0\x01r\x09\x04names\x05titles\x0bdescriptions\x0cinput-schemas\x0doutpu\
-t-schemas\x09read-only\x7f\x0bdestructive\x7f\x0aidempotent\x7f\x0aopen-world\x7f\
-\x04\0\x04tool\x03\0\x02\x01r\x02\x04jsons\x08is-error\x7f\x04\0\x0btool-result\x03\
-\0\x04\x01q\x02\x0cunknown-tool\0\0\x11invalid-arguments\x01s\0\x04\0\x0acall-er\
-ror\x03\0\x06\x01p\x03\x01@\0\0\x08\x04\0\x0alist-tools\x01\x09\x01j\x01\x05\x01\
-\x07\x01@\x03\x04names\x09argumentss\x06policy\x01\0\x0a\x04\0\x09call-tool\x01\x0b\
-\x04\0%workspace-recovery:plugin/tools@0.1.0\x05\x0f\x02\x03\0\0\x07time-ms\x01B\
-\x19\x02\x03\x02\x01\x0e\x04\0\x06policy\x03\0\0\x02\x03\x02\x01\x0a\x04\0\x08ag\
-ent-id\x03\0\x02\x02\x03\x02\x01\x10\x04\0\x07time-ms\x03\0\x04\x01q\x03\x0binte\
-rrupted\0\0\x0bfailed-fast\x01s\0\x09timed-out\x01y\0\x04\0\x04dial\x03\0\x06\x01\
-k\x03\x01k\x05\x01r\x07\x04dial\x07\x06dialed\x08\x15disconnected-at-start\x09\x10\
-earlier-timeoutsy\x12control-plane-away\x7f\x0cearlier-awayy\x0frecent-restartsy\
-\x04\0\x08evidence\x03\0\x0a\x01m\x06\x09propagate\x05retry\x08ask-user\x05start\
-\x07restart\x0freconnect-agent\x04\0\x06action\x03\0\x0c\x01m\x19\x0binterrupted\
-\x0bfailed-fast\x12control-plane-away\x11status-unreadable\x0cchat-rebound\x11wo\
-rkspace-deleted\x11delete-unfinished\x11start-in-progress\x14own-stop-in-progres\
-s\x18foreign-stop-in-progress\x07stopped\x0fstop-unfinished\x0estart-canceled\x0c\
-start-failed\x08no-agent\x0fambiguous-agent\x16external-agent-offline\x15externa\
-l-agent-online\x0eagent-replaced\x0bagent-alive\x15agent-never-connected\x15rece\
-ntly-disconnected\x13changed-during-dial\x13inferred-disconnect\x0cdisconnected\x04\
-\0\x05cause\x03\0\x0e\x01ps\x01r\x05\x06action\x0d\x05cause\x0f\x11counts-as-tim\
-eout\x7f\x05tools\x10\x07messages\x04\0\x07verdict\x03\0\x11\x01m\x02\x05reuse\x06\
-redial\x04\0\x0aconnection\x03\0\x13\x01@\x02\x08evidence\x0b\x06policy\x01\0\x12\
-\x04\0\x10classify-failure\x01\x15\x01@\x01\x06cached\x03\0\x14\x04\0\x10check-c\
-onnection\x01\x16\x04\0(workspace-recovery:plugin/recovery@0.1.0\x05\x11\x04\0&w\
-orkspace-recovery:plugin/plugin@0.1.0\x04\0\x0b\x0c\x01\0\x06plugin\x03\0\0\0G\x09\
-producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.258.3\x10wit-bindgen-rus\
-t\x060.61.1";
+other\x01s\0\x04\0\x0aread-error\x03\0*\x01k\x12\x01q\x0c\x0asuperseded\x01\x12\0\
+\x08conflict\x01,\0\x0funseen-conflict\x01\x17\0\x07rebound\0\0\x0binterrupted\0\
+\0\x07expired\0\0\x04gone\0\0\x09forbidden\x01\x17\0\x07invalid\x01\x17\0\x06pol\
+icy\x01\x17\0\x0bunavailable\x01\x0e\0\x05other\x01\x17\0\x04\0\x10transition-er\
+ror\x03\0-\x01m\x04\x07reached\x05limit\x0binterrupted\x04gone\x04\0\x08wait-end\
+\x03\0/\x01r\x03\x03end0\x09waited-msy\x05build,\x04\0\x0abuild-wait\x03\01\x01k\
+&\x01r\x03\x03end0\x09waited-msy\x05agent3\x04\0\x0aagent-wait\x03\04\x01m\x02\x08\
+ask-user\x07restart\x04\0\x0fnever-connected\x03\06\x01ps\x01r\x0c\x10recover-af\
+ter-msy\x0fdial-timeout-msy\x0fnever-connected7\x0cmax-restartsy\x0ebuild-limit-\
+msy\x15restart-stop-limit-msy\x10connect-limit-msy\x10scripts-limit-msy\x0fconfl\
+ict-roundsy\x05tools8\x0dask-user-tool\x0f\x0bcreate-tool\x0f\x04\0\x06policy\x03\
+\09\x03\0%workspace-recovery:plugin/types@0.1.0\x05\0\x02\x03\0\0\x07binding\x02\
+\x03\0\0\x06agents\x02\x03\0\0\x0atransition\x02\x03\0\0\x05build\x02\x03\0\0\x08\
+build-id\x02\x03\0\0\x09parameter\x02\x03\0\0\x0aread-error\x02\x03\0\0\x10trans\
+ition-error\x01B\x1d\x02\x03\x02\x01\x01\x04\0\x07binding\x03\0\0\x02\x03\x02\x01\
+\x02\x04\0\x06agents\x03\0\x02\x02\x03\x02\x01\x03\x04\0\x0atransition\x03\0\x04\
+\x02\x03\x02\x01\x04\x04\0\x05build\x03\0\x06\x02\x03\x02\x01\x05\x04\0\x08build\
+-id\x03\0\x08\x02\x03\x02\x01\x06\x04\0\x09parameter\x03\0\x0a\x02\x03\x02\x01\x07\
+\x04\0\x0aread-error\x03\0\x0c\x02\x03\x02\x01\x08\x04\0\x10transition-error\x03\
+\0\x0e\x01j\x01\x01\x01\x0d\x01@\x01\x0bcheck-start\x7f\0\x10\x04\0\x0clatest-bu\
+ild\x01\x11\x01j\x01\x03\x01\x0d\x01@\0\0\x12\x04\0\x0cagent-status\x01\x13\x01p\
+\x0b\x01j\x01\x07\x01\x0f\x01@\x03\x02to\x05\x08rests-on\x09\x0aparameters\x14\0\
+\x15\x04\0\x10issue-transition\x01\x16\x01j\x01\x7f\x01\x0d\x01@\x01\x05build\x09\
+\0\x17\x04\0\x0fpublish-binding\x01\x18\x03\0)workspace-recovery:plugin/workspac\
+e@0.1.0\x05\x09\x02\x03\0\0\x08agent-id\x02\x03\0\0\x0abuild-wait\x02\x03\0\0\x0a\
+agent-wait\x01B\x10\x02\x03\x02\x01\x05\x04\0\x08build-id\x03\0\0\x02\x03\x02\x01\
+\x0a\x04\0\x08agent-id\x03\0\x02\x02\x03\x02\x01\x0b\x04\0\x0abuild-wait\x03\0\x04\
+\x02\x03\x02\x01\x0c\x04\0\x0aagent-wait\x03\0\x06\x02\x03\x02\x01\x07\x04\0\x0a\
+read-error\x03\0\x08\x01j\x01\x05\x01\x09\x01@\x02\x05build\x01\x08limit-msy\0\x0a\
+\x04\0\x0ewait-for-build\x01\x0b\x01j\x01\x07\x01\x09\x01@\x04\x05build\x01\x05a\
+gent\x03\x10connect-limit-msy\x10scripts-limit-msy\0\x0c\x04\0\x0ewait-for-agent\
+\x01\x0d\x03\0%workspace-recovery:plugin/waits@0.1.0\x05\x0d\x02\x03\0\0\x06poli\
+cy\x01B\x0e\x02\x03\x02\x01\x0e\x04\0\x06policy\x03\0\0\x01r\x09\x04names\x05tit\
+les\x0bdescriptions\x0cinput-schemas\x0doutput-schemas\x09read-only\x7f\x0bdestr\
+uctive\x7f\x0aidempotent\x7f\x0aopen-world\x7f\x04\0\x04tool\x03\0\x02\x01r\x02\x04\
+jsons\x08is-error\x7f\x04\0\x0btool-result\x03\0\x04\x01q\x02\x0cunknown-tool\0\0\
+\x11invalid-arguments\x01s\0\x04\0\x0acall-error\x03\0\x06\x01p\x03\x01@\0\0\x08\
+\x04\0\x0alist-tools\x01\x09\x01j\x01\x05\x01\x07\x01@\x03\x04names\x09arguments\
+s\x06policy\x01\0\x0a\x04\0\x09call-tool\x01\x0b\x04\0%workspace-recovery:plugin\
+/tools@0.1.0\x05\x0f\x02\x03\0\0\x07time-ms\x01B\x19\x02\x03\x02\x01\x0e\x04\0\x06\
+policy\x03\0\0\x02\x03\x02\x01\x0a\x04\0\x08agent-id\x03\0\x02\x02\x03\x02\x01\x10\
+\x04\0\x07time-ms\x03\0\x04\x01q\x03\x0binterrupted\0\0\x0bfailed-fast\x01s\0\x09\
+timed-out\x01y\0\x04\0\x04dial\x03\0\x06\x01k\x03\x01k\x05\x01r\x07\x04dial\x07\x06\
+dialed\x08\x15disconnected-at-start\x09\x10earlier-timeoutsy\x12control-plane-aw\
+ay\x7f\x0cearlier-awayy\x0frecent-restartsy\x04\0\x08evidence\x03\0\x0a\x01m\x06\
+\x09propagate\x05retry\x08ask-user\x05start\x07restart\x0freconnect-agent\x04\0\x06\
+action\x03\0\x0c\x01m\x19\x0binterrupted\x0bfailed-fast\x12control-plane-away\x11\
+status-unreadable\x0cchat-rebound\x11workspace-deleted\x11delete-unfinished\x11s\
+tart-in-progress\x14own-stop-in-progress\x18foreign-stop-in-progress\x07stopped\x0f\
+stop-unfinished\x0estart-canceled\x0cstart-failed\x08no-agent\x0fambiguous-agent\
+\x16external-agent-offline\x15external-agent-online\x0eagent-replaced\x0bagent-a\
+live\x15agent-never-connected\x15recently-disconnected\x13changed-during-dial\x13\
+inferred-disconnect\x0cdisconnected\x04\0\x05cause\x03\0\x0e\x01ps\x01r\x05\x06a\
+ction\x0d\x05cause\x0f\x11counts-as-timeout\x7f\x05tools\x10\x07messages\x04\0\x07\
+verdict\x03\0\x11\x01m\x02\x05reuse\x06redial\x04\0\x0aconnection\x03\0\x13\x01@\
+\x02\x08evidence\x0b\x06policy\x01\0\x12\x04\0\x10classify-failure\x01\x15\x01@\x01\
+\x06cached\x03\0\x14\x04\0\x10check-connection\x01\x16\x04\0(workspace-recovery:\
+plugin/recovery@0.1.0\x05\x11\x04\0&workspace-recovery:plugin/plugin@0.1.0\x04\0\
+\x0b\x0c\x01\0\x06plugin\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-\
+component\x070.258.3\x10wit-bindgen-rust\x060.61.1";
 
 #[inline(never)]
 #[doc(hidden)]

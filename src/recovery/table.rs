@@ -33,8 +33,8 @@
 use crate::agent_select::{NoSelection, select};
 use crate::build;
 use crate::contract::{
-    Action, Agent, AgentState, Agents, Build, Cause, Dial, Evidence, NeverConnected, Policy, TimeMs,
-    Transition,
+    Action, Agent, AgentState, Agents, Build, Cause, Dial, Evidence, JobStatus, NeverConnected, Policy,
+    TimeMs, Transition,
 };
 use crate::recovery::View;
 use crate::recovery::gone::{gone_for_ms, is_inferred};
@@ -94,6 +94,9 @@ fn of_build(evidence: &Evidence, newest: &Build) -> Option<Row> {
     let in_progress = build::in_progress(newest);
     let row = match newest.transition {
         Transition::Unknown(_) => counted(once(evidence), Cause::StatusUnreadable),
+        _ if matches!(newest.status, JobStatus::Unknown(_)) => {
+            counted(once(evidence), Cause::StatusUnreadable)
+        }
         Transition::Delete if in_progress || build::succeeded(newest) => {
             uncounted(Action::Propagate, Cause::WorkspaceDeleted)
         }

@@ -35,8 +35,7 @@ fn expected_row(case: &Case) -> u8 {
     let build: Option<&Build> = case.status.as_ref().ok().map(|agents| &agents.build);
     let state = case.status.as_ref().ok().and_then(|agents| agents.agents.first()).map(|agent| &agent.state);
     let is = |transition: Transition| build.is_some_and(|build| build.transition == transition);
-    let active =
-        build.is_some_and(|build| matches!(build.status, Pending | Running | Canceling | Unknown(_)));
+    let active = build.is_some_and(|build| matches!(build.status, Pending | Running | Canceling));
     let succeeded = build.is_some_and(|build| build.status == Succeeded);
     let broken = build.is_some_and(|build| matches!(build.status, Failed | Canceled));
     let canceled = build
@@ -48,7 +47,9 @@ fn expected_row(case: &Case) -> u8 {
     let absent = case.status == Err(ReadError::NotFound);
     let elsewhere = absent && matches!(case.binding, Ok(Binding::Unbound | Binding::Rebound));
     let deleted = absent && case.binding == Ok(Binding::Deleted);
-    let odd_build = build.is_some_and(|build| matches!(build.transition, Transition::Unknown(_)));
+    let odd_build = build.is_some_and(|build| {
+        matches!(build.transition, Transition::Unknown(_)) || matches!(build.status, Unknown(_))
+    });
     let long = matches!(case.age, Age::LongEnough | Age::LongEnoughInferred);
     let rows = [
         (1, case.evidence.dial == Dial::Interrupted),
@@ -259,6 +260,29 @@ fn an_interrupt_and_a_fast_failure_are_passed_on_without_a_word_or_a_read() {
     for case in cases::all().filter(|case| !matches!(case.evidence.dial, Dial::TimedOut(_))) {
         let verdict = verdict(&case);
         assert_eq!((verdict.action, verdict.message.as_str()), (Action::Propagate, ""));
+    }
+}
+
+#[test]
+fn what_is_not_known_is_named_and_nothing_is_claimed_of_it() {
+    let unknown = |status: &str| JobStatus::Unknown(status.into());
+    let odd = Agent { state: AgentState::Unknown("dozing".into()), ..fake::agent("a1") };
+    for (status, part) in [
+        (
+            fake::status(fake::start(7, unknown("napping")), vec![]),
+            "start build 7 has the status \"napping\"",
+        ),
+        (fake::status(fake::stop(7, unknown("napping")), vec![]), "stop build 7 has the status \"napping\""),
+        (fake::status(fake::start(7, JobStatus::Succeeded), vec![odd]), "status is \"dozing\""),
+    ] {
+        let case = cases::all().last().unwrap();
+        let evidence = Evidence { earlier_timeouts: 0, dialed: Some("a1".into()), ..case.evidence };
+        let verdict = classify(&Fake::new([status]), &evidence, &fake::policy());
+        assert_eq!((verdict.action, verdict.cause), (Action::Retry, Cause::StatusUnreadable));
+        assert!(verdict.message.contains(part), "{}", verdict.message);
+        for claim in ["being started", "being stopped", "could not be read"] {
+            assert!(!verdict.message.contains(claim), "{}", verdict.message);
+        }
     }
 }
 

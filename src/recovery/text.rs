@@ -1,7 +1,8 @@
 //! The words of a verdict. No text names a tool that the chat does not have, and that of a retry names none.
 
 use crate::agent_select::{CHAT_SUFFIX, select};
-use crate::contract::{Action, Agent, Cause, Evidence, Policy};
+use crate::build;
+use crate::contract::{Action, Agent, AgentState, Agents, Cause, Evidence, JobStatus, Policy, Transition};
 use crate::recovery::gone::gone_for_ms;
 use crate::recovery::table::Row;
 use crate::recovery::{View, claimants};
@@ -45,7 +46,13 @@ fn why(row: &Row, evidence: &Evidence, view: &View) -> String {
             "The control plane did not answer for a while and may still be away, so nothing is known of the agent yet."
                 .into()
         }
-        Cause::StatusUnreadable => "The agent did not answer in time, and its status could not be read.".into(),
+        Cause::StatusUnreadable => {
+            let why = match view {
+                View::Read(agents) => not_known(agents),
+                _ => "its status could not be read".into(),
+            };
+            format!("The agent did not answer in time, and {why}.")
+        }
         Cause::ChatRebound => "This chat is not bound to that workspace any more.".into(),
         Cause::WorkspaceDeleted => "The workspace was deleted, or is being deleted.".into(),
         Cause::DeleteUnfinished => {
@@ -91,6 +98,19 @@ fn gone(row: &Row, evidence: &Evidence, view: &View) -> String {
         );
     }
     gone
+}
+
+/// What of a build or its agent is of a kind that is not known, so that nothing can rest on it. Without its full stop.
+pub fn not_known(agents: &Agents) -> String {
+    let newest = build::name(&agents.build);
+    match (&agents.build.transition, &agents.build.status, select(&agents.agents).map(|agent| &agent.state)) {
+        (Transition::Unknown(_), ..) => format!("the {newest} is of a kind that is not known here"),
+        (_, JobStatus::Unknown(word), _) => format!("the {newest} {}", build::unknown_status(word)),
+        (.., Ok(AgentState::Unknown(word))) => {
+            format!("the agent's status is \"{word}\", which is not known here")
+        }
+        _ => "the agent's status is of a kind that is not known here".into(),
+    }
 }
 
 fn ambiguous(view: &View) -> String {

@@ -4,7 +4,8 @@
 
 use crate::build;
 use crate::contract::{
-    Binding, Build, BuildWait, Parameter, Policy, ReadError, Snapshot, Transition, TransitionError, WaitEnd,
+    Binding, Build, BuildWait, JobStatus, Parameter, Policy, ReadError, Refusal, Snapshot, Transition,
+    TransitionError, WaitEnd,
 };
 use crate::host::Host;
 use crate::tools::names::has;
@@ -44,17 +45,44 @@ pub enum Hope {
 /// How a request for a build ended, other than by a refusal.
 pub enum Issued {
     Accepted(Build),
-    /// Another build is newer or in progress; it is named if it could be read.
-    Other(Option<Build>),
+    /// Another build came first.
+    Other(InTheWay),
 }
 
-/// A build of this call's that succeeded, and what the read after it showed.
+/// What keeps a build from being made.
+pub enum InTheWay {
+    /// This one is newer, or in progress.
+    Build(Build),
+    /// The control plane says that there is one, in these words if it gave any, and shows none.
+    Unseen(Option<Refusal>),
+}
+
+impl InTheWay {
+    /// The build, if it was seen.
+    pub fn build(&self) -> Option<&Build> {
+        match self {
+            Self::Build(build) => Some(build),
+            Self::Unseen(_) => None,
+        }
+    }
+
+    /// Why a conditional stop or restart stops nothing.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Build(_) => "Another build began after the agent's status was read.".into(),
+            Self::Unseen(said) => unseen(said.as_ref()),
+        }
+    }
+}
+
+/// How a build of this call's came to its end, where that does not end the call: it succeeded, or it is a start in whose
+/// place there is somebody else's.
 pub struct Finished {
     /// A sentence for the model if the chat or the workspace changed hands in the meantime.
     pub notice: Option<String>,
     /// Why what the build did is not so any more, if it is not.
     pub overtaken: Option<Outcome>,
-    /// The build did not succeed, but somebody else's start has come after it, which may.
+    /// The workspace with somebody else's start, which has come after this one and may succeed. This one did not.
     pub another: Option<Snapshot>,
 }
 
@@ -111,7 +139,7 @@ impl<'a> Call<'a> {
     /// Waits for a build that this call did not issue, and reads the world again: what it then shows counts, whatever
     /// became of the wait.
     pub fn wait_for_other(&mut self, other: &Build) -> Result<Snapshot, Outcome> {
-        self.take_round(Some(other))?;
+        self.take_round(|| keeps_coming(other))?;
         self.publish(other)?;
         let wait = self.host.wait_for_build(&other.id, self.policy.build_limit_ms);
         self.awaited = Some(other.id.clone());
@@ -130,14 +158,13 @@ impl<'a> Call<'a> {
     }
 
     /// Gives way to a build that came first: waits for it if it is in progress, and reads again.
-    pub fn give_way(&mut self, other: Option<Build>) -> Result<Snapshot, Outcome> {
+    pub fn give_way(&mut self, other: InTheWay) -> Result<Snapshot, Outcome> {
         match other {
-            Some(other) if build::in_progress(&other) => self.wait_for_other(&other),
-            other => {
-                self.take_round(other.as_ref())?;
-                self.read()
-            }
+            InTheWay::Build(other) if build::in_progress(&other) => return self.wait_for_other(&other),
+            InTheWay::Build(other) => self.take_round(|| keeps_coming(&other))?,
+            InTheWay::Unseen(said) => self.take_round(|| never_seen(said.as_ref()))?,
         }
+        self.read()
     }
 
     /// Asks for a build, on the strength of the build that was decided on.
@@ -156,8 +183,11 @@ impl<'a> Call<'a> {
                 self.seen = Some(build.id.clone());
                 Ok(Issued::Accepted(build))
             }
-            Err(TransitionError::Superseded(newer)) => Ok(Issued::Other(Some(newer))),
-            Err(TransitionError::Conflict(active)) => Ok(Issued::Other(active)),
+            Err(TransitionError::Superseded(other) | TransitionError::Conflict(Some(other))) => {
+                Ok(Issued::Other(InTheWay::Build(other)))
+            }
+            Err(TransitionError::Conflict(None)) => Ok(Issued::Other(InTheWay::Unseen(None))),
+            Err(TransitionError::UnseenConflict(said)) => Ok(Issued::Other(InTheWay::Unseen(Some(said)))),
             Err(TransitionError::Rebound) => Err(self.rebound()),
             Err(TransitionError::Interrupted) => {
                 let text = format!("The call was interrupted before a {verb} build was asked for.");
@@ -170,7 +200,9 @@ impl<'a> Call<'a> {
             Err(TransitionError::Gone) => Err(self.deleted()),
             Err(TransitionError::Unavailable(pause)) => {
                 let later = build::later(pause);
-                let text = format!("The control plane did not answer, and no {verb} build was made.{later}");
+                let text = format!(
+                    "The control plane could not be reached or could not answer, and no {verb} build was made.{later}"
+                );
                 Err(if self.issued { Outcome::failed(text) } else { Outcome::refused(text) })
             }
             Err(
@@ -268,19 +300,39 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn take_round(&mut self, other: Option<&Build>) -> Result<(), Outcome> {
-        if let Some(left) = self.rounds.checked_sub(1) {
-            self.rounds = left;
-            return Ok(());
+    /// Takes one of the rounds in which the call gives way. `in_the_way` says what it gives way to once too often.
+    fn take_round(&mut self, in_the_way: impl FnOnce() -> Outcome) -> Result<(), Outcome> {
+        match self.rounds.checked_sub(1) {
+            Some(left) => {
+                self.rounds = left;
+                Ok(())
+            }
+            None => Err(in_the_way()),
         }
-        let in_the_way = other.map_or_else(|| "another build".into(), build::name);
-        let text =
-            format!("Other builds keep coming first, now {in_the_way}; no further build was asked for.");
-        let outcome = Outcome::failed(text);
-        Err(match other.map(|other| &other.id).or(self.seen.as_ref()) {
-            Some(id) => outcome.with("build_id", id.as_str()),
-            None => outcome,
-        })
+    }
+}
+
+fn keeps_coming(other: &Build) -> Outcome {
+    let other_name = build::name(other);
+    let text = format!("Other builds keep coming first, now {other_name}; no further build was asked for.");
+    Outcome::failed(text).with("build_id", other.id.as_str())
+}
+
+/// The end of a call that was refused for the sake of a build again and again, while there was none to be seen: there is
+/// no build that it could name.
+fn never_seen(said: Option<&Refusal>) -> Outcome {
+    let outcome = Outcome::failed(format!("{} No build was made.", unseen(said)));
+    match said.and_then(|said| said.detail.as_deref()).filter(|detail| !detail.trim().is_empty()) {
+        Some(detail) => outcome.with("detail", detail),
+        None => outcome,
+    }
+}
+
+fn unseen(said: Option<&Refusal>) -> String {
+    let claim = "The control plane says that another build is in progress, but shows none";
+    match said.map(|said| said.message.trim()).filter(|message| !message.is_empty()) {
+        Some(message) => format!("{claim}. It said: {}", build::full_stop(message)),
+        None => format!("{claim}."),
     }
 }
 
@@ -336,17 +388,23 @@ fn another_start(own: &Build, fresh: Result<Binding, ReadError>) -> Option<Snaps
 }
 
 fn interrupted(build: &Build) -> Outcome {
-    let text =
-        format!("The call was interrupted while {} went on; it goes on by itself.", build::name(build));
+    let text = match build.status {
+        JobStatus::Unknown(_) => format!("The call was interrupted. {}", sentence(&build::unfinished(build))),
+        _ => format!("The call was interrupted while {} went on; it goes on by itself.", build::name(build)),
+    };
     Outcome::failed(text).with("interrupted", true).with("build_id", build.id.as_str())
 }
 
 fn not_ended(build: &Build, wait_error: Option<&ReadError>) -> Outcome {
     let text = match wait_error {
         Some(error) => format!(
-            "The wait for {} could not go on: {} The build itself goes on.",
+            "The wait for {} could not go on: {} {}",
             build::name(build),
-            build::read_failure(error)
+            build::read_failure(error),
+            match build.status {
+                JobStatus::Unknown(_) => sentence(&build::unfinished(build)),
+                _ => "The build itself goes on.".into(),
+            }
         ),
         None => format!("The time to wait is over. {}", sentence(&build::unfinished(build))),
     };

@@ -3,10 +3,10 @@
 use crate::agent_select::select;
 use crate::build;
 use crate::contract::{Action, Agent, Agents, Cause, Dial, Evidence, Policy, WaitEnd};
-use crate::recovery::{View, table};
+use crate::recovery::{View, not_known, table};
 use crate::tools::call::Call;
 use crate::tools::names::{START, has};
-use crate::tools::outcome::Outcome;
+use crate::tools::outcome::{Outcome, sentence};
 
 /// How often the status is read, at most, for the control plane to show that it was there for long enough.
 const READS: u32 = 3;
@@ -112,6 +112,6 @@ fn reason(cause: Cause, agents: &Agents, policy: &Policy) -> String {
         Cause::Stopped => "The workspace is stopped already.".into(),
         Cause::StopUnfinished | Cause::DeleteUnfinished => format!("The {newest} was not finished."),
         Cause::WorkspaceDeleted => "The workspace is being deleted, or was.".into(),
-        _ => "The agent's status is of a kind that is not known.".into(),
+        _ => format!("{}.", sentence(&not_known(agents))),
     }
 }

@@ -68,8 +68,11 @@ impl Outcome {
     /// A structured failure for a request that the control plane refused. `template` is named for refused fields that
     /// the refusal itself gives no template for.
     pub fn failed_request(refusal: &Refusal, template: Option<&str>) -> Self {
-        let mut outcome = Self::failed(refusal.message.as_str());
-        if let Some(detail) = refusal.detail.as_deref().filter(|detail| !detail.is_empty()) {
+        let said = |text: &&str| !text.trim().is_empty();
+        let message = Some(refusal.message.as_str()).filter(said);
+        let mut outcome =
+            Self::failed(message.unwrap_or("The request was refused, and no reason was given."));
+        if let Some(detail) = refusal.detail.as_deref().filter(said) {
             outcome = outcome.with("detail", detail);
         }
         if refusal.validations.is_empty() {

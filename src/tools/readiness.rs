@@ -9,6 +9,9 @@ use crate::recovery::external_guidance;
 use crate::tools::call::Call;
 use crate::tools::outcome::Outcome;
 
+/// The text of the original tools for agents that were all made by agents, which their clients look for.
+const NO_ELIGIBLE: &str = "no eligible workspace agents found";
+
 /// Adds what there is to say of the agent of the build `started` to a result.
 pub fn of_agent(call: &Call, started: &Build, outcome: Outcome) -> Outcome {
     let agents = match call.host.agent_status() {
@@ -20,7 +23,12 @@ pub fn of_agent(call: &Call, started: &Build, outcome: Outcome) -> Outcome {
     }
     let agent = match select(&agents.agents) {
         Ok(agent) => agent,
-        Err(NoSelection::NoRootAgent) => return outcome.with("agent_status", "no_agent"),
+        Err(NoSelection::NoRootAgent) if agents.agents.is_empty() => {
+            return outcome.with("agent_status", "no_agent");
+        }
+        Err(NoSelection::NoRootAgent) => {
+            return outcome.with("agent_status", "selection_error").with("agent_error", NO_ELIGIBLE);
+        }
         Err(NoSelection::Ambiguous(names)) => {
             let text = format!("Several agents claim to be the chat's: {}.", names.join(", "));
             return outcome.with("agent_status", "selection_error").with("agent_error", text);

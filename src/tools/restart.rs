@@ -9,7 +9,7 @@ use crate::tools::condition::{self, Condition};
 use crate::tools::names::{START, has};
 use crate::tools::outcome::Outcome;
 use crate::tools::start::{bring_up, report, superseded};
-use crate::tools::stop::{OVERTAKEN, not_stopped};
+use crate::tools::stop::not_stopped;
 
 /// Stops and starts the workspace, and waits until its agent can be used.
 pub fn run(host: &dyn Host, policy: &Policy, arguments: &Arguments) -> Outcome {
@@ -88,12 +88,12 @@ fn stop(
                     Err(outcome) => Err(unfinished_stop(call, outcome, own.id)),
                 };
             }
-            Issued::Other(_) if conditional => {
-                return Ok(Stop::NotMade(not_stopped(&snapshot, OVERTAKEN).with("restarted", false)));
+            Issued::Other(other) if conditional => {
+                return Ok(Stop::NotMade(not_stopped(&snapshot, &other.reason()).with("restarted", false)));
             }
             Issued::Other(other) => other,
         };
-        if let Some(other) = other.as_ref().filter(|other| other.transition != Transition::Start) {
+        if let Some(other) = other.build().filter(|other| other.transition != Transition::Start) {
             return Err(not_restarted(superseded(other)));
         }
         snapshot = call.give_way(other).map_err(not_restarted)?;

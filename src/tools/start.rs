@@ -4,9 +4,12 @@ use crate::build;
 use crate::contract::{Build, Parameter, Policy, Snapshot, Transition};
 use crate::host::Host;
 use crate::tools::arguments::Arguments;
-use crate::tools::call::{Call, Finished, Issued};
+use crate::tools::call::{Call, Finished, InTheWay, Issued};
 use crate::tools::outcome::{Outcome, sentence};
 use crate::tools::readiness;
+
+/// The word of the original tools for it, which their clients look for.
+const UPDATE_REASON: &str = "template requires active versions";
 
 /// A workspace that is started.
 pub struct Started {
@@ -44,10 +47,11 @@ pub fn bring_up(
     parameters: &[Parameter],
     since: Option<&str>,
 ) -> Result<Started, Outcome> {
+    let first = since.unwrap_or(&snapshot.latest.id).to_owned();
     loop {
         let latest = &snapshot.latest;
-        let appeared = since.is_some_and(|since| since != latest.id);
-        if appeared && latest.transition != Transition::Start {
+        let appeared = first != latest.id;
+        if since.is_some() && appeared && latest.transition != Transition::Start {
             return Err(superseded(latest));
         }
         if build::in_progress(latest) {
@@ -74,7 +78,9 @@ pub fn bring_up(
                 let updated = is_update(&snapshot.latest, &own);
                 return Ok(Started { build: own, was_there: false, updated, notice, overtaken });
             }
-            Issued::Other(Some(other)) if since.is_some() && other.transition != Transition::Start => {
+            Issued::Other(InTheWay::Build(other))
+                if since.is_some() && other.transition != Transition::Start =>
+            {
                 return Err(superseded(&other));
             }
             Issued::Other(other) => snapshot = call.give_way(other)?,
@@ -95,7 +101,7 @@ pub fn report(call: &Call, workspace_name: &str, started: Started) -> Outcome {
     if started.updated {
         outcome = outcome
             .with("updated_to_active_version", true)
-            .with("update_reason", "template_requires_active_version")
+            .with("update_reason", UPDATE_REASON)
             .adding("The workspace was started on the active version of its template, which is a newer one.");
     }
     match started.notice {

@@ -26,9 +26,6 @@ pub fn not_stopped(snapshot: &Snapshot, reason: &str) -> Outcome {
         .with("reason", reason)
 }
 
-/// The reason when another build came between the look and the stop.
-pub const OVERTAKEN: &str = "Another build began after the agent's status was read.";
-
 fn stop(call: &mut Call, mut snapshot: Snapshot) -> Result<Outcome, Outcome> {
     loop {
         snapshot = call.settle(snapshot)?;
@@ -56,7 +53,7 @@ fn stop_if_unreachable(call: &mut Call, snapshot: &Snapshot) -> Result<Outcome, 
             let finished = call.finish(&own, call.policy.build_limit_ms)?;
             Ok(finished_stop(snapshot, own.id, finished))
         }
-        Issued::Other(_) => Ok(not_stopped(snapshot, OVERTAKEN)),
+        Issued::Other(other) => Ok(not_stopped(snapshot, &other.reason())),
     }
 }
 

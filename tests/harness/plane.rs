@@ -353,18 +353,18 @@ impl World {
             }
             Post::MadeUnanswered => {
                 self.make(wanted);
-                Err(ApiError::UnknownOutcome("reset".into()))
+                Err(ApiError::no_answer("reset"))
             }
             Post::MadeThenOutage => {
                 self.make(wanted);
                 self.reads_fail = Some(unavailable());
-                Err(ApiError::UnknownOutcome("reset".into()))
+                Err(ApiError::no_answer("reset"))
             }
             Post::Overtaken => {
                 self.foreign_build("f2", Transition::Stop, JobStatus::Running);
                 Err(ApiError::Conflict(refusal("active")))
             }
-            Post::Lost => Err(ApiError::UnknownOutcome("reset".into())),
+            Post::Lost => Err(ApiError::no_answer("reset")),
             Post::Refused(error) => Err(error),
         }
     }

@@ -288,5 +288,5 @@ async fn what_cannot_be_found_out_is_not_answered() {
     let request =
         Request::IssueTransition { to: Transition::Stop, rests_on: "b1".into(), parameters: Vec::new() };
     let (performed, ()) = tokio::join!(host.performer().perform(&call, &request, &NotRecorded), outage);
-    assert!(matches!(performed, Err(DriveError::Failed(Failure::Unresolved))), "{performed:?}");
+    assert!(matches!(performed, Err(DriveError::Failed(Failure::Unresolved { .. }))), "{performed:?}");
 }

@@ -163,6 +163,9 @@ fn newest_build(examination: &mut Examination, workspace: &Workspace) {
         (JobStatus::Pending, _) if build.provisioner == Provisioner::Missing => {
             examination.bad(format!("{text}; ask an administrator to look after the provisioner daemons"));
         }
+        (JobStatus::Unknown(_), _) => examination.note(format!(
+            "{text}; this version does not know that status, and asks for no other build while it lasts"
+        )),
         (status, _) if is_active(status) => examination.note(format!("{text}; wait until it has ended")),
         _ => examination
             .bad(format!("{text}; the build's log says why; stop_workspace and start_workspace build anew")),

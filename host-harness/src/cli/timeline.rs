@@ -174,7 +174,7 @@ fn read_error_line(error: &ReadError) -> String {
         ReadError::Unauthorized => "the token is not accepted".into(),
         ReadError::Forbidden => "forbidden".into(),
         ReadError::NotFound => "not found".into(),
-        ReadError::Unavailable(_) => "the control plane does not answer".into(),
+        ReadError::Unavailable(_) => "the control plane cannot be reached or cannot answer".into(),
         ReadError::Other(text) => text.clone(),
     }
 }
@@ -185,11 +185,14 @@ fn refusal_line(error: &TransitionError) -> String {
         TransitionError::Superseded(build) => newer(build),
         TransitionError::Conflict(Some(build)) => newer(build),
         TransitionError::Conflict(None) => "another build is in progress".into(),
+        TransitionError::UnseenConflict(refusal) => {
+            format!("another build is said to be in progress, and none is seen: {}", refusal.message)
+        }
         TransitionError::Rebound => "the chat is bound elsewhere now".into(),
         TransitionError::Interrupted => "interrupted".into(),
         TransitionError::Expired => "the call is too old to begin anything".into(),
         TransitionError::Gone => "the workspace is deleted".into(),
-        TransitionError::Unavailable(_) => "the control plane does not answer".into(),
+        TransitionError::Unavailable(_) => "the control plane cannot be reached or cannot answer".into(),
         TransitionError::Forbidden(refusal)
         | TransitionError::Invalid(refusal)
         | TransitionError::Policy(refusal)

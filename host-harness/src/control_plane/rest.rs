@@ -160,7 +160,7 @@ impl RestClient {
         let body = body.map_err(|error| lost(error, effect))?;
         let parsed = serde_json::from_slice(&body).map_err(|error| {
             let what = format!("its answer cannot be read ({error})");
-            if effect { ApiError::UnknownOutcome(what) } else { ApiError::NotCoder(what) }
+            if effect { ApiError::no_answer(what) } else { ApiError::NotCoder(what) }
         })?;
         Ok((parsed, wire::date(&headers)))
     }

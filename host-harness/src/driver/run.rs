@@ -121,7 +121,7 @@ impl Run {
             return Ok(Some(Came::ToWait(open, self.replaced_call())));
         };
         self.call.note_sent();
-        let answer = match self.performer.look_for(intent).await {
+        let answer = match self.performer.look_for(intent, None).await {
             Ok(Found::Made(build)) => Ok(build),
             Ok(Found::Other(error)) => Err(error),
             // Nothing was sent, so there is nothing to stand by: decide again.

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bindings::{Build, Parameter, Transition, TransitionError};
+use crate::bindings::{Build, Parameter, Refusal, Transition, TransitionError};
 use crate::control_plane::{
-    ApiError, BuildRead, ControlPlane, NewBuild, Workspace, is_active, millis, refusal,
+    ApiError, BuildRead, ControlPlane, Lost, NewBuild, Workspace, is_active, millis, refusal,
 };
 use crate::driver::DriveError;
 use crate::driver::call::{Call, Performer, Record};
 use crate::driver::reads::start_version;
 use crate::journal::Request;
-use crate::journal::record::{BuildIntent, Intent};
+use crate::journal::record::{BuildIntent, Failure, Intent};
 #[cfg(all(test, feature = "simulate"))]
 use crate::sabotage::{self, Sabotage};
 use crate::store::{Go, StoreError};
@@ -158,16 +158,16 @@ impl Performer {
         };
         match answer {
             Ok(made) => Ok(Ok(Build { ours: true, ..made.build })),
-            Err(ApiError::UnknownOutcome(why)) => {
+            Err(ApiError::UnknownOutcome(lost)) => {
                 tracing::warn!(
                     workspace = intent.workspace,
-                    why,
-                    "no answer to a request for a build; looking for it"
+                    %lost,
+                    "a request for a build has no known outcome; looking for it"
                 );
-                Ok(match self.look_for(intent).await? {
+                Ok(match self.look_for(intent, Some(&lost)).await? {
                     Found::Made(build) => Ok(build),
                     Found::Other(error) => Err(error),
-                    Found::Never => Err(TransitionError::Unavailable(None)),
+                    Found::Never => Err(never_made(lost)),
                 })
             }
             Err(error) => Ok(Err(self.refused(call, error, intent, template).await?)),
@@ -215,20 +215,7 @@ impl Performer {
         template: Option<String>,
     ) -> Result<TransitionError, DriveError> {
         Ok(match error {
-            ApiError::Conflict(_) => match self.read_workspace(call, &intent.workspace).await {
-                Ok(now) => {
-                    let latest = self.marked(now.latest.build)?;
-                    if is_active(&latest.status) {
-                        TransitionError::Conflict(Some(latest))
-                    } else if latest.id != intent.rests_on {
-                        TransitionError::Superseded(latest)
-                    } else {
-                        TransitionError::Conflict(None)
-                    }
-                }
-                Err(ApiError::Gone) => TransitionError::Gone,
-                Err(_) => TransitionError::Conflict(None),
-            },
+            ApiError::Conflict(said) => self.in_the_way(call, intent, said).await?,
             // A refused request names no template; the caller needs it to look up what is missing.
             ApiError::Invalid(mut refusal) => {
                 refusal.template = refusal.template.or(template);
@@ -238,10 +225,54 @@ impl Performer {
         })
     }
 
+    /// The build for whose sake the control plane refused a request. Where none is to be seen, it is looked for once more
+    /// after a pause: whoever decides again does so on what is read then, and not at once.
+    async fn in_the_way(
+        &self,
+        call: &Call,
+        intent: &BuildIntent,
+        said: Refusal,
+    ) -> Result<TransitionError, DriveError> {
+        if let Some(seen) = self.seen_in_the_way(call, intent).await? {
+            return Ok(seen);
+        }
+        tokio::select! {
+            biased;
+            () = call.interrupt().cancelled() => {}
+            () = tokio::time::sleep(self.timings().poll) => {}
+        }
+        let seen = self.seen_in_the_way(call, intent).await?;
+        Ok(seen.unwrap_or(TransitionError::UnseenConflict(said)))
+    }
+
+    async fn seen_in_the_way(
+        &self,
+        call: &Call,
+        intent: &BuildIntent,
+    ) -> Result<Option<TransitionError>, DriveError> {
+        let latest = match self.read_workspace(call, &intent.workspace).await {
+            Ok(workspace) => self.marked(workspace.latest.build)?,
+            Err(ApiError::Gone) => return Ok(Some(TransitionError::Gone)),
+            Err(_) => return Ok(None),
+        };
+        Ok(if is_active(&latest.status) {
+            Some(TransitionError::Conflict(Some(latest)))
+        } else if latest.id != intent.rests_on {
+            Some(TransitionError::Superseded(latest))
+        } else {
+            None
+        })
+    }
+
     /// Finds out what became of a request that was going to be sent, or was sent without an answer. Never sends it again.
     ///
-    /// "It never happened" needs as much time of successful reads without it as a request can be in flight.
-    pub(super) async fn look_for(&self, intent: &BuildIntent) -> Result<Found, DriveError> {
+    /// "It never happened" needs as much time of successful reads without it as a request can be in flight. `lost` is what
+    /// came of the request, if that is known: it is told where nothing can be found out.
+    pub(super) async fn look_for(
+        &self,
+        intent: &BuildIntent,
+        lost: Option<&Lost>,
+    ) -> Result<Found, DriveError> {
         let begun = Instant::now();
         let mut readable_since = None;
         loop {
@@ -264,7 +295,8 @@ impl Performer {
                 Err(_) => readable_since = None,
             }
             if begun.elapsed() > self.timings().reconcile_limit {
-                return Err(DriveError::Failed(crate::journal::record::Failure::Unresolved));
+                let lost = lost.map(ToString::to_string);
+                return Err(DriveError::Failed(Failure::Unresolved { lost }));
             }
             tokio::time::sleep(self.timings().poll).await;
         }
@@ -303,13 +335,25 @@ impl Performer {
     }
 }
 
+/// The answer for a request that was sent and made no build: what the control plane said to it, if it said anything.
+fn never_made(lost: Lost) -> TransitionError {
+    match lost {
+        Lost::NoAnswer(_) => TransitionError::Unavailable(None),
+        Lost::Failed { status, refusal: said } => {
+            let said = said.unwrap_or_else(|| refusal("What answered gave no reason."));
+            let message = format!("The request failed with status {status}: {}", said.message);
+            TransitionError::Other(Refusal { message, ..said })
+        }
+    }
+}
+
 /// The answer for a read before sending, or a plain refusal: in each case there is no build.
 fn not_read(error: ApiError) -> TransitionError {
     match error {
         ApiError::Gone => TransitionError::Gone,
         ApiError::Forbidden(refusal) => TransitionError::Forbidden(refusal),
         ApiError::Invalid(refusal) => TransitionError::Invalid(refusal),
-        ApiError::Conflict(_) => TransitionError::Conflict(None),
+        ApiError::Conflict(said) => TransitionError::UnseenConflict(said),
         ApiError::RateLimited { retry_after } => TransitionError::Unavailable(retry_after.map(millis)),
         ApiError::Unavailable(_) | ApiError::UnknownOutcome(_) => TransitionError::Unavailable(None),
         ApiError::Unauthorized | ApiError::NotFound | ApiError::NotCoder(_) | ApiError::Tls(_) => {

@@ -102,6 +102,7 @@ fn transition_error(error: &mut TransitionError) -> Cut {
         TransitionError::Forbidden(why)
         | TransitionError::Invalid(why)
         | TransitionError::Policy(why)
+        | TransitionError::UnseenConflict(why)
         | TransitionError::Other(why) => refusal(why),
         TransitionError::Rebound
         | TransitionError::Interrupted

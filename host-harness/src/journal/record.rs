@@ -144,11 +144,16 @@ pub enum Failure {
         /// What was wrong, in words.
         reason: String,
     },
-    /// A build was asked for, no answer came, and the control plane could not be read to find out.
+    /// A build was asked for, whether it was made is not known, and the control plane could not be read to find out.
     #[error(
-        "a build was asked for and no answer came; whether it was made could not be found out: look at the workspace"
+        "a build was asked for, but {}; whether it was made could not be found out: look at the workspace",
+        .lost.as_deref().unwrap_or("no answer came")
     )]
-    Unresolved,
+    Unresolved {
+        /// What came of the request instead of an answer, as a part of a sentence, if that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lost: Option<String>,
+    },
     /// Its host is gone, and nobody knows for whom it acted, so that no other may carry it on.
     #[error(
         "its host is gone, and the control plane could not be read when the call began, so that no other host may \

@@ -248,11 +248,11 @@ impl ControlPlane for Network {
             Fate::Unanswered => {
                 let _ = arrive(&self.stage, workspace, order);
                 sleep(Duration::from_millis(dice.between(0, CLIENT_LIMIT))).await;
-                Err(ApiError::UnknownOutcome("no answer".to_owned()))
+                Err(ApiError::no_answer("no answer"))
             }
             Fate::Lost => {
                 sleep(Duration::from_millis(dice.between(0, CLIENT_LIMIT))).await;
-                Err(ApiError::UnknownOutcome("no answer".to_owned()))
+                Err(ApiError::no_answer("no answer"))
             }
             Fate::Late(after) => {
                 let (stage, workspace) = (self.stage.clone(), workspace.to_owned());
@@ -262,7 +262,7 @@ impl ControlPlane for Network {
                     let _ = arrive(&stage, &workspace, order);
                 });
                 sleep(Duration::from_millis(after.min(CLIENT_LIMIT))).await;
-                Err(ApiError::UnknownOutcome("no answer".to_owned()))
+                Err(ApiError::no_answer("no answer"))
             }
         };
         if killed {

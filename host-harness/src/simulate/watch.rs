@@ -286,7 +286,8 @@ impl Watch {
         outcome: &Outcome,
     ) {
         let (now, call) = (stage.now(), row.id);
-        let unresolved = matches!(outcome, Outcome::Failed(Failure::Unresolved | Failure::Unrecorded { .. }));
+        let unresolved =
+            matches!(outcome, Outcome::Failed(Failure::Unresolved { .. } | Failure::Unrecorded { .. }));
         if unresolved || open.is_none() {
             self.open.remove(&call);
         } else {

@@ -190,7 +190,7 @@ fn answered(open: Open, answer: Answer) -> Entry {
 }
 
 fn done() -> Outcome {
-    Outcome::Failed(Failure::Unresolved)
+    Outcome::Failed(Failure::Unresolved { lost: None })
 }
 
 #[tokio::test]

@@ -126,11 +126,13 @@ fn an_interrupt_in_the_missing_time_stops_nothing() {
 
 #[test]
 fn another_build_after_the_look_stops_nothing() {
-    for refusal in [TransitionError::Superseded(start(2, Running)), TransitionError::Conflict(None)] {
-        let looks = [status(start(1, Succeeded), vec![gone_agent("a1", 90_000)]), refused(refusal)];
-        let run = stop_if(&policy(), looks);
-        run.has("stopped", false);
-        assert!(run.json["reason"].is_string());
+    for (conflict, reason) in [
+        (TransitionError::Superseded(start(2, Running)), "Another build began"),
+        (TransitionError::UnseenConflict(refusal("Busy.")), "It said: Busy."),
+        (TransitionError::Conflict(None), "shows none."),
+    ] {
+        let looks = [status(start(1, Succeeded), vec![gone_agent("a1", 90_000)]), refused(conflict)];
+        stop_if(&policy(), looks).has("stopped", false).says("reason", reason);
     }
 }
 

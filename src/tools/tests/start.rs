@@ -130,7 +130,7 @@ fn a_start_on_a_newer_template_version_says_so() {
     script.extend(ready(start(2, Succeeded)));
     let run = run("start_workspace", script);
     run.has("updated_to_active_version", true).says("message", "active version");
-    assert!(run.json["update_reason"].is_string());
+    run.has("update_reason", "template requires active versions");
 }
 
 #[test]
@@ -198,13 +198,64 @@ fn a_chat_that_left_during_the_start_is_told_and_its_agent_not_looked_for() {
 }
 
 #[test]
-fn a_workspace_without_a_root_agent_is_started_with_no_agent() {
+fn a_workspace_without_agents_is_told_from_one_that_has_only_agents_of_agents() {
+    let agents = |agents| [latest(start(1, Succeeded)), status(start(1, Succeeded), agents)];
+    run("start_workspace", agents(vec![]))
+        .has("started", true)
+        .has("agent_status", "no_agent")
+        .lacks("error");
     let child = Agent { parent: Some("a0".into()), ..agent("a1") };
-    for agents in [vec![], vec![child]] {
-        run("start_workspace", [latest(start(1, Succeeded)), status(start(1, Succeeded), agents)])
+    run("start_workspace", agents(vec![child]))
+        .has("started", true)
+        .has("agent_status", "selection_error")
+        .has("agent_error", "no eligible workspace agents found")
+        .lacks("error");
+}
+
+#[test]
+fn somebody_elses_start_that_came_first_is_the_build_that_is_named() {
+    for refusal in [
+        TransitionError::Superseded(start(2, Succeeded)),
+        TransitionError::UnseenConflict(refusal("A workspace build is already active.")),
+    ] {
+        let script = [latest(stop(1, Succeeded)), refused(refusal), latest(start(2, Succeeded))];
+        run("start_workspace", script.into_iter().chain(ready(start(2, Succeeded))))
             .has("started", true)
-            .has("agent_status", "no_agent")
-            .lacks("error");
+            .has("build_id", "b2")
+            .lacks("no_build");
+    }
+}
+
+#[test]
+fn somebody_elses_start_that_came_first_and_was_canceled_is_not_repeated() {
+    let script = [
+        latest(stop(1, Succeeded)),
+        refused(TransitionError::Superseded(start(2, Canceled))),
+        latest(start(2, Canceled)),
+    ];
+    run("start_workspace", script).fails().has("canceled", true).has("build_id", "b2");
+}
+
+#[test]
+fn a_build_of_unknown_status_is_named_with_it_and_not_said_to_go_on() {
+    let napping = || start(7, JobStatus::Unknown("napping".into()));
+    for end in [
+        waited(WaitEnd::Limit, Some(napping())),
+        waited(WaitEnd::Interrupted, Some(napping())),
+        Answer::Waited(Err(ReadError::Forbidden)),
+    ] {
+        let mut script = vec![latest(napping()), published(), end];
+        if !matches!(&script[2], Answer::Waited(Ok(wait)) if wait.end == WaitEnd::Interrupted) {
+            script.push(latest(napping()));
+        }
+        let run = run("start_workspace", script);
+        run.fails().has("build_id", "b7").says("error", "tart build 7 has the status \"napping\"");
+        let text = run.json["error"].as_str().unwrap();
+        assert!(
+            !["still", "goes on by itself", "itself goes on"].iter().any(|claim| text.contains(claim)),
+            "{text}"
+        );
+        run.issued_nothing();
     }
 }
 

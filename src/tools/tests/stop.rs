@@ -315,6 +315,38 @@ fn conflicts_are_given_way_to_three_times_and_then_named() {
 }
 
 #[test]
+fn a_conflict_without_a_build_keeps_what_the_control_plane_said_and_names_no_build() {
+    let mut said = refusal("A workspace build is already active.");
+    said.detail = Some("Try the other door.".into());
+    let mut script = vec![latest(start(1, Succeeded))];
+    for _ in 0..3 {
+        let unseen = TransitionError::UnseenConflict(said.clone());
+        script.extend([refused(unseen), latest(start(1, Succeeded))]);
+    }
+    script.push(refused(TransitionError::UnseenConflict(said)));
+    run("stop_workspace", script)
+        .fails()
+        .lacks("build_id")
+        .says("error", "shows none. It said: A workspace build is already active. No build was made.")
+        .has("detail", "Try the other door.");
+}
+
+#[test]
+fn no_error_is_empty_whatever_the_host_says() {
+    for empty in ["", "  "] {
+        let script = [latest(start(1, Succeeded)), refused(TransitionError::Other(refusal(empty)))];
+        run("stop_workspace", script).fails().says("error", "no reason");
+        let unseen = TransitionError::UnseenConflict(refusal(empty));
+        let reads = (0..3).map(|_| [refused(unseen.clone()), latest(start(1, Succeeded))]);
+        let script = [latest(start(1, Succeeded))].into_iter().chain(reads.flatten());
+        let run = run("stop_workspace", script.chain([refused(unseen.clone())]));
+        run.fails().says("error", "shows none. No build was made.");
+        let error = Answer::Latest(Err(ReadError::Other(empty.into())));
+        super::run("stop_workspace", [error]).is_refused("does not say why");
+    }
+}
+
+#[test]
 fn a_newer_build_found_after_the_stop_is_no_success() {
     let [issued, published, reached, _] = stops();
     let script = [latest(start(1, Succeeded)), issued, published, reached, latest(start(3, Running))];

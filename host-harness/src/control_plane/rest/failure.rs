@@ -26,7 +26,7 @@ pub(super) fn not_answered(error: &reqwest::Error, effect: bool) -> ApiError {
 
 /// An answer that did not come, or not to its end.
 pub(super) fn lost(why: String, effect: bool) -> ApiError {
-    if effect { ApiError::UnknownOutcome(why) } else { ApiError::Unavailable(why) }
+    if effect { ApiError::no_answer(why) } else { ApiError::Unavailable(why) }
 }
 
 /// An answer that sends the client elsewhere. It does not go: the token is for one address.

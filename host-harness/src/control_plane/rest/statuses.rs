@@ -39,7 +39,7 @@ use reqwest::{StatusCode, Url};
 
 use super::failure::redirected;
 use super::wire;
-use crate::control_plane::{ApiError, refusal};
+use crate::control_plane::{ApiError, Lost, refusal};
 
 /// A rate limit is heeded for at most this long, whatever the answer says: one that asks for more is a mistake.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
@@ -94,8 +94,13 @@ pub(super) fn refused(
         )),
         (400 | 406 | 412 | 422, None) => ApiError::NotCoder(format!("status {status} without a message")),
         (300..=399, _) => redirected(headers, base),
-        (500.., _) if asked == Asked::Effect => ApiError::UnknownOutcome(format!("status {status}")),
-        (500.., _) => ApiError::Unavailable(format!("status {status}")),
+        (500.., refusal) => {
+            let failed = Lost::Failed { status: status.to_string(), refusal };
+            match asked {
+                Asked::Effect => ApiError::UnknownOutcome(failed),
+                Asked::Read | Asked::Terminal => ApiError::Unavailable(format!("it {failed}")),
+            }
+        }
         (code, said) => {
             ApiError::Other { status: code, refusal: said.unwrap_or_else(|| refusal(status.to_string())) }
         }

@@ -224,8 +224,8 @@ impl Build {
             // 0 means that it is not known.
             queue_position: Some(self.job.queue_position).filter(|position| pending && *position > 0),
             provisioner,
-            error: self.job.error.filter(|error| !error.is_empty()),
-            error_code: self.job.error_code.filter(|code| !code.is_empty()),
+            error: self.job.error.filter(|error| !error.trim().is_empty()),
+            error_code: self.job.error_code.filter(|code| !code.trim().is_empty()),
             quota: None,
             template_version: self.template_version_id,
             status,
@@ -311,9 +311,17 @@ pub(super) fn refusal(body: &[u8]) -> Option<Refusal> {
         detail: String,
     }
     let body: Body = serde_json::from_slice(body).ok()?;
+    let said = |text: &String| !text.trim().is_empty();
+    let detail = body.detail.filter(said);
+    // Whoever is told of it needs a sentence, so what there is takes the place of a message that is none.
+    let (message, detail) = match (Some(body.message).filter(said), detail) {
+        (Some(message), detail) => (message, detail),
+        (None, Some(detail)) => (detail, None),
+        (None, None) => ("The control plane gave no reason.".to_owned(), None),
+    };
     Some(Refusal {
-        message: body.message,
-        detail: body.detail.filter(|detail| !detail.is_empty()),
+        message,
+        detail,
         validations: body
             .validations
             .into_iter()

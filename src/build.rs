@@ -107,3 +107,22 @@ pub fn full_stop(text: &str) -> String {
     let ends = text.is_empty() || text.ends_with(['.', '!', '?', '…']);
     format!("{text}{}", if ends { "" } else { "." })
 }
+
+#[cfg(test)]
+use crate::contract as types;
+
+#[cfg(test)]
+#[path = "../tests/support/job_statuses.rs"]
+mod job_statuses;
+
+#[cfg(test)]
+mod tests {
+    use super::{in_progress, job_statuses};
+
+    #[test]
+    fn a_job_is_in_progress_until_it_is_known_to_have_ended() {
+        for (status, ended) in job_statuses::all() {
+            assert_eq!(in_progress(&crate::fake::start(1, status.clone())), !ended, "{status:?}");
+        }
+    }
+}

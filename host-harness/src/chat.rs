@@ -18,6 +18,7 @@ use crate::journal::record::CallId;
 use crate::policy::ChatTools;
 use crate::store::{ChatRecord, StoreError};
 
+mod agent_choice;
 mod connect;
 mod dial;
 mod greeting;
@@ -25,7 +26,7 @@ mod output;
 mod session;
 
 #[cfg(feature = "cli")]
-pub(crate) use dial::choose_agent;
+pub(crate) use agent_choice::choose_agent;
 pub use output::MAX_OUTPUT_BYTES;
 pub use session::MAX_TYPED_BYTES;
 

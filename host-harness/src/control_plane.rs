@@ -358,3 +358,22 @@ fn sentence(refusal: &Refusal) -> String {
     }
     text
 }
+
+#[cfg(test)]
+use crate::bindings as types;
+
+#[cfg(test)]
+#[path = "../../tests/support/job_statuses.rs"]
+mod job_statuses;
+
+#[cfg(test)]
+mod tests {
+    use super::{is_active, is_terminal, job_statuses};
+
+    #[test]
+    fn a_job_is_in_progress_until_it_is_known_to_have_ended() {
+        for (status, ended) in job_statuses::all() {
+            assert_eq!((is_terminal(&status), is_active(&status)), (ended, !ended), "{status:?}");
+        }
+    }
+}

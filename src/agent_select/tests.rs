@@ -1,3 +1,6 @@
+#[path = "../../tests/support/agent_choices.rs"]
+mod choices;
+
 use super::*;
 use crate::fake;
 
@@ -73,4 +76,20 @@ fn the_bare_suffix_is_a_chat_agents_name_and_a_part_of_it_is_not() {
     assert!(is_chat_agent("dev-Coderd-Chat"));
     assert!(!is_chat_agent("coderd-chat"));
     assert!(!is_chat_agent("dev-coderd-chat-2"));
+}
+
+#[test]
+fn the_plugin_looks_at_the_agent_that_the_host_dials() {
+    for (candidates, chosen) in choices::all() {
+        let named = |(id, (name, order, made)): (usize, &choices::Candidate)| Agent {
+            id: id.to_string(),
+            name: (*name).into(),
+            order: *order,
+            parent: made.then(|| "root".into()),
+            ..agent(name)
+        };
+        let agents: Vec<_> = candidates.iter().enumerate().map(named).collect();
+        let id = select(&agents).ok().map(|agent| agent.id.clone());
+        assert_eq!(id, chosen.map(|place| place.to_string()), "{candidates:?}");
+    }
 }

@@ -8,7 +8,7 @@ use workspace_recovery::bindings::{CallError, JobStatus, ToolResult, Transition}
 use workspace_recovery::driver::DriveError;
 use workspace_recovery::journal::record::Failure;
 
-use crate::plane::{Host, Plane, Post};
+use crate::plane::{Host, Plane, Post, failed};
 
 type Called = Result<Result<ToolResult, CallError>, DriveError>;
 
@@ -77,6 +77,31 @@ async fn a_conflict_is_waited_for_and_decided_again() {
     let (stopped, ()) = tokio::join!(json(&host, "stop_workspace"), end);
     assert_eq!(stopped["stopped"], true);
     assert_eq!(sent(&host), [Transition::Stop, Transition::Stop]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_that_lasts_costs_a_pause_for_each_request_and_ends_in_the_control_planes_words() {
+    let host = Plane::running().host();
+    host.plane.world().posts_conflict = true;
+    let begun = Instant::now();
+    let json = json(&host, "stop_workspace").await;
+    assert!(json["build_id"].is_null(), "{json}");
+    let error = json["error"].as_str().unwrap();
+    assert!(error.contains("shows none. It said: active."), "{error}");
+    assert_eq!(host.plane.world().posts.len(), 4);
+    assert!(begun.elapsed() >= Duration::from_secs(4 * 2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_failing_control_plane_said_is_kept_while_the_build_is_looked_for() {
+    let host = Plane::running().host();
+    host.plane.world().next_post = Post::Refused(failed("Internal error.", Some("no space left")));
+    let begun = Instant::now();
+    let json = json(&host, "stop_workspace").await;
+    assert!(begun.elapsed() >= Duration::from_secs(60), "{json}");
+    let said = "The request failed with status 500 Internal Server Error: Internal error.";
+    assert_eq!((json["error"].as_str(), json["detail"].as_str()), (Some(said), Some("no space left")));
+    assert_eq!(host.plane.world().posts.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,8 +14,8 @@ use workspace_recovery::bindings::{
 use workspace_recovery::chat::{Chat, ChatHost};
 use workspace_recovery::clock::Clock;
 use workspace_recovery::control_plane::{
-    ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
-    Workspace,
+    ApiError, BuildRead, ControlPlane, LogLine, Lost, NewBuild, NewTerminal, TemplateParameter, Terminal,
+    User, Workspace,
 };
 use workspace_recovery::driver::{Driver, Performer};
 use workspace_recovery::engine::Plugin;
@@ -57,6 +57,8 @@ pub struct World {
     pub next_reads: Vec<ApiError>,
     /// What the next request for a build meets.
     pub next_post: Post,
+    /// Every request for a build is refused for the sake of another one, which is not to be seen.
+    pub posts_conflict: bool,
     /// How long the answer to a request for a build is on its way.
     pub answer_takes: Duration,
     /// How long new builds take, and how they end.
@@ -148,6 +150,7 @@ impl Plane {
             reads_hang: false,
             next_reads: Vec::new(),
             next_post: Post::Made,
+            posts_conflict: false,
             answer_takes: Duration::ZERO,
             new_builds: (Duration::from_secs(5), JobStatus::Succeeded),
             parameters: Vec::new(),
@@ -280,6 +283,12 @@ pub fn refusal(message: &str) -> Refusal {
     Refusal { message: message.into(), detail: None, validations: Vec::new(), template: None }
 }
 
+/// A failure of the control plane's own, in its words.
+pub fn failed(message: &str, detail: Option<&str>) -> ApiError {
+    let said = Refusal { detail: detail.map(str::to_owned), ..refusal(message) };
+    ApiError::UnknownOutcome(Lost::Failed { status: "500 Internal Server Error".into(), refusal: Some(said) })
+}
+
 /// The control plane did not answer.
 pub fn unavailable() -> ApiError {
     ApiError::Unavailable("down".into())
@@ -344,6 +353,9 @@ impl World {
 
     fn post(&mut self, wanted: &NewBuild) -> Result<BuildRead, ApiError> {
         self.posts.push(wanted.clone());
+        if self.posts_conflict {
+            return Err(ApiError::Conflict(refusal("active")));
+        }
         match std::mem::replace(&mut self.next_post, Post::Made) {
             Post::Made => Ok(self.make(wanted)),
             Post::MadeUnreadably => {

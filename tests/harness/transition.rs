@@ -12,7 +12,7 @@ use workspace_recovery::journal::record::{Failure, Intent};
 use workspace_recovery::journal::{Answer, Request};
 use workspace_recovery::store::{Go, StoreError};
 
-use crate::plane::{Host, Plane, Post, refusal, unavailable};
+use crate::plane::{Host, Plane, Post, failed, refusal, unavailable};
 
 type Issued = Result<Build, TransitionError>;
 
@@ -105,7 +105,9 @@ async fn a_decision_that_rests_on_an_older_build_is_superseded() {
 
 #[tokio::test(start_paused = true)]
 async fn a_build_in_progress_is_a_conflict_before_anything_is_sent() {
-    for status in [JobStatus::Pending, JobStatus::Running, JobStatus::Canceling] {
+    for status in
+        [JobStatus::Pending, JobStatus::Running, JobStatus::Canceling, JobStatus::Unknown("napping".into())]
+    {
         let (issued, posts) =
             stop(|host, _| host.plane.world().builds[0].read.build.status = status.clone()).await;
         assert!(matches!(issued, Err(TransitionError::Conflict(Some(build))) if build.id == "b1"));
@@ -168,9 +170,53 @@ async fn a_conflict_at_the_control_plane_names_the_build_that_is_in_the_way() {
     let (overtaken, posts) = stop(|host, _| host.plane.world().next_post = Post::Overtaken).await;
     assert!(matches!(overtaken, Err(TransitionError::Conflict(Some(build))) if build.id == "f2"));
     assert_eq!(posts, 1);
-    let refused = Post::Refused(ApiError::Conflict(refusal("active")));
-    let (unnamed, _) = stop(|host, _| host.plane.world().next_post = refused).await;
-    assert_eq!(unnamed, Err(TransitionError::Conflict(None)));
+}
+
+/// A refusal for the sake of another build.
+fn active() -> Post {
+    Post::Refused(ApiError::Conflict(refusal("active")))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_without_a_build_is_answered_in_the_control_planes_words_after_a_pause() {
+    let begun = Instant::now();
+    let (issued, posts) = stop(|host, _| host.plane.world().next_post = active()).await;
+    assert_eq!(issued, Err(TransitionError::UnseenConflict(refusal("active"))));
+    assert_eq!((posts, begun.elapsed()), (1, Duration::from_secs(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_that_is_seen_only_after_a_conflict_is_named() {
+    for (status, is_active) in [(JobStatus::Running, true), (JobStatus::Succeeded, false)] {
+        let host = Plane::running().host();
+        let call = begin(&host);
+        host.plane.world().next_post = active();
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            host.plane.foreign_build("f2", Transition::Start, status);
+        };
+        let (issued, ()) = tokio::join!(issue(&host, &call, Transition::Stop, "b1"), later);
+        match issued {
+            Err(TransitionError::Conflict(Some(build))) if is_active => assert_eq!(build.id, "f2"),
+            Err(TransitionError::Superseded(build)) if !is_active => assert_eq!(build.id, "f2"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupt_ends_the_pause_after_a_conflict() {
+    let host = Plane::running().host();
+    let call = begin(&host);
+    host.plane.world().next_post = active();
+    let begun = Instant::now();
+    let interrupt = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        call.interrupt().cancel();
+    };
+    let (issued, ()) = tokio::join!(issue(&host, &call, Transition::Stop, "b1"), interrupt);
+    assert_eq!(issued, Err(TransitionError::UnseenConflict(refusal("active"))), "it was sent, and refused");
+    assert_eq!(begun.elapsed(), Duration::from_millis(500));
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,6 +323,20 @@ async fn a_lost_request_never_happened_only_after_a_minute_of_successful_reads_w
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_build_that_a_failing_control_plane_made_all_the_same_is_found() {
+    let host = Plane::running().host();
+    let call = begin(&host);
+    host.plane.world().next_post = Post::Refused(failed("Internal error.", None));
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        host.plane.foreign_build("f2", Transition::Stop, JobStatus::Running);
+        host.plane.world().builds[1].read.initiator = Some(crate::plane::ME.into());
+    };
+    let (issued, ()) = tokio::join!(issue(&host, &call, Transition::Stop, "b1"), later);
+    assert!(matches!(&issued, Ok(build) if build.id == "f2" && build.ours), "{issued:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_found_out_is_not_answered() {
     let host = Plane::running().host();
     let call = begin(&host);
@@ -288,5 +348,8 @@ async fn what_cannot_be_found_out_is_not_answered() {
     let request =
         Request::IssueTransition { to: Transition::Stop, rests_on: "b1".into(), parameters: Vec::new() };
     let (performed, ()) = tokio::join!(host.performer().perform(&call, &request, &NotRecorded), outage);
-    assert!(matches!(performed, Err(DriveError::Failed(Failure::Unresolved { .. }))), "{performed:?}");
+    let Err(DriveError::Failed(failure @ Failure::Unresolved { .. })) = performed else {
+        panic!("{performed:?}")
+    };
+    assert!(failure.to_string().contains("but no answer came: reset;"), "{failure}");
 }

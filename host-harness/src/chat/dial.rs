@@ -11,14 +11,13 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::bindings::{Agent, AgentState};
+use crate::bindings::AgentState;
+use crate::chat::agent_choice::choose_agent;
 use crate::chat::greeting::{NoGreeting, greeted};
 use crate::control_plane::{ApiError, ControlPlane, Terminal, Workspace};
 use crate::driver::{Call, EventKind, Performer};
 use crate::policy::Timings;
 
-/// How the names of agents end that are meant for chats.
-const CHAT_SUFFIX: &str = "-coderd-chat";
 /// A dial ends after this many times its timeout, whatever counts of it.
 const LONGEST: u32 = 2;
 /// Terminals that are tried at the same time: a second one beside one that stays silent, as one in some hundreds does on a
@@ -359,21 +358,6 @@ impl<'a> Dial<'a> {
 /// Whether an attempt that failed so may succeed a little later: the agent is not there, or nobody answered.
 fn curable(error: &ApiError) -> bool {
     error.is_transient() || matches!(error, ApiError::UnknownOutcome(_))
-}
-
-/// The agent for a chat: of the agents without parent the one whose name ends with the chat suffix; without such a one, the
-/// first by order, name and id. None if there is none, or several claim the suffix. The plugin applies the same rule; the
-/// host needs it only to know whom to dial.
-pub(crate) fn choose_agent(agents: &[Agent]) -> Option<&Agent> {
-    let roots = || agents.iter().filter(|agent| agent.parent.is_none());
-    let mut claimants = roots().filter(|agent| agent.name.to_lowercase().ends_with(CHAT_SUFFIX));
-    match (claimants.next(), claimants.next()) {
-        (Some(only), None) => Some(only),
-        (Some(_), Some(_)) => None,
-        (None, _) => {
-            roots().min_by_key(|agent| (agent.order, agent.name.to_lowercase(), &agent.name, &agent.id))
-        }
-    }
 }
 
 fn disconnected(workspace: &Workspace, agent: &str) -> Option<u64> {

@@ -8,7 +8,7 @@ use workspace_recovery::bindings::{
     AgentState, JobStatus, Lifecycle, Parameter, Provisioner, ReadError, Transition,
 };
 use workspace_recovery::control_plane::rest::{RestClient, RestError, RestOptions};
-use workspace_recovery::control_plane::{ApiError, ControlPlane, NewBuild, NewTerminal, Workspace};
+use workspace_recovery::control_plane::{ApiError, ControlPlane, Lost, NewBuild, NewTerminal, Workspace};
 
 use crate::TOKEN;
 use crate::replay::{Reply, Server, What};
@@ -181,6 +181,52 @@ async fn a_missing_parameter_is_invalid_in_both_shapes() {
 async fn a_start_of_a_dormant_workspace_is_forbidden() {
     let error = post(recorded("08-deleted-missing-forbidden", 58)).await;
     assert!(matches!(error, Err(ApiError::Forbidden(_))), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_failure_of_the_control_plane_keeps_its_status_message_and_detail() {
+    let reply = |body: serde_json::Value| Reply::json(500, body);
+    let said = reply(json!({"message": "Internal error updating job.", "detail": "no space left"}));
+    let error = post(said).await.unwrap_err();
+    let ApiError::UnknownOutcome(Lost::Failed { status, refusal: Some(refusal) }) = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(status, "500 Internal Server Error");
+    assert_eq!(
+        (refusal.message.as_str(), refusal.detail.as_deref()),
+        ("Internal error updating job.", Some("no space left"))
+    );
+    let read = workspace(reply(json!({"message": "Internal error.", "detail": "no space left"}))).await;
+    for error in [error, read.unwrap_err()] {
+        let text = error.to_string();
+        assert!(
+            ["500 Internal Server Error", "nternal error", "no space left"]
+                .iter()
+                .all(|part| text.contains(part)),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_message_without_words_is_never_passed_on() {
+    for (body, message) in [
+        (json!({"message": ""}), "The control plane gave no reason."),
+        (json!({"message": " ", "detail": ""}), "The control plane gave no reason."),
+        (json!({"message": "", "detail": "no space left"}), "no space left"),
+    ] {
+        for status in [400, 403, 409, 418, 500] {
+            let refusal = match post(Reply::json(status, body.clone())).await.unwrap_err() {
+                ApiError::Invalid(refusal)
+                | ApiError::Forbidden(refusal)
+                | ApiError::Conflict(refusal)
+                | ApiError::Other { refusal, .. }
+                | ApiError::UnknownOutcome(Lost::Failed { refusal: Some(refusal), .. }) => refusal,
+                error => panic!("{error:?}"),
+            };
+            assert_eq!((refusal.message.as_str(), refusal.detail), (message, None), "{status}");
+        }
+    }
 }
 
 #[tokio::test]

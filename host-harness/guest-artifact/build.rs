@@ -10,6 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use guest::PREBUILT;
+use serde_json::{Value, json};
+use workspace_recovery_plugin::tools::list;
 
 fn main() {
     if let Err(error) = run() {
@@ -31,16 +33,37 @@ fn run() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=build");
 
-    let component = match env::var_os(PREBUILT) {
+    let (component, tools) = match env::var_os(PREBUILT) {
         Some(path) => {
             println!("cargo::rerun-if-changed={}", Path::new(&path).display());
-            fs::read(&path)
-                .map_err(|error| format!("{PREBUILT} names a file that cannot be read: {error}"))?
+            let component = fs::read(&path)
+                .map_err(|error| format!("{PREBUILT} names a file that cannot be read: {error}"))?;
+            // It was built of other sources, for all that is known.
+            (component, "None".to_owned())
         }
-        None => guest::build(&root, &out.join("guest"))?,
+        None => (guest::build(&root, &out.join("guest"))?, format!("Some({:?})", tools())),
     };
     fs::write(out.join("plugin.wasm"), component)?;
+    fs::write(out.join("tools.rs"), tools)?;
     Ok(())
+}
+
+/// The guest's tools as JSON, with the contract's names for their fields.
+fn tools() -> String {
+    let tools = list().into_iter().map(|tool| {
+        json!({
+            "name": tool.name,
+            "title": tool.title,
+            "description": tool.description,
+            "input_schema": tool.input_schema,
+            "output_schema": tool.output_schema,
+            "read_only": tool.read_only,
+            "destructive": tool.destructive,
+            "idempotent": tool.idempotent,
+            "open_world": tool.open_world,
+        })
+    });
+    Value::Array(tools.collect()).to_string()
 }
 
 fn variable(name: &str) -> Result<OsString, Box<dyn Error>> {

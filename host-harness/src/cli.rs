@@ -78,30 +78,37 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let output = Output { json: cli.json };
     let place = host::Place::new(cli.data, cli.plugin, cli.shorten_times, cli.deployment.deployment())?;
-    match cli.command {
-        Command::Demo(args) => demo::run(&place, output, args.real_timings).await,
-        Command::Local(LocalCommand::Serve { port }) => local::serve(&place, output, port).await,
-        Command::Workspace(command) => workspaces::run(&place, output, command).await,
+    let exit = command(&place, output, cli.command).await;
+    place.finish_compiling().await;
+    exit
+}
+
+async fn command(place: &host::Place, output: Output, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Demo(args) => demo::run(place, output, args.real_timings).await,
+        Command::Local(LocalCommand::Serve { port }) => local::serve(place, output, port).await,
+        Command::Workspace(command) => workspaces::run(place, output, command).await,
         Command::Chat(ChatCommand::Bind { name, workspace }) => {
-            chats::bind(&place, output, &name, &workspace).await
+            chats::bind(place, output, &name, &workspace).await
         }
-        Command::Chat(ChatCommand::List) => chats::list(&place, output).await,
-        Command::Exec(args) => chats::exec(&place, output, args).await,
-        Command::Call(args) => calls::call(&place, output, args).await,
-        Command::Calls(args) => calls::list(&place, output, &args),
-        Command::Attach { id } => calls::attach(&place, output, id).await,
-        Command::Cancel { id } => calls::cancel(&place, output, id).await,
-        Command::Show { id } => recordings::show(&place, output, id),
-        Command::Export { id } => recordings::export(&place, id),
-        Command::Replay { file } => recordings::replay_file(&place, output, &file),
-        Command::Prune { older_than } => recordings::prune(&place, output, older_than).await,
-        Command::Host { stay } => hosts::run(&place, stay).await,
-        Command::Doctor { workspace } => doctor::run(&place, output, workspace.as_deref()).await,
-        Command::Mcp(args) => mcp::run(&place, args).await,
-        Command::Tools => plugins::tools(&place, output),
+        Command::Chat(ChatCommand::List) => chats::list(place, output).await,
+        Command::Exec(args) => chats::exec(place, output, args).await,
+        Command::Call(args) => calls::call(place, output, args).await,
+        Command::Calls(args) => calls::list(place, output, &args),
+        Command::Attach { id } => calls::attach(place, output, id).await,
+        Command::Cancel { id } => calls::cancel(place, output, id).await,
+        Command::Show { id } => recordings::show(place, output, id),
+        Command::Export { id } => recordings::export(place, id),
+        Command::Replay { file } => recordings::replay_file(place, output, &file),
+        Command::Prune { older_than } => recordings::prune(place, output, older_than).await,
+        Command::Host { stay } => hosts::run(place, stay).await,
+        Command::Doctor { workspace } => doctor::run(place, output, workspace.as_deref()).await,
+        Command::Mcp(args) => mcp::run(place, args).await,
+        Command::Tools => plugins::tools(place, output),
         // It has runtimes of its own.
         Command::Simulate(args) => {
-            tokio::task::spawn_blocking(move || simulate::simulate(&place, output, &args)).await?
+            let plugin = place.load_plugin()?;
+            tokio::task::spawn_blocking(move || simulate::simulate(&plugin, output, &args)).await?
         }
         Command::Plugin(PluginCommand::Check { file }) => plugins::check(output, &file),
         Command::Agent { folder } => local::agent(folder).await,

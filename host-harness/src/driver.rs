@@ -5,10 +5,10 @@
 //! once and are gone when the host is.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::broadcast;
+use tokio::sync::{OnceCell, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::bindings::{CallError, Policy, Tool, ToolResult, TransitionError};
@@ -45,7 +45,7 @@ pub struct Driver {
     performer: Performer,
     carrier: Carrier,
     /// See [`defaults`](Self::defaults).
-    defaults: Arc<OnceLock<BTreeMap<String, BTreeMap<String, Value>>>>,
+    defaults: Arc<OnceCell<BTreeMap<String, BTreeMap<String, Value>>>>,
 }
 
 /// Why a call came to no result of the plugin's.
@@ -118,8 +118,17 @@ impl Driver {
         self.performer.events.subscribe()
     }
 
-    /// The tools that the plugin offers.
+    /// The plugin that this host's calls begin on.
+    pub fn plugin(&self) -> &Plugin {
+        &self.plugin
+    }
+
+    /// The tools that the plugin offers. Waits until it is compiled, unless they are
+    /// [known without it](Plugin::known_tools).
     pub async fn list_tools(&self) -> Result<Vec<Tool>, DriveError> {
+        if let Some(known) = self.plugin.known_tools() {
+            return Ok(known);
+        }
         match self.run("", &Export::ListTools, &CancellationToken::new()).await? {
             Output::ListTools(tools) => Ok(tools),
             other => unreachable!("the engine answered {other:?} to list-tools"),
@@ -176,15 +185,16 @@ impl Driver {
         arguments: &str,
         policy: Policy,
     ) -> Result<Wanted, DriveError> {
-        let call = self.export(name, arguments, policy);
+        let call = self.export(name, arguments, policy).await;
         let pinned = self.performer.pin_to(Some(workspace.to_owned())).await;
         self.carrier.begin_wanted(self.record(chat, None, call, pinned)).await
     }
 
     /// Why the plugin refuses a call as it stands: there is no such tool, or its arguments are no good. Asks nothing
     /// of the control plane, and keeps nothing.
-    pub fn refusal(&self, name: &str, arguments: &str, policy: Policy) -> Option<CallError> {
-        let call = self.export(name, arguments, policy);
+    pub async fn refusal(&self, name: &str, arguments: &str, policy: Policy) -> Option<CallError> {
+        let call = self.export(name, arguments, policy).await;
+        self.settled().await;
         match self.plugin.step(&call, &Journal::new()) {
             Ok(Step::Done(Output::CallTool(Err(refusal)))) => Some(refusal),
             Err(StepError::Limit(limit @ Limit::Input { .. })) => {
@@ -217,17 +227,18 @@ impl Driver {
         policy: Policy,
         key: Option<&str>,
     ) -> Result<CallRecord, StoreError> {
-        let call = self.export(name, arguments, policy);
+        let call = self.export(name, arguments, policy).await;
         Ok(self.record(chat, key, call, self.performer.pin(chat).await?))
     }
 
     /// A call of a tool, with its arguments in one form however they were written, so that equal ones are equal bytes: in
     /// order, and without those that say what the tool's schema says of their absence. What is no JSON stays as it is: the
     /// plugin has a sentence for it.
-    fn export(&self, tool: &str, arguments: &str, policy: Policy) -> Export {
+    async fn export(&self, tool: &str, arguments: &str, policy: Policy) -> Export {
+        let defaults = self.defaults().await;
         let arguments = match serde_json::from_str::<Value>(arguments) {
             Ok(mut value) => {
-                if let (Some(given), Some(defaults)) = (value.as_object_mut(), self.defaults().get(tool)) {
+                if let (Some(given), Some(defaults)) = (value.as_object_mut(), defaults.get(tool)) {
                     given.retain(|name, value| defaults.get(name) != Some(value));
                 }
                 value.sort_all_objects();
@@ -238,23 +249,21 @@ impl Driver {
         Export::CallTool { name: tool.to_owned(), arguments, policy }
     }
 
-    /// The defaults of arguments, by tool and name, as the tools' schemas have them.
-    fn defaults(&self) -> &BTreeMap<String, BTreeMap<String, Value>> {
-        self.defaults.get_or_init(|| {
-            let Ok(Step::Done(Output::ListTools(tools))) =
-                self.plugin.step(&Export::ListTools, &Journal::new())
-            else {
-                return BTreeMap::new();
-            };
-            let of = |tool: Tool| {
-                let schema = serde_json::from_str::<Value>(&tool.input_schema).unwrap_or_default();
-                let arguments = schema["properties"].as_object().into_iter().flatten();
-                let defaults =
-                    arguments.filter_map(|(name, of)| Some((name.clone(), of.get("default")?.clone())));
-                (tool.name, defaults.collect())
-            };
-            tools.into_iter().map(of).collect()
-        })
+    /// The defaults of arguments, by tool and name, as the tools' schemas have them. None where the tools cannot be listed:
+    /// that the plugin cannot be used is for the call to say.
+    async fn defaults(&self) -> &BTreeMap<String, BTreeMap<String, Value>> {
+        self.defaults
+            .get_or_init(|| async {
+                let of = |tool: Tool| {
+                    let schema = serde_json::from_str::<Value>(&tool.input_schema).unwrap_or_default();
+                    let arguments = schema["properties"].as_object().into_iter().flatten();
+                    let defaults =
+                        arguments.filter_map(|(name, of)| Some((name.clone(), of.get("default")?.clone())));
+                    (tool.name, defaults.collect())
+                };
+                self.list_tools().await.unwrap_or_default().into_iter().map(of).collect()
+            })
+            .await
     }
 
     fn record(&self, chat: &str, key: Option<&str>, call: Export, pinned: Pinned) -> CallRecord {
@@ -418,6 +427,7 @@ impl Driver {
     /// Steps and answers: the journal grows by one answer per step until the plugin is done.
     async fn drive_to_end(&self, call: &Call, export: &Export) -> Result<(Output, Journal), DriveError> {
         let mut journal = Journal::new();
+        self.settled().await;
         loop {
             let step =
                 self.plugin.step(export, &journal).map_err(|error| DriveError::Step(Arc::new(error)))?;
@@ -433,6 +443,11 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Waits until the plugin can be stepped, or never will: that is for the step to say.
+    async fn settled(&self) {
+        let _ = self.plugin.ready().await;
     }
 
     /// Carries out a request of an export that has no business changing anything.

@@ -13,6 +13,7 @@
 
 mod cache;
 pub mod check;
+mod compiling;
 mod config;
 #[cfg(all(test, feature = "plugin"))]
 mod headroom;
@@ -32,9 +33,10 @@ pub use check::{Refused, Report};
 pub use limits::Limit;
 pub use step::{HostFault, Step, StepError};
 
-use crate::bindings;
+use crate::bindings::{self, Tool};
 use cache::Cache;
-use config::{Slots, Ticker};
+use compiling::Compiling;
+use config::{Reservation, Slots, Ticker};
 use linked::Linked;
 use step::State;
 
@@ -60,7 +62,7 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
-/// A plugin, checked and compiled. Cloning is cheap.
+/// A plugin, checked, and compiled or being compiled. Cloning is cheap.
 #[derive(Clone)]
 pub struct Plugin {
     inner: Arc<Loaded>,
@@ -86,7 +88,7 @@ struct Loaded {
     engine: Engine,
     report: Report,
     component: Arc<[u8]>,
-    linked: Linked,
+    linked: Compiling,
     /// The same plugin on the engine with backtraces.
     diagnosable: OnceLock<Option<Linked>>,
 }
@@ -99,7 +101,7 @@ pub struct EngineError {
 }
 
 /// Why a plugin was not loaded.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum PluginError {
     /// It is no plugin, or none for this host.
     #[error(transparent)]
@@ -135,8 +137,17 @@ impl Default for EngineOptions {
 impl Engine {
     /// Sets up an engine, with a thread of its own that watches over the steps' deadlines. The thread ends with the
     /// engine.
+    ///
+    /// Its plugins' memories are laid out in address space that is reserved now: some 4 GiB for each of
+    /// [`concurrent_steps`](EngineOptions::concurrent_steps), of which next to nothing is used. Where that is not to be had
+    /// (`ulimit -v`, small virtual machines), some 32 MiB each do, at the price of somewhat slower plugins.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
-        let wasmtime = config::pooled(&options).and_then(|config| wasmtime::Engine::new(&config))?;
+        let make = |reservation| wasmtime::Engine::new(&config::pooled(&options, reservation)?);
+        let wasmtime = make(Reservation::Whole).or_else(|error| {
+            let error = one_line(&error);
+            tracing::warn!(%error, "address space is short: plugins run with smaller reservations, somewhat slower");
+            make(Reservation::Small)
+        })?;
         let ticker = Ticker::start(&wasmtime, options.step_deadline).map_err(wasmtime::Error::new)?;
         let linker = linker(&wasmtime)?;
         let cache = options.cache_dir.as_deref().and_then(|folder| Cache::open(folder, &wasmtime));
@@ -150,17 +161,34 @@ impl Engine {
     /// Checks a component, compiles it (or takes the compiled form from the cache) and prepares it for stepping.
     pub fn load(&self, component: &[u8]) -> Result<Plugin, PluginError> {
         let report = check::check(component)?;
-        let compiled = self.compile(component, &report)?;
-        let linked = Linked::new(&self.inner.linker, &compiled)
+        let linked = self.link(component, &report)?;
+        Ok(self.plugin(component.into(), report, Compiling::done(linked)))
+    }
+
+    /// As [`load`](Self::load), but answers when the component has been checked, and compiles it on a thread of its own.
+    /// [`Plugin::ready`] tells when that is done, and whether it went well; a step waits for it.
+    pub fn load_behind(&self, component: &[u8]) -> Result<Plugin, PluginError> {
+        let report = check::check(component)?;
+        let component: Arc<[u8]> = component.into();
+        let (engine, bytes, of) = (self.clone(), component.clone(), report.clone());
+        let linked = Compiling::begin(move || engine.link(&bytes, &of));
+        Ok(self.plugin(component, report, linked))
+    }
+
+    fn plugin(&self, component: Arc<[u8]>, report: Report, linked: Compiling) -> Plugin {
+        let (engine, diagnosable) = (self.clone(), OnceLock::new());
+        Plugin { inner: Arc::new(Loaded { engine, report, component, linked, diagnosable }) }
+    }
+
+    fn link(&self, component: &[u8], report: &Report) -> Result<Linked, PluginError> {
+        let compiled = self.compile(component, report)?;
+        Linked::new(&self.inner.linker, &compiled)
             .and_then(|linked| {
                 let _slot = self.inner.slots.take();
                 step::rehearse(&linked)?;
                 Ok(linked)
             })
-            .map_err(|error| PluginError::Mismatch { reason: one_line(&error) })?;
-        let (engine, component) = (self.clone(), component.into());
-        let diagnosable = OnceLock::new();
-        Ok(Plugin { inner: Arc::new(Loaded { engine, report, component, linked, diagnosable }) })
+            .map_err(|error| PluginError::Mismatch { reason: one_line(&error) })
     }
 
     fn compile(&self, component: &[u8], report: &Report) -> Result<Component, PluginError> {
@@ -196,6 +224,21 @@ impl Plugin {
     /// The component that the plugin was loaded from.
     pub fn component(&self) -> &Arc<[u8]> {
         &self.inner.component
+    }
+
+    /// Waits until it is compiled, and says what went wrong if it could not be.
+    pub async fn ready(&self) -> Result<(), PluginError> {
+        self.inner.linked.ready().await.as_ref().map(drop).map_err(Clone::clone)
+    }
+
+    /// Its tools, if they are known without asking it: those of the plugin that was built together with this library are
+    /// known since then.
+    pub fn known_tools(&self) -> Option<Vec<Tool>> {
+        #[cfg(feature = "plugin")]
+        if *self.inner.component == *crate::PLUGIN {
+            return serde_json::from_str(guest_artifact::TOOLS?).ok();
+        }
+        None
     }
 
     /// The engine that runs it.

@@ -14,12 +14,13 @@ use rmcp::model::{
     ProtocolVersion, ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
 };
 use rmcp::service::{RequestContext, RoleServer};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::chat::{BindError, Chat, ChatHost};
 use crate::control_plane::millis;
 use crate::driver::DriveError;
+use crate::engine::PluginError;
 use crate::policy::ChatTools;
 
 use heard::Heard;
@@ -66,6 +67,12 @@ pub enum Chats {
 /// Why a server could not be made or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
+    /// The plugin could not be compiled.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// The workspace that it was started for could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// The plugin's tools could not be listed.
     #[error(transparent)]
     Drive(#[from] DriveError),
@@ -105,10 +112,8 @@ struct Bound {
 struct Shared {
     host: ChatHost,
     heard: Heard,
-    /// The tools that verdicts may name: the plugin's.
-    names: ChatTools,
-    /// All tools, in the order in which they are listed.
-    tools: Vec<Tool>,
+    /// Asked for when they are first needed: a plugin may still be compiled then.
+    tools: OnceCell<Tools>,
     chats: Chats,
     /// What [`Chats::Of`] has come to, once it is bound.
     bound: OnceLock<Bound>,
@@ -118,14 +123,19 @@ struct Shared {
     closing: CancellationToken,
 }
 
+/// The tools of a server.
+struct Tools {
+    /// Those that verdicts may name: the plugin's.
+    plugin: ChatTools,
+    /// All of them, in the order in which they are listed.
+    all: Vec<Tool>,
+}
+
 impl Server {
-    /// A server for the chats of a host.
-    pub async fn new(host: ChatHost, chats: Chats) -> Result<Self, ServerError> {
-        let plugin = host.driver().list_tools().await?;
-        let names = plugin.iter().map(|tool| tool.name.clone()).collect();
+    /// A server for the chats of a host, at once: the plugin may still be compiled. What needs it waits.
+    pub fn new(host: ChatHost, chats: Chats) -> Self {
         let shared = Shared {
-            names: ChatTools { names, ..ChatTools::default() },
-            tools: tools::all(&plugin, &chats)?,
+            tools: OnceCell::new(),
             heard: Heard::listen(host.driver()),
             host,
             chats,
@@ -133,7 +143,25 @@ impl Server {
             permits: Semaphore::new(MAX_CALLS as usize),
             closing: CancellationToken::new(),
         };
-        Ok(Self { shared: Arc::new(shared), chosen: Arc::default() })
+        Self { shared: Arc::new(shared), chosen: Arc::default() }
+    }
+
+    /// Waits until the plugin can be used, or says why it cannot.
+    pub async fn ready(&self) -> Result<(), ServerError> {
+        self.shared.host.driver().plugin().ready().await?;
+        self.tools().await.map(drop)
+    }
+
+    /// The tools, as soon as they are known: those of the built-in plugin are always.
+    async fn tools(&self) -> Result<&Tools, ServerError> {
+        let Shared { host, chats, tools, .. } = &*self.shared;
+        let list = || async {
+            let plugin = host.driver().list_tools().await?;
+            let names = plugin.iter().map(|tool| tool.name.clone()).collect();
+            let all = tools::all(&plugin, chats)?;
+            Ok(Tools { plugin: ChatTools { names, ..ChatTools::default() }, all })
+        };
+        tools.get_or_try_init(list).await
     }
 
     /// The same server for another client.
@@ -152,10 +180,6 @@ impl Server {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn has_tool(&self, name: &str) -> bool {
-        self.shared.tools.iter().any(|tool| tool.name == name)
-    }
-
     /// Binds the chat of [`Chats::Of`], which else happens when it is first needed.
     pub async fn bind_now(&self) -> Result<(), BindError> {
         match &self.shared.chats {
@@ -165,7 +189,7 @@ impl Server {
     }
 
     /// The chat that a request is for, if it is known yet.
-    async fn chat(&self, context: &RequestContext<RoleServer>) -> Result<Option<Chat>, BindError> {
+    async fn chat(&self, context: &RequestContext<RoleServer>) -> Result<Option<Chat>, ServerError> {
         let name = match &self.shared.chats {
             Chats::One(name) => Some(name.clone()),
             Chats::Of { workspace, chat } => Some(self.bound_once(workspace, chat.as_deref()).await?.chat),
@@ -173,7 +197,8 @@ impl Server {
                 http::named_chat(context).or_else(|| self.chosen().as_ref().map(|bound| bound.chat.clone()))
             }
         };
-        Ok(name.map(|name| self.shared.host.chat(&name, self.shared.names.clone())))
+        let Some(name) = name else { return Ok(None) };
+        Ok(Some(self.shared.host.chat(&name, self.tools().await?.plugin.clone())))
     }
 
     /// Requests that come before it is bound try it side by side: binding twice does no harm, and waiting for one another
@@ -222,7 +247,8 @@ impl Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        if !self.has_tool(&request.name) {
+        let tools = self.tools().await.map_err(unusable)?;
+        if !tools.all.iter().any(|tool| tool.name == request.name) {
             return Err(ErrorData::invalid_params(format!("there is no tool \"{}\"", request.name), None));
         }
         let permit = self.shared.permits.try_acquire();
@@ -258,6 +284,11 @@ fn is_stateless(context: &RequestContext<RoleServer>) -> bool {
     context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
 }
 
+/// The answer while the plugin is one that cannot be used.
+fn unusable(error: ServerError) -> ErrorData {
+    ErrorData::internal_error(error.to_string(), None)
+}
+
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         let name = Implementation::new("workspace-recovery", env!("CARGO_PKG_VERSION"))
@@ -279,11 +310,12 @@ impl ServerHandler for Server {
                 None,
             ));
         }
-        Ok(ListToolsResult::with_all_items(self.shared.tools.clone()))
+        let tools = self.tools().await.map_err(unusable)?;
+        Ok(ListToolsResult::with_all_items(tools.all.clone()))
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.shared.tools.iter().find(|tool| tool.name == name).cloned()
+        self.shared.tools.get()?.all.iter().find(|tool| tool.name == name).cloned()
     }
 
     async fn call_tool(
@@ -311,6 +343,7 @@ impl ServerHandler for Server {
         request: CustomRequest,
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
+        self.tools().await.map_err(unusable)?;
         self.misread(&request, &context)
     }
 

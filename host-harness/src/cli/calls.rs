@@ -28,10 +28,10 @@ type Called = Result<Result<ToolResult, CallError>, DriveError>;
 
 pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Result<Exit> {
     let host = place.open().await?;
-    let chat = host.chat(&args.chat);
+    let chat = host.chat(&args.chat).await?;
     let (tool, arguments, key) = (&args.tool, &args.arguments, args.key.as_deref());
     // Told at once, and not when the call has got its turn, which may be in the background.
-    if let Some(refusal) = host.driver.refusal(tool, arguments, chat.policy()) {
+    if let Some(refusal) = host.driver.refusal(tool, arguments, chat.policy()).await {
         return finished(output, tool, Ok(Err(refusal)), false);
     }
     if args.detach {

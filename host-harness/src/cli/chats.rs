@@ -61,7 +61,7 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
     };
     let interrupt = interrupted_by_signals()?;
     let shown = events::show(&host.driver);
-    let executed = host.chat(&args.chat).execute(&command, &interrupt).await;
+    let executed = host.chat(&args.chat).await?.execute(&command, &interrupt).await;
     drop(shown);
     match executed {
         Ok(executed) => {

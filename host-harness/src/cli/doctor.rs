@@ -49,7 +49,7 @@ pub async fn run(place: &Place, output: Output, workspace: Option<&str>) -> anyh
     let mut examination = Examination::default();
     if deployment(&mut examination, &client).await {
         let host =
-            Host::new(client, admin, place.load_plugin()?, Store::in_memory(), place.timings()).await?;
+            Host::new(client, admin, place.load_plugin_behind()?, Store::in_memory(), place.timings());
         match workspace {
             Some(name) => examine(&mut examination, &host, name).await,
             None => list(&mut examination, &host).await,
@@ -192,8 +192,12 @@ async fn command(examination: &mut Examination, host: &Host, workspace: &Workspa
     if let Err(error) = host.chats.bind(CHAT, &workspace.id).await {
         return examination.bad(error.to_string());
     }
+    let chat = match host.chat(CHAT).await {
+        Ok(chat) => chat,
+        Err(error) => return examination.bad(error.to_string()),
+    };
     let command = Execute { command: "true".to_owned(), ..Execute::default() };
-    match host.chat(CHAT).execute(&command, &CancellationToken::new()).await {
+    match chat.execute(&command, &CancellationToken::new()).await {
         Ok(done) if done.exit_code == Some(0) => examination.good("a command runs in it".to_owned()),
         Ok(done) => examination.bad(format!("`true` does not run in it as it should: {}", done.output)),
         Err(ExecuteError::Failed(ApiError::NotFound | ApiError::Forbidden(_))) => examination.bad(

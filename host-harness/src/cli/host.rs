@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 
@@ -14,8 +14,8 @@ use crate::bindings::Tool;
 use crate::chat::{Chat, ChatHost};
 use crate::control_plane::ControlPlane;
 use crate::control_plane::rest::{RestClient, RestOptions};
-use crate::driver::Driver;
-use crate::engine::{Engine, EngineOptions, Plugin};
+use crate::driver::{DriveError, Driver};
+use crate::engine::{Engine, EngineOptions, Plugin, PluginError};
 use crate::local::{Endpoint, LocalAdmin, LocalControlPlane};
 use crate::policy::{ChatTools, Timings};
 use crate::store::Store;
@@ -33,6 +33,8 @@ pub struct Place {
     shorten_times: u32,
     /// None: the local control plane.
     deployment: Option<Deployment>,
+    /// The plugin that is being compiled behind the command.
+    compiling: Mutex<Option<Plugin>>,
 }
 
 /// A control plane with everything that a command needs to work on it.
@@ -43,7 +45,6 @@ pub struct Host {
     pub driver: Driver,
     pub chats: ChatHost,
     pub store: Store,
-    pub tools: ChatTools,
 }
 
 impl Place {
@@ -59,7 +60,8 @@ impl Place {
                 bail!("no data folder: neither HOME nor XDG_DATA_HOME is set; name one with --data FOLDER")
             }
         };
-        Ok(Self { data, cache: user_folder("XDG_CACHE_HOME", ".cache"), plugin, shorten_times, deployment })
+        let cache = user_folder("XDG_CACHE_HOME", ".cache");
+        Ok(Self { data, cache, plugin, shorten_times, deployment, compiling: Mutex::default() })
     }
 
     /// The folder of the local control plane.
@@ -83,14 +85,36 @@ impl Place {
 
     /// Loads the plugin: the one from the command line, or the built-in one.
     pub fn load_plugin(&self) -> anyhow::Result<Plugin> {
+        self.plugin(Engine::load)
+    }
+
+    /// As [`load_plugin`](Self::load_plugin), and compiles it behind what comes next.
+    pub fn load_plugin_behind(&self) -> anyhow::Result<Plugin> {
+        let plugin = self.plugin(Engine::load_behind)?;
+        *self.compiling.lock().unwrap_or_else(PoisonError::into_inner) = Some(plugin.clone());
+        Ok(plugin)
+    }
+
+    /// Waits until what is compiled behind the command is, and kept: else a machine on which each command is over soon would
+    /// compile it again each time.
+    pub async fn finish_compiling(&self) {
+        let plugin = self.compiling.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(plugin) = plugin {
+            // Whoever needed it has heard of it.
+            let _ = plugin.ready().await;
+        }
+    }
+
+    fn plugin(&self, load: fn(&Engine, &[u8]) -> Result<Plugin, PluginError>) -> anyhow::Result<Plugin> {
         let engine =
             Engine::new(EngineOptions { cache_dir: self.cache.clone(), ..EngineOptions::default() })?;
         match &self.plugin {
-            None => Ok(engine.load(crate::PLUGIN)?),
+            None => Ok(load(&engine, crate::PLUGIN)?),
             Some(file) => {
                 let bytes = std::fs::read(file)
                     .with_context(|| format!("cannot read the plugin {}", file.display()))?;
-                engine.load(&bytes).with_context(|| format!("{} cannot be used as a plugin", file.display()))
+                load(&engine, &bytes)
+                    .with_context(|| format!("{} cannot be used as a plugin", file.display()))
             }
         }
     }
@@ -161,7 +185,7 @@ impl Place {
             .create(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
         let store = Store::open(&folder.join(STORE_FILE))?;
-        Host::new(client, admin, self.load_plugin()?, store, self.timings()).await
+        Ok(Host::new(client, admin, self.load_plugin_behind()?, store, self.timings()))
     }
 
     /// A client of the control plane, and of its operations if it is the local one.
@@ -190,19 +214,17 @@ impl Place {
 }
 
 impl Host {
-    pub async fn new(
+    pub fn new(
         client: RestClient,
         admin: Option<LocalAdmin>,
         plugin: Plugin,
         store: Store,
         timings: Timings,
-    ) -> anyhow::Result<Self> {
+    ) -> Self {
         let plane: Arc<dyn ControlPlane> = Arc::new(client);
         let driver = Driver::new(plugin, plane.clone(), store.clone(), timings);
-        let tools = driver.list_tools().await?.into_iter().map(|Tool { name, .. }| name);
-        let tools = ChatTools { names: tools.collect(), ..ChatTools::default() };
         let chats = ChatHost::new(driver.clone());
-        Ok(Self { plane, admin, driver, chats, store, tools })
+        Self { plane, admin, driver, chats, store }
     }
 
     /// The operations that only the local control plane has.
@@ -214,8 +236,9 @@ impl Host {
     }
 
     /// The chat `name`, which has all tools of the plugin.
-    pub fn chat(&self, name: &str) -> Chat {
-        self.chats.chat(name, self.tools.clone())
+    pub async fn chat(&self, name: &str) -> Result<Chat, DriveError> {
+        let names = self.driver.list_tools().await?.into_iter().map(|Tool { name, .. }| name).collect();
+        Ok(self.chats.chat(name, ChatTools { names, ..ChatTools::default() }))
     }
 }
 

@@ -15,11 +15,13 @@ pub async fn serve(place: &Place, output: Output, port: Option<u16>) -> anyhow::
     let agents = AgentCommand::this_program()
         .context("cannot find this program's own file, which agents are made of")?;
     let options = LocalOptions { port, ..LocalOptions::new(place.data(), agents) };
-    let served = LocalControlPlane::serve(options, |endpoint| {
+    // So that the first command on this machine need not compile it.
+    place.load_plugin_behind()?;
+    let serve = LocalControlPlane::serve(options, |endpoint| {
         // Nobody would miss what cannot be printed: the server runs all the same.
         let _ = announce(output, endpoint, "serving");
-    })
-    .await;
+    });
+    let (served, ()) = tokio::join!(serve, place.finish_compiling());
     match served {
         Err(LocalError::AlreadyServed { endpoint, .. }) => announce(output, &endpoint, "already served")?,
         other => other?,

@@ -14,7 +14,7 @@ use super::host::{Place, absolute};
 use super::output::note;
 use crate::driver::Driver;
 use crate::mcp::http::{self, HttpOptions, PATH};
-use crate::mcp::{Chats, Server, stdio};
+use crate::mcp::{Chats, Server, ServerError, stdio};
 
 mod config;
 mod token;
@@ -29,8 +29,8 @@ pub async fn run(place: &Place, args: McpArgs) -> anyhow::Result<Exit> {
     // Clients start it when they start themselves, whether or not the control plane is there at the moment.
     let host = place.open_ahead().await?;
     let end = interrupted_by_signals()?;
-    let server = Server::new(host.chats.clone(), chats(&args)).await?;
-    tokio::spawn(get_ready(host.driver.clone(), server.clone()));
+    let server = Server::new(host.chats.clone(), chats(&args));
+    let getting_ready = tokio::spawn(get_ready(host.driver.clone(), server.clone(), end.clone()));
     let served = match args.http {
         Some(address) => serve_http(place, &server, address, &args, end).await,
         None => {
@@ -39,6 +39,9 @@ pub async fn run(place: &Place, args: McpArgs) -> anyhow::Result<Exit> {
         }
     };
     leave(place, &host).await?;
+    if getting_ready.is_finished() {
+        getting_ready.await??;
+    }
     served.map(|()| Exit::Done)
 }
 
@@ -51,8 +54,9 @@ fn chats(args: &McpArgs) -> Chats {
     }
 }
 
-/// What is better done before the first call, and can wait for it.
-async fn get_ready(driver: Driver, server: Server) {
+/// What is better done before the first call, and can wait for it. A plugin that cannot be used is the server's end.
+async fn get_ready(driver: Driver, server: Server, end: CancellationToken) -> Result<(), ServerError> {
+    server.ready().await.inspect_err(|_| end.cancel())?;
     // So that a client that comes back finds its calls carried on.
     if let Err(error) = driver.stand_by().await {
         tracing::warn!(%error, "calls of hosts that are gone are not carried on yet");
@@ -60,6 +64,7 @@ async fn get_ready(driver: Driver, server: Server) {
     if let Err(error) = server.bind_now().await {
         tracing::warn!(%error, "the workspace cannot be used yet; each call tries again");
     }
+    Ok(())
 }
 
 async fn serve_http(

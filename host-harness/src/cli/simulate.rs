@@ -6,18 +6,17 @@ use serde_json::{Value, json};
 
 use super::Exit;
 use super::args::SimulateArgs;
-use super::host::Place;
 use super::output::{Output, note};
+use crate::engine::Plugin;
 use crate::simulate::{Failure, Report, Settings, run};
 
 /// Runs worlds, and says what came of them. What depends on this machine goes to standard error.
-pub fn simulate(place: &Place, output: Output, args: &SimulateArgs) -> anyhow::Result<Exit> {
+pub fn simulate(plugin: &Plugin, output: Output, args: &SimulateArgs) -> anyhow::Result<Exit> {
     let seed = args.seed.unwrap_or_else(fresh_seed);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = args.threads.map_or(threads, |threads| threads as usize);
-    let plugin = place.load_plugin()?;
     let begun = std::time::Instant::now();
-    let report = run(Settings { seed, calls: args.calls, threads }, &plugin)?;
+    let report = run(Settings { seed, calls: args.calls, threads }, plugin)?;
     let took = begun.elapsed();
     output.print(&as_json(seed, &report), |_| as_text(seed, &report))?;
     note(&speed(&report, took, threads));

@@ -34,8 +34,23 @@ const TICKS_PER_DEADLINE: u32 = 8;
 /// A step's deadline in ticks, counted from the tick that is under way.
 pub(super) const DEADLINE_TICKS: u64 = TICKS_PER_DEADLINE as u64 + 1;
 
+/// How much address space a slot's memory gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reservation {
+    /// All that a plugin can address, and a guard: code needs no bounds checks.
+    Whole,
+    /// What a plugin may use, which code has to look at with each access.
+    Small,
+}
+
+/// What a memory may grow to: above our own limit, which is judged first and has an error of its own.
+const MEMORY_ROOM: usize = 2 * MEMORY_BYTES;
+
+/// The guard after a small reservation: accesses just behind a bound that was checked.
+const SMALL_GUARD: u64 = 64 << 10;
+
 /// The engine that steps run on.
-pub(super) fn pooled(options: &EngineOptions) -> wasmtime::Result<Config> {
+pub(super) fn pooled(options: &EngineOptions, reservation: Reservation) -> wasmtime::Result<Config> {
     let slots = options.concurrent_steps.max(1);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
@@ -49,10 +64,13 @@ pub(super) fn pooled(options: &EngineOptions) -> wasmtime::Result<Config> {
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(KEEP_RESIDENT)
         .pagemap_scan(Enabled::No)
-        // Above our own limits, which are judged first and have errors of their own.
-        .max_memory_size(2 * MEMORY_BYTES)
+        .max_memory_size(MEMORY_ROOM)
+        // Above our own limit, as the memory's.
         .table_elements(2 * TABLE_ELEMENTS);
     let mut config = common();
+    if reservation == Reservation::Small {
+        config.memory_reservation(MEMORY_ROOM as u64).memory_guard_size(SMALL_GUARD);
+    }
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)

@@ -66,6 +66,9 @@ pub enum HostFault {
     /// Memory or another resource of the machine was short.
     #[error("{0}")]
     Resources(String),
+    /// The plugin, which was [compiled behind](super::Engine::load_behind), could not be.
+    #[error("{0}")]
+    NotLoaded(String),
 }
 
 /// The state of one step: what the plugin's imports see.
@@ -88,15 +91,19 @@ enum Exit {
 impl Plugin {
     /// Runs a call on from its beginning, with the answers recorded so far, up to its next request or its end.
     ///
-    /// Takes microseconds and has no effect on the world. Steps of one plugin may run on many threads at once.
+    /// Takes microseconds, once the plugin is [`ready`](Plugin::ready), and has no effect on the world. Steps of one plugin may run on many threads at once.
     pub fn step(&self, export: &Export, journal: &Journal) -> Result<Step, StepError> {
         let bytes = outgoing::input_bytes(export);
         if bytes > INPUT_BYTES {
             return Err(Limit::Input { bytes }.into());
         }
         let engine = &self.inner.engine.inner;
+        let linked = match self.inner.linked.wait() {
+            Ok(linked) => linked,
+            Err(error) => return Err(StepError::HostFault(HostFault::NotLoaded(error.to_string()))),
+        };
         let _slot = engine.slots.take();
-        match attempts(|| run(&self.inner.linked, export, journal)) {
+        match attempts(|| run(linked, export, journal)) {
             Ok(step) => Ok(step),
             Err(Failure::Plugin(reason)) => {
                 Err(StepError::PluginFault { reason, backtrace: self.backtrace(export, journal) })
@@ -170,7 +177,7 @@ pub(super) fn rehearse(linked: &Linked) -> wasmtime::Result<()> {
 /// How much fuel a step takes, whatever its end.
 #[cfg(all(test, feature = "plugin"))]
 pub(super) fn fuel_of(plugin: &Plugin, export: &Export, journal: &Journal) -> wasmtime::Result<u64> {
-    let linked = &plugin.inner.linked;
+    let linked = plugin.inner.linked.wait().as_ref().map_err(|error| wasmtime::Error::msg(error.to_string()))?;
     let mut store = store(linked.engine(), journal)?;
     store.set_epoch_deadline(DEADLINE_TICKS);
     let instance = linked.instantiate(&mut store)?;

@@ -53,7 +53,7 @@ impl Server {
         let driver = self.shared.host.driver();
         let arguments = Value::Object(arguments.unwrap_or_default()).to_string();
         // Told at once, and not when the call has got its turn.
-        if let Some(refusal) = driver.refusal(tool, &arguments, chat.policy()) {
+        if let Some(refusal) = driver.refusal(tool, &arguments, chat.policy()).await {
             return Err(Box::new(answers::failed(answers::refused(tool, &refusal))));
         }
         let begun = driver.begin_wanted(chat.name(), &workspace, tool, &arguments, chat.policy()).await;

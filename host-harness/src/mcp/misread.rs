@@ -1,6 +1,7 @@
 //! Requests that `rmcp` cannot read as what their method says: it takes them for those of a method that it does not know,
 //! which would be told to the client as well.
 
+use rmcp::ServerHandler;
 use rmcp::model::{
     CallToolRequestMethod, CallToolRequestParams, CallToolResult, CancelTaskMethod, CancelTaskParams,
     ConstString, CustomRequest, CustomResult, ErrorCode, ErrorData, GetTaskMethod, GetTaskParams,
@@ -48,7 +49,7 @@ impl Server {
 
     /// What a model is told whose arguments are no object.
     fn refused_arguments(&self, params: &Value) -> Option<CallToolResult> {
-        let tool = params["name"].as_str().filter(|tool| self.has_tool(tool))?;
+        let tool = params["name"].as_str().filter(|tool| self.get_tool(tool).is_some())?;
         let no_object = !matches!(params["arguments"], Value::Null | Value::Object(_));
         no_object.then(|| answers::failed(format!("{tool}: the arguments have to be one JSON object")))
     }

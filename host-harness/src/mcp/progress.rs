@@ -182,7 +182,7 @@ mod tests {
     async fn a_client_that_reads_nothing_is_not_waited_for_for_ever_at_the_end() {
         let plugin = Engine::new(EngineOptions::default()).unwrap().load(crate::PLUGIN).unwrap();
         let driver = Driver::new(plugin, Arc::new(Plane::default()), Store::in_memory(), Timings::default());
-        let server = Server::new(ChatHost::new(driver.clone()), Chats::Chosen).await.unwrap();
+        let server = Server::new(ChatHost::new(driver.clone()), Chats::Chosen);
         // Kept, and not read.
         let (_client, pipe) = tokio::io::duplex(64);
         let running = serve_directly(server.clone(), pipe, None);

@@ -74,7 +74,7 @@ impl Server {
             Some(chat) => chat.name() == row.chat,
             // One that has not chosen its workspace again yet has come back for what it began.
             None => !http::keeps_nothing(context),
-        } && self.shared.names.names.contains(&row.tool);
+        } && self.tools().await.map_err(internal)?.plugin.names.contains(&row.tool);
         if is_its { Ok(row) } else { Err(unknown()) }
     }
 

@@ -60,13 +60,13 @@ impl Stage {
         let mut options = LocalOptions::new(folder.path(), AgentCommand::this_program()?);
         options.timings = local;
         options.stop_agents_on_exit = true;
-        let plugin = place.load_plugin()?;
+        let plugin = place.load_plugin_behind()?;
         let store = Store::open(&folder.path().join(STORE_FILE))?;
         let plane = LocalControlPlane::start(options.clone()).await?;
         let endpoint = plane.endpoint();
         let client = RestClient::new(&endpoint.url, &endpoint.token)?;
         let admin = LocalAdmin::new(endpoint);
-        let host = Host::new(client, Some(admin), plugin, store, timings.clone()).await?;
+        let host = Host::new(client, Some(admin), plugin, store, timings.clone());
         Ok(Self {
             host,
             folder,
@@ -110,11 +110,11 @@ impl Stage {
 
     pub async fn execute(&self, command: &str) -> Result<Executed, ExecuteError> {
         let command = Execute { command: command.to_owned(), ..Execute::default() };
-        self.host.chat(CHAT).execute(&command, &CancellationToken::new()).await
+        self.host.chat(CHAT).await?.execute(&command, &CancellationToken::new()).await
     }
 
     pub async fn call(&self, tool: &str, arguments: &str) -> anyhow::Result<Value> {
-        let called = self.host.chat(CHAT).call_tool(tool, arguments, &CancellationToken::new()).await?;
+        let called = self.host.chat(CHAT).await?.call_tool(tool, arguments, &CancellationToken::new()).await?;
         let result = called.map_err(|error| anyhow::anyhow!("the plugin did not run {tool}: {error:?}"))?;
         Ok(serde_json::from_str(&result.json)?)
     }

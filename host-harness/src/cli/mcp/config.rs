@@ -19,6 +19,8 @@ const TOOL_TIMEOUT_SECONDS: u32 = 2 * 60 * 60;
 
 /// Prints the snippet on standard output, and where it belongs on standard error.
 pub fn print(place: &Place, args: &McpArgs, client: McpClient) -> anyhow::Result<Exit> {
+    // Compiled now, the client's first start need not do it. And one that cannot be used is told now.
+    place.load_plugin()?;
     let (command, arguments) = command_line(place, args)?;
     let (snippet, file) = snippet(client, &command, &arguments);
     tell(&snippet);

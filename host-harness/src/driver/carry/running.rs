@@ -120,6 +120,8 @@ impl Carrier {
             return Ok(Ok(self.0.plugin.clone()));
         }
         if *hash == self.0.plugin.report().sha256 {
+            // It may still be compiled. That it cannot be is for the first step to say.
+            let _ = self.0.plugin.ready().await;
             return Ok(Ok(self.0.plugin.clone()));
         }
         if let Some(known) = lock(&self.0.others).get(hash) {

@@ -2,7 +2,8 @@
 
 use workspace_recovery::engine::check::check;
 use workspace_recovery::engine::limits::COMPONENT_BYTES;
-use workspace_recovery::engine::{PluginError, Refused};
+use workspace_recovery::engine::{HostFault, PluginError, Refused, StepError};
+use workspace_recovery::journal::{Export, Journal};
 
 use crate::support::{Handmade, LATEST_BUILD, PUBLISH_BINDING, component, engine};
 
@@ -108,8 +109,8 @@ fn a_component_without_the_exports_is_told_which_are_missing() {
     assert!(sentence.contains("tools/call-tool"), "{sentence}");
 }
 
-#[test]
-fn functions_of_other_types_than_the_contracts_are_a_mismatch() {
+#[tokio::test]
+async fn functions_of_other_types_than_the_contracts_are_a_mismatch() {
     let wit = "package workspace-recovery:plugin@0.1.0; \
                interface tools { list-tools: func(); call-tool: func(); } \
                interface recovery { classify-failure: func(); check-connection: func(); } \
@@ -119,8 +120,15 @@ fn functions_of_other_types_than_the_contracts_are_a_mismatch() {
         (func (export "workspace-recovery:plugin/tools@0.1.0#call-tool"))
         (func (export "workspace-recovery:plugin/recovery@0.1.0#classify-failure"))
         (func (export "workspace-recovery:plugin/recovery@0.1.0#check-connection")))"#;
-    let error = engine().load(&component(wit, module)).unwrap_err();
+    let component = component(wit, module);
+    let error = engine().load(&component).unwrap_err();
     assert!(matches!(error, PluginError::Mismatch { .. }), "{error}");
+
+    // Compiled behind, it says so when it is waited for, and to whoever does not wait.
+    let plugin = engine().load_behind(&component).unwrap();
+    let fault = StepError::HostFault(HostFault::NotLoaded(error.to_string()));
+    assert_eq!(plugin.step(&Export::ListTools, &Journal::new()), Err(fault));
+    assert_eq!(plugin.ready().await.unwrap_err().to_string(), error.to_string());
     assert!(error.to_string().contains("contract 0.1.0"), "{error}");
 }
 

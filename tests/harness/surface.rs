@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use guest_artifact::COMPONENT;
 use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldItem, WorldKey};
+use workspace_recovery::engine::Step;
+use workspace_recovery::journal::{Export, Journal, Output};
+
+use crate::support::engine;
 
 /// Set to 1, it makes the test write the list instead of comparing it.
 const REWRITE: &str = "UPDATE_SURFACE";
@@ -29,6 +33,16 @@ fn the_component_imports_and_exports_the_listed_functions_and_nothing_else() {
         surface, listed,
         "the component's functions changed; if they should, run this test with {REWRITE}=1 and check the list in"
     );
+}
+
+#[test]
+fn the_tools_that_are_known_without_asking_are_those_that_the_component_lists() {
+    let plugin = engine().load(COMPONENT).unwrap();
+    let Step::Done(Output::ListTools(listed)) = plugin.step(&Export::ListTools, &Journal::new()).unwrap()
+    else {
+        panic!("it asks for something")
+    };
+    assert_eq!(plugin.known_tools(), Some(listed));
 }
 
 #[test]

@@ -48,8 +48,7 @@ pub async fn run(place: &Place, output: Output, workspace: Option<&str>) -> anyh
     let (client, admin) = place.connect().await?;
     let mut examination = Examination::default();
     if deployment(&mut examination, &client).await {
-        let host =
-            Host::new(client, admin, place.load_plugin_behind()?, Store::in_memory(), place.timings());
+        let host = Host::new(client, admin, place.load_plugin_behind()?, Store::in_memory(), place.timings());
         match workspace {
             Some(name) => examine(&mut examination, &host, name).await,
             None => list(&mut examination, &host).await,

@@ -177,7 +177,8 @@ pub(super) fn rehearse(linked: &Linked) -> wasmtime::Result<()> {
 /// How much fuel a step takes, whatever its end.
 #[cfg(all(test, feature = "plugin"))]
 pub(super) fn fuel_of(plugin: &Plugin, export: &Export, journal: &Journal) -> wasmtime::Result<u64> {
-    let linked = plugin.inner.linked.wait().as_ref().map_err(|error| wasmtime::Error::msg(error.to_string()))?;
+    let linked =
+        plugin.inner.linked.wait().as_ref().map_err(|error| wasmtime::Error::msg(error.to_string()))?;
     let mut store = store(linked.engine(), journal)?;
     store.set_epoch_deadline(DEADLINE_TICKS);
     let instance = linked.instantiate(&mut store)?;

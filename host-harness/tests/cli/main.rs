@@ -238,3 +238,18 @@ fn the_same_seed_prints_the_same_bytes_and_the_speed_is_told_beside_them() {
     );
     assert!(first.stderr.contains("calls per second"), "{}", first.stderr);
 }
+
+#[test]
+fn where_address_space_is_short_plugins_run_all_the_same_and_that_is_said_once() {
+    let cache = tempfile::tempdir().unwrap();
+    // 4 GB, as on machines on which many people are logged in.
+    let ended = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 4000000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_workspace-recovery")])
+        .args(["simulate", "--seed", "5", "--calls", "20"])
+        .envs([("XDG_CACHE_HOME", cache.path().to_str().unwrap()), ("RUST_LOG", "warn")])
+        .output()
+        .unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success(), "{told}");
+    assert_eq!(told.matches("address space is short").count(), 1, "{told}");
+}

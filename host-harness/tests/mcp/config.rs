@@ -88,6 +88,7 @@ fn read(folder: &Path, arguments: &[&str], client: &str) -> Value {
 fn a_snippet_means_the_same_wherever_the_client_starts_it() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().canonicalize().unwrap();
+    std::fs::write(folder.join("other.wasm"), workspace_recovery::PLUGIN).unwrap();
     let arguments = [
         ["mcp", "--data=data"],
         ["--plugin", "./other.wasm"],

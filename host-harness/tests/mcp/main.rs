@@ -6,6 +6,7 @@ mod agent;
 mod asking;
 mod basics;
 mod calls;
+mod cold;
 mod config;
 mod deployment;
 mod follower;

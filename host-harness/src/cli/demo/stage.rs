@@ -114,7 +114,8 @@ impl Stage {
     }
 
     pub async fn call(&self, tool: &str, arguments: &str) -> anyhow::Result<Value> {
-        let called = self.host.chat(CHAT).await?.call_tool(tool, arguments, &CancellationToken::new()).await?;
+        let called =
+            self.host.chat(CHAT).await?.call_tool(tool, arguments, &CancellationToken::new()).await?;
         let result = called.map_err(|error| anyhow::anyhow!("the plugin did not run {tool}: {error:?}"))?;
         Ok(serde_json::from_str(&result.json)?)
     }

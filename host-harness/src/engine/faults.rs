@@ -37,9 +37,10 @@ fn a_pool_that_is_used_up_is_the_hosts_fault_and_passes_with_its_cause() {
     let step = || plugin.step(&Export::CheckConnection { cached: "agent".into() }, &Journal::new());
 
     // An instance beside the step's own, which the slots do not know of.
-    let mut other = store(plugin.inner.linked.engine(), &Journal::new()).unwrap();
+    let linked = plugin.inner.linked.wait().as_ref().unwrap();
+    let mut other = store(linked.engine(), &Journal::new()).unwrap();
     other.set_epoch_deadline(DEADLINE_TICKS);
-    let held = plugin.inner.linked.instantiate(&mut other).unwrap();
+    let held = linked.instantiate(&mut other).unwrap();
     let Err(StepError::HostFault(HostFault::Resources(reason))) = step() else {
         panic!("not the host's fault")
     };

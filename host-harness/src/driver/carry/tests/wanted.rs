@@ -192,10 +192,11 @@ async fn a_call_with_a_default_written_out_is_the_same_call() {
     let world = World::new();
     let host = world.host().await;
     let policy = world.timings.policy(&ChatTools::default());
-    let canonical = |arguments| match host.driver.export("stop_workspace", arguments, policy.clone()) {
-        Export::CallTool { arguments, .. } => arguments,
-        other => panic!("{other:?}"),
-    };
+    let canonical =
+        async |arguments| match host.driver.export("stop_workspace", arguments, policy.clone()).await {
+            Export::CallTool { arguments, .. } => arguments,
+            other => panic!("{other:?}"),
+        };
     for (arguments, same_as) in [
         (r#"{"only_if_unreachable": false}"#, "{}"),
         (r#"{"only_if_unreachable": true}"#, r#"{"only_if_unreachable":true}"#),
@@ -204,6 +205,6 @@ async fn a_call_with_a_default_written_out_is_the_same_call() {
         ("[]", "[]"),
         ("no JSON", "no JSON"),
     ] {
-        assert_eq!(canonical(arguments), same_as);
+        assert_eq!(canonical(arguments).await, same_as);
     }
 }

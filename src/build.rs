@@ -90,7 +90,9 @@ pub fn later(pause: Option<u32>) -> String {
 /// Why a read gave nothing, to follow a colon: a sentence's end.
 pub fn read_failure(error: &ReadError) -> String {
     match error {
-        ReadError::Unauthorized => "the control plane does not accept this identity.".into(),
+        ReadError::Unauthorized => {
+            "the control plane does not accept the token: log in again and use a new one.".into()
+        }
         ReadError::Forbidden => "this user may not read it.".into(),
         ReadError::NotFound => "it does not exist, or is hidden from this user.".into(),
         ReadError::Unavailable(pause) => {

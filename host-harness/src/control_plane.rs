@@ -198,9 +198,14 @@ pub struct NewTerminal {
 /// do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// The credentials are not accepted: they never were since this client was made, or are not any more for minutes.
-    #[error("the control plane does not accept the token: log in again and use a new one")]
-    Unauthorized,
+    /// The credentials are not accepted: they never were since this client was made, or are not any more for minutes. How
+    /// they are renewed.
+    #[error("the control plane does not accept the token: {0}")]
+    Unauthorized(String),
+    /// The credentials have worked, and are not accepted any more, for less than five minutes: who waits may go on waiting
+    /// for new ones. How they are renewed.
+    #[error("the control plane does not accept the token any more: {0}")]
+    TokenExpired(String),
     /// This user may not.
     #[error("the control plane forbids it: {}; an administrator of the deployment can allow it", sentence(.0))]
     Forbidden(Refusal),
@@ -280,7 +285,8 @@ impl ApiError {
     pub fn is_away(&self) -> bool {
         matches!(
             self,
-            Self::Unauthorized
+            Self::Unauthorized(_)
+                | Self::TokenExpired(_)
                 | Self::Unavailable(_)
                 | Self::UnknownOutcome(_)
                 | Self::NotCoder(_)
@@ -305,7 +311,7 @@ impl ApiError {
 impl From<ApiError> for ReadError {
     fn from(error: ApiError) -> Self {
         match error {
-            ApiError::Unauthorized => Self::Unauthorized,
+            ApiError::Unauthorized(_) | ApiError::TokenExpired(_) => Self::Unauthorized,
             ApiError::Forbidden(_) => Self::Forbidden,
             ApiError::NotFound | ApiError::Gone => Self::NotFound,
             ApiError::Unavailable(_) | ApiError::UnknownOutcome(_) => Self::Unavailable(None),

@@ -358,7 +358,7 @@ async fn happens(change: Change, plane: &Plane, host: &Host) {
         }
         Change::Deleted => plane.world().reads_fail = Some(ApiError::Gone),
         Change::Revoked | Change::RevokedForAWhile => {
-            plane.world().reads_fail = Some(ApiError::Unauthorized);
+            plane.world().reads_fail = Some(ApiError::Unauthorized("log in again".into()));
         }
         Change::Away => plane.world().reads_fail = Some(unavailable()),
         Change::AgentBack => {

@@ -254,7 +254,7 @@ async fn a_wait_is_for_the_given_build_also_when_a_newer_one_came() {
 async fn a_build_that_no_longer_exists_is_gone_and_one_that_may_not_be_read_is_an_error() {
     let host = Plane::running().host();
     assert_eq!(wait_for_build(&host, &begin(&host), 600).await.unwrap().end, WaitEnd::Gone);
-    host.plane.world().reads_fail = Some(ApiError::Unauthorized);
+    host.plane.world().reads_fail = Some(ApiError::Unauthorized("log in again".into()));
     assert_eq!(wait_for_build(&host, &begin(&host), 600).await, Err(ReadError::Unauthorized));
 }
 

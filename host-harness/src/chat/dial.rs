@@ -342,7 +342,12 @@ impl<'a> Dial<'a> {
                 self.last_error = error.to_string();
                 Some(DialEnd::TimedOut)
             }
-            ApiError::Unauthorized | ApiError::Forbidden(_) | ApiError::NotFound if judged => {
+            ApiError::Unauthorized(_)
+            | ApiError::TokenExpired(_)
+            | ApiError::Forbidden(_)
+            | ApiError::NotFound
+                if judged =>
+            {
                 Some(DialEnd::Failed(error))
             }
             error => {

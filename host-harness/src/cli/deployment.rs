@@ -2,13 +2,14 @@
 //! the user's token.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::anyhow;
 use clap::Args;
 
 use super::host::absolute;
-use crate::control_plane::rest::{RestClient, RestError, RestOptions};
+use crate::control_plane::rest::{RestClient, RestError, RestOptions, TokenError, TokenFile, TokenSource};
 
 /// The variable that the Coder command line reads its token from, too.
 const TOKEN_VARIABLE: &str = "CODER_SESSION_TOKEN";
@@ -57,11 +58,10 @@ impl DeploymentArgs {
 impl Deployment {
     /// A client with the user's token.
     pub fn connect(&self) -> anyhow::Result<RestClient> {
-        let token = self.token()?;
         let options = RestOptions {
             ca_file: self.args.coder_ca_file.clone(),
             allow_plain_http: self.args.coder_allow_http,
-            ..RestOptions::new(&self.url, token)
+            ..RestOptions::with_token_of(&self.url, self.token_source())
         };
         RestClient::with_options(&options).map_err(|error| match error {
             RestError::Plain(_) => anyhow!("{error} with --coder-allow-http"),
@@ -99,45 +99,69 @@ impl Deployment {
         (self.args.coder_token_file.is_none() && token_of_variable().is_some()).then_some(TOKEN_VARIABLE)
     }
 
-    fn token(&self) -> anyhow::Result<String> {
+    fn token_source(&self) -> Arc<dyn TokenSource> {
         if let Some(file) = &self.args.coder_token_file {
-            return read_token(file);
+            return Arc::new(TokenFile(file.clone()));
         }
-        if let Some(token) = token_of_variable() {
-            return Ok(token);
+        match token_of_variable() {
+            Some(token) => Arc::new(Variable(token)),
+            None => Arc::new(Login { url: self.url.clone(), folder: coder_config() }),
         }
-        let folder = coder_config();
+    }
+}
+
+/// The token in the variable. Nobody can give this process another one.
+struct Variable(String);
+
+impl TokenSource for Variable {
+    fn token(&self) -> Result<String, TokenError> {
+        Ok(self.0.clone())
+    }
+
+    fn renewal(&self) -> String {
+        format!(
+            "log in again, set {TOKEN_VARIABLE} to the new one and start this program again (of a token in a file, or from \
+             `coder login`, it notices by itself that there is a new one)"
+        )
+    }
+}
+
+/// What `coder login` has kept, if that was for this deployment.
+struct Login {
+    url: String,
+    folder: Option<PathBuf>,
+}
+
+impl TokenSource for Login {
+    fn token(&self) -> Result<String, TokenError> {
+        let Self { url, folder } = self;
         let logged_in = folder.as_ref().and_then(|folder| std::fs::read_to_string(folder.join("url")).ok());
         match (folder, logged_in.as_deref().map(str::trim)) {
             // A token is for one deployment, and is shown to no other.
-            (Some(folder), Some(url)) if same(url, &self.url) => read_token(&folder.join("session"))
-                .with_context(|| {
-                    format!("`coder login` has left no token that can be read: set {TOKEN_VARIABLE}")
-                }),
-            (_, Some(url)) => bail!(
-                "no token for {}: `coder login` was done for {url}; log in to this deployment, or set {TOKEN_VARIABLE}",
-                self.url
-            ),
-            (_, None) => bail!(
-                "no token for {url}: set {TOKEN_VARIABLE}, name a file with --coder-token-file, or run \
-                 `coder login {url}`",
-                url = self.url
-            ),
+            (Some(folder), Some(known)) if same(known, url) => {
+                TokenFile(folder.join("session")).token().map_err(|error| {
+                    let hint = "`coder login` has left no token that can be read";
+                    TokenError(format!("{hint}: set {TOKEN_VARIABLE}, or log in again: {error}"))
+                })
+            }
+            (_, Some(known)) => Err(TokenError(format!(
+                "no token for {url}: `coder login` was done for {known}; log in to this deployment, or set \
+                 {TOKEN_VARIABLE}"
+            ))),
+            (_, None) => Err(TokenError(format!(
+                "no token for {url}: set {TOKEN_VARIABLE}, name a file with --coder-token-file, or run `coder login {url}`"
+            ))),
         }
     }
-}
 
-fn token_of_variable() -> Option<String> {
-    std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty())
-}
-
-fn read_token(file: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read the token from {}", file.display()))?;
-    match text.trim() {
-        "" => bail!("the token file {} is empty", file.display()),
-        token => Ok(token.to_owned()),
+    fn renewal(&self) -> String {
+        format!("log in again with `coder login {}`, whose token is read again then", self.url)
     }
+}
+
+/// An empty variable is as good as none.
+fn token_of_variable() -> Option<String> {
+    std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty())
 }
 
 /// Whether two addresses are those of one deployment.

@@ -13,7 +13,7 @@ use super::hosts;
 use crate::bindings::Tool;
 use crate::chat::{Chat, ChatHost};
 use crate::control_plane::ControlPlane;
-use crate::control_plane::rest::{RestClient, RestOptions};
+use crate::control_plane::rest::{RestClient, RestOptions, TokenError, TokenSource};
 use crate::driver::{DriveError, Driver};
 use crate::engine::{Engine, EngineOptions, Plugin, PluginError};
 use crate::local::{Endpoint, LocalAdmin, LocalControlPlane};
@@ -207,9 +207,23 @@ impl Place {
     fn at(&self, endpoint: &Endpoint) -> anyhow::Result<(RestClient, Option<LocalAdmin>)> {
         let data = self.data.display();
         let how = format!("`workspace-recovery local serve` starts the local control plane of {data}");
+        let token = Arc::new(LocalToken(endpoint.token.clone()));
         let options =
-            RestOptions { when_away: Some(how), ..RestOptions::new(&endpoint.url, &endpoint.token) };
+            RestOptions { when_away: Some(how), ..RestOptions::with_token_of(&endpoint.url, token) };
         Ok((RestClient::with_options(&options)?, Some(LocalAdmin::new(endpoint))))
+    }
+}
+
+/// The token of a local control plane, which lives as long as its folder.
+struct LocalToken(String);
+
+impl TokenSource for LocalToken {
+    fn token(&self) -> Result<String, TokenError> {
+        Ok(self.0.clone())
+    }
+
+    fn renewal(&self) -> String {
+        "the folder of the local control plane was made anew; start this program again".to_owned()
     }
 }
 

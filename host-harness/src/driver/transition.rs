@@ -356,9 +356,11 @@ fn not_read(error: ApiError) -> TransitionError {
         ApiError::Conflict(said) => TransitionError::UnseenConflict(said),
         ApiError::RateLimited { retry_after } => TransitionError::Unavailable(retry_after.map(millis)),
         ApiError::Unavailable(_) | ApiError::UnknownOutcome(_) => TransitionError::Unavailable(None),
-        ApiError::Unauthorized | ApiError::NotFound | ApiError::NotCoder(_) | ApiError::Tls(_) => {
-            TransitionError::Other(refusal(error.to_string()))
-        }
+        ApiError::Unauthorized(_)
+        | ApiError::TokenExpired(_)
+        | ApiError::NotFound
+        | ApiError::NotCoder(_)
+        | ApiError::Tls(_) => TransitionError::Other(refusal(error.to_string())),
         ApiError::Other { refusal, .. } => TransitionError::Other(refusal),
     }
 }

@@ -64,6 +64,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
     Router::new()
         .route("/healthz", get(async || "OK"))
         .route("/api/v2/buildinfo", get(build_info))
+        .route("/api/v2/users/first", get(first_user))
         // Says "not found" to strangers, so it looks at the token itself.
         .route("/api/v2/workspaceagents/{id}/pty", get(terminal::open))
         .route("/api/local/agent/connect", get(agents::connect))
@@ -114,6 +115,11 @@ async fn build_info(Shared(state): Shared<Arc<State>>) -> axum::Json<Value> {
         "upgrade_message": "",
         "deployment_id": state.identity.deployment_id,
     }))
+}
+
+/// Whether there is a user already. It is asked without a token, also to find out whether the database is there.
+async fn first_user() -> axum::Json<Value> {
+    axum::Json(json!({"message": "The initial user has already been created!"}))
 }
 
 async fn me(Shared(state): Shared<Arc<State>>, path: axum::extract::Path<String>) -> Answer {

@@ -38,6 +38,8 @@ struct Shared {
     /// Where the control plane listens.
     plane: String,
     answers: Mutex<Answers>,
+    /// The only token that is taken for the control plane's own, and that one. None: its own is.
+    token: Mutex<Option<(String, String)>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -47,6 +49,7 @@ impl Deployment {
         let shared = Arc::new(Shared {
             plane: plane.replace("http://", ""),
             answers: Mutex::new(Box::new(|_| Says::Truth)),
+            token: Mutex::default(),
             asked: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -67,6 +70,11 @@ impl Deployment {
         *self.shared.answers.lock().unwrap() = Box::new(answers);
     }
 
+    /// Accepts this token from now on, and no other, in place of the control plane's own.
+    pub fn takes(&self, token: &str, own: &str) {
+        *self.shared.token.lock().unwrap() = Some((token.to_owned(), own.to_owned()));
+    }
+
     /// How many requests of this sort there were.
     pub fn asked(&self, sort: fn(&str) -> bool) -> usize {
         self.shared.asked.lock().unwrap().iter().filter(|request| sort(request)).count()
@@ -83,7 +91,10 @@ impl Shared {
     /// One request: its connection then ends, so that the next one is decided on as well.
     async fn serve(&self, client: TcpStream) -> std::io::Result<()> {
         let mut client = BufReader::new(client);
-        let head = read_head(&mut client).await?;
+        let mut head = read_head(&mut client).await?;
+        if let Some((taken, own)) = self.token.lock().unwrap().clone() {
+            head = with_token(&head, |shown| if shown == taken { own } else { "none".to_owned() });
+        }
         let is_socket = head.to_ascii_lowercase().contains("\r\nupgrade:");
         let request = head.split(' ').take(2).collect::<Vec<_>>().join(" ");
         self.asked.lock().unwrap().push(request.clone());
@@ -143,6 +154,12 @@ async fn read_head(stream: &mut BufReader<TcpStream>) -> std::io::Result<String>
     }
 }
 
+/// The lines with another token.
+fn with_token(head: &str, change: impl FnOnce(&str) -> String) -> String {
+    let line = head.lines().find_map(|line| line.strip_prefix("coder-session-token: "));
+    line.map_or(head.to_owned(), |shown| head.replacen(shown, &change(shown), 1))
+}
+
 fn with_body(head: &str, body: &Value) -> Vec<u8> {
     let body = body.to_string();
     format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
@@ -156,6 +173,11 @@ pub fn is_read(request: &str) -> bool {
 /// Whether it is asked whose token this is.
 pub fn is_user(request: &str) -> bool {
     request == "GET /api/v2/users/me"
+}
+
+/// Whether it is asked whether the database is there.
+pub fn is_of_the_database(request: &str) -> bool {
+    request == "GET /api/v2/users/first"
 }
 
 /// Whether a terminal is asked for.

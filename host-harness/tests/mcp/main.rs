@@ -18,4 +18,5 @@ mod rows;
 mod rows_deployment;
 mod served;
 mod sessions;
+mod tokens;
 mod world;

@@ -182,13 +182,14 @@ async fn a_read_that_fails_is_repeated_after_pauses_that_grow_and_differ() {
 
 #[tokio::test]
 async fn a_read_that_is_refused_for_good_or_for_too_long_is_not_repeated() {
-    for (reply, error) in [
-        (recorded("08-deleted-missing-forbidden", 17), ReadError::NotFound),
-        (recorded("08-deleted-missing-forbidden", 31), ReadError::Unauthorized),
-        (recorded("13a-rate-limit", 1).header("Retry-After", "61"), ReadError::Unavailable(Some(61_000))),
+    for (reply, error, times) in [
+        (recorded("08-deleted-missing-forbidden", 17), ReadError::NotFound, 1),
+        // Once more when it is known that the database is there, without which no token is accepted.
+        (recorded("08-deleted-missing-forbidden", 31), ReadError::Unauthorized, 2),
+        (recorded("13a-rate-limit", 1).header("Retry-After", "61"), ReadError::Unavailable(Some(61_000)), 1),
     ] {
         let (got, at) = read(move |_| reply.clone(), Duration::from_secs(1)).await;
-        assert_eq!((got, at.len()), (Some(error), 1));
+        assert_eq!((got, at.len()), (Some(error), times));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::tls::{self, Identity};
 use crate::transcript::recorded;
 
 async fn read(reply: Reply) -> ApiError {
-    Server::in_order([reply]).await.client().workspace("w").await.unwrap_err()
+    Server::start(move |_| reply.clone()).await.client().workspace("w").await.unwrap_err()
 }
 
 /// The error, whose text has to have each of these in it.
@@ -165,37 +165,6 @@ async fn a_rate_limit_may_be_given_as_a_time() {
         let retry_after = seconds.map(Duration::from_secs);
         assert_eq!(read(date(time)).await, ApiError::RateLimited { retry_after }, "{time}");
     }
-}
-
-#[tokio::test]
-async fn a_token_that_has_worked_is_given_up_after_five_minutes_of_refusals() {
-    let clock = Frozen::new();
-    let server = Server::start(|_| recorded("05-stop-start-conflicts", 6)).await;
-    let client = server.client();
-    client.workspace("w").await.unwrap();
-    server.answer(|_| recorded("13-database-outage", 11));
-    for _ in 0..5 {
-        let error = client.workspace("w").await.unwrap_err();
-        says(&error, &["a token that has worked", "log in again"]);
-        assert!(matches!(error, ApiError::Unavailable(_)), "{error:?}");
-        clock.pass(Duration::from_secs(60)).await;
-    }
-    assert_eq!(client.workspace("w").await, Err(ApiError::Unauthorized));
-    server.answer(|_| recorded("05-stop-start-conflicts", 6));
-    client.workspace("w").await.unwrap();
-    server.answer(|_| recorded("13-database-outage", 11));
-    let error = client.workspace("w").await.unwrap_err();
-    assert!(matches!(error, ApiError::Unavailable(_)), "it has worked again: {error:?}");
-}
-
-#[tokio::test]
-async fn that_a_deployment_tells_its_version_does_not_prove_the_token() {
-    let server =
-        Server::in_order([recorded("01-setup-create-workspace", 1), recorded("13-database-outage", 11)])
-            .await;
-    let client = server.client();
-    client.deployment_info().await.unwrap();
-    assert_eq!(client.workspace("w").await, Err(ApiError::Unauthorized));
 }
 
 #[tokio::test]

@@ -92,7 +92,10 @@ async fn every_recorded_answer_is_read_whole_or_is_the_error_that_its_status_say
             // A client of its own: what one answer teaches must not colour the next.
             answered(&server.client(), op, &reply, &what).await;
             let asked = server.requests();
-            assert_eq!(asked.len(), before + 1, "{what}: asked once");
+            // What refuses a token is asked twice: between the two it was seen that its database is there.
+            let is_refused = reply.status == 401 && exchange["request"]["method"] == "GET";
+            let times = if is_refused { 2 } else { 1 };
+            assert_eq!(asked.len(), before + times, "{what}");
             same_request(&asked[before], &exchange["request"], &what);
             read += 1;
         }

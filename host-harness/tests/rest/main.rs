@@ -12,6 +12,7 @@ mod replay;
 mod secrets;
 mod stage;
 mod tls;
+mod token;
 mod transcript;
 mod verdicts;
 mod waits;

@@ -122,10 +122,14 @@ impl Play {
             .collect();
         let workspace = path_of(&transcript.exchanges[polls[0]]).rsplit('/').next().unwrap().to_owned();
         let workplace = agent.clone();
-        let server = Server::start(move |asked| {
+        let now = move || {
             let second = from + begun.elapsed().as_secs_f64();
             let last = polls.iter().rev().find(|index| transcript.at(**index) <= second);
-            let now = transcript.reply(*last.unwrap_or(&polls[0]));
+            (second, transcript.reply(*last.unwrap_or(&polls[0])))
+        };
+        let polled = now.clone();
+        let server = Server::start(move |asked| {
+            let (second, now) = now();
             if now.status != 200 || !asked.path.contains("/pty") {
                 return now;
             }
@@ -134,6 +138,7 @@ impl Play {
             terminal(&now, until, script.refused, &workplace)
         })
         .await;
+        server.says_of_its_database(move |_| database(polled().1.status == 200));
         let store = Store::in_memory();
         store.update("ana", move |chat| chat.bind(Some(&workspace))).await.unwrap();
         let host_clock = Arc::new(WrongClock { begun, skew });
@@ -163,6 +168,11 @@ impl Play {
         let verdict = self.unreachable().await.verdict;
         (verdict.action, verdict.cause)
     }
+}
+
+/// What a server says of its database.
+fn database(there: bool) -> Reply {
+    recorded("26-database-outage-2026", if there { 0 } else { 3 })
 }
 
 /// What a terminal that is asked for now becomes.
@@ -343,6 +353,7 @@ async fn a_terminal_that_is_not_found_while_the_database_is_away_is_asked_for_ag
     let play = Play::begin(DATABASE_AWAY, 33.0, 0).await;
     let (body, begun, agent) = (recorded("13-database-outage", 7), Instant::now(), play.agent.clone());
     let mut asked_before = false;
+    play.server.says_of_its_database(move |_| database(begun.elapsed() >= Duration::from_secs(5)));
     play.server.answer(move |asked| {
         let away = asked_before && begun.elapsed() < Duration::from_secs(5);
         asked_before = true;

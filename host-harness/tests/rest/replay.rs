@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use workspace_recovery::control_plane::rest::RestClient;
 
 use crate::TOKEN;
+use crate::transcript::recorded;
 
 /// One answer. A fixture for its test to change.
 #[derive(Clone)]
@@ -139,6 +140,7 @@ type Answers = Box<dyn FnMut(&Asked) -> Reply + Send>;
 
 struct Shared {
     answers: Mutex<Answers>,
+    first: Mutex<Answers>,
     asked: Mutex<Vec<Asked>>,
     typed: Mutex<Vec<Value>>,
 }
@@ -148,6 +150,7 @@ impl Server {
     pub async fn start(answers: impl FnMut(&Asked) -> Reply + Send + 'static) -> Self {
         let shared = Arc::new(Shared {
             answers: Mutex::new(Box::new(answers)),
+            first: Mutex::new(Box::new(|_| recorded("26-database-outage-2026", 0))),
             asked: Mutex::default(),
             typed: Mutex::default(),
         });
@@ -168,6 +171,12 @@ impl Server {
     /// Answers so from now on.
     pub fn answer(&self, answers: impl FnMut(&Asked) -> Reply + Send + 'static) {
         *self.shared.answers.lock().unwrap() = Box::new(answers);
+    }
+
+    /// Says of its database from now on: whether there is a first user needs no token, and is no part of what
+    /// [`requests`](Self::requests) answers.
+    pub fn says_of_its_database(&self, first: impl FnMut(&Asked) -> Reply + Send + 'static) {
+        *self.shared.first.lock().unwrap() = Box::new(first);
     }
 
     /// What it was asked until now.
@@ -196,8 +205,13 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         body: serde_json::from_slice(&body).unwrap_or_default(),
         at,
     };
-    shared.asked.lock().unwrap().push(asked.clone());
-    let reply = shared.answers.lock().unwrap()(&asked);
+    let reply = if asked.path == "/api/v2/users/first" {
+        assert!(asked.token.is_none(), "it needs none");
+        shared.first.lock().unwrap()(&asked)
+    } else {
+        shared.asked.lock().unwrap().push(asked.clone());
+        shared.answers.lock().unwrap()(&asked)
+    };
     match reply.kind {
         Kind::Http => http(&reply),
         Kind::Socket(frames) => {

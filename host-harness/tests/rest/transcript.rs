@@ -12,6 +12,7 @@ const OF_THE_CONNECTION: [&str; 5] =
     ["connection", "upgrade", "sec-websocket-accept", "content-length", "content-type"];
 
 /// A recording.
+#[derive(Clone)]
 pub struct Transcript {
     pub exchanges: Vec<Value>,
     /// The last whole body of each workspace, before each exchange.

@@ -1,16 +1,17 @@
 //! Announcements of changes, from the websocket that sends a workspace anew whenever something of it changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, once, unfold};
-use reqwest::{Client, Url};
 use serde::Deserialize;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-use super::REQUEST_LIMIT;
-use super::socket::{self, Opened, Socket};
+use super::requests::Requests;
+use super::socket::Socket;
+use super::statuses::Asked;
 
 /// A connection on which nothing has come for this long is given up: pings come every 15 s.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -22,13 +23,11 @@ struct Event<'a> {
     kind: &'a str,
 }
 
-/// The stream at that address. It ends if it cannot be opened.
-pub(super) fn changes(client: Client, url: Url) -> BoxStream<'static, ()> {
+/// The stream of a workspace. It ends if it cannot be opened.
+pub(super) fn changes(requests: Arc<Requests>, workspace: &str) -> BoxStream<'static, ()> {
+    let workspace = workspace.to_owned();
     let opened = once(async move {
-        match timeout(REQUEST_LIMIT, socket::open(&client, url, &[])).await {
-            Ok(Ok(Opened::Socket(socket))) => Some(socket),
-            Ok(Ok(Opened::Refused(_)) | Err(_)) | Err(_) => None,
-        }
+        requests.socket(&["workspaces", &workspace, "watch-ws"], &[], Asked::Read).await.ok()
     });
     // The workspace as it is comes first.
     opened.filter_map(std::future::ready).flat_map(|socket| unfold(socket, next)).boxed()

@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Url, redirect};
 
 use super::CONNECT_LIMIT;
 use super::failure::innermost;
-
-const TOKEN_HEADER: HeaderName = HeaderName::from_static("coder-session-token");
+use super::token::{TokenError, TokenSource};
 
 /// What a [`RestClient`](super::RestClient) is made from.
 ///
@@ -18,8 +17,8 @@ const TOKEN_HEADER: HeaderName = HeaderName::from_static("coder-session-token");
 pub struct RestOptions {
     /// The deployment's address, as one opens it in a browser.
     pub url: String,
-    /// A session or API token of the user to act for.
-    pub token: String,
+    /// Where the session or API token of the user to act for comes from.
+    pub token: Arc<dyn TokenSource>,
     /// A PEM file with certificates of authorities that are trusted as well as those of the system.
     pub ca_file: Option<PathBuf>,
     /// Whether the token may go unencrypted over a network.
@@ -43,6 +42,9 @@ pub enum RestError {
          explicitly"
     )]
     Plain(String),
+    /// The token's source gives none.
+    #[error(transparent)]
+    NoToken(TokenError),
     /// Cannot be sent in a header.
     #[error("the token is empty or has characters that no token has: copy it again")]
     Token,
@@ -63,9 +65,14 @@ pub enum RestError {
 }
 
 impl RestOptions {
-    /// The safe defaults: the system's authorities, and plain `http` for this machine only.
+    /// The safe defaults: a token that stays as it is, the system's authorities, and plain `http` for this machine only.
     pub fn new(url: impl Into<String>, token: impl Into<String>) -> Self {
-        Self { url: url.into(), token: token.into(), ca_file: None, allow_plain_http: false, when_away: None }
+        Self::with_token_of(url, Arc::new(token.into()))
+    }
+
+    /// The safe defaults, and a source that may give a new token when one is not accepted any more.
+    pub fn with_token_of(url: impl Into<String>, token: Arc<dyn TokenSource>) -> Self {
+        Self { url: url.into(), token, ca_file: None, allow_plain_http: false, when_away: None }
     }
 
     /// The address of the API, which ends with `/api/v2/`.
@@ -87,19 +94,11 @@ impl RestOptions {
         Ok(base)
     }
 
-    /// A web client that sends the token with every request, and follows no redirects.
+    /// A web client that follows no redirects.
     pub(super) fn client(&self, base: &Url) -> Result<Client, RestError> {
-        let mut token = HeaderValue::from_str(&self.token).map_err(|_| RestError::Token)?;
-        if token.is_empty() {
-            return Err(RestError::Token);
-        }
-        token.set_sensitive(true);
         // Fails if a provider is installed already, which then is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = Client::builder()
-            .default_headers(HeaderMap::from_iter([(TOKEN_HEADER, token)]))
-            .connect_timeout(CONNECT_LIMIT)
-            .redirect(redirect::Policy::none());
+        let mut builder = Client::builder().connect_timeout(CONNECT_LIMIT).redirect(redirect::Policy::none());
         if is_loopback(base) {
             // A proxy's loopback is not ours.
             builder = builder.no_proxy();

@@ -1,7 +1,7 @@
 //! Websockets on the connections of the same client that makes all other requests.
 
 use reqwest::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use reqwest::{Client, Response, StatusCode, Upgraded, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Upgraded};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -13,16 +13,15 @@ use crate::control_plane::ApiError;
 pub(super) type Socket = WebSocketStream<Upgraded>;
 
 pub(super) enum Opened {
-    Socket(Socket),
+    Socket(Box<Socket>),
     /// An ordinary answer instead of a websocket: its status says why.
     Refused(Response),
 }
 
-pub(super) async fn open(client: &Client, url: Url, query: &[(&str, &str)]) -> Result<Opened, ApiError> {
+/// Makes a request that asks for a websocket.
+pub(super) async fn open(request: RequestBuilder) -> Result<Opened, ApiError> {
     let key = generate_key();
-    let response = client
-        .get(url)
-        .query(query)
+    let response = request
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
@@ -45,5 +44,5 @@ pub(super) async fn open(client: &Client, url: Url, query: &[(&str, &str)]) -> R
         return Err(ApiError::NotCoder("its websocket answer does not belong to the request".to_owned()));
     }
     let stream = response.upgrade().await.map_err(|error| ApiError::Unavailable(innermost(&error)))?;
-    Ok(Opened::Socket(WebSocketStream::from_raw_socket(stream, Role::Client, None).await))
+    Ok(Opened::Socket(Box::new(WebSocketStream::from_raw_socket(stream, Role::Client, None).await)))
 }

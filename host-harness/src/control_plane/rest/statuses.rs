@@ -55,8 +55,8 @@ pub(super) enum Asked {
     Terminal,
 }
 
-/// The error that a status other than success and 401 stands for. A 401 needs more than its status: see
-/// `RestClient::unauthorized`.
+/// The error that a status other than success stands for. A 401 needs more than its status: it is the token's only if the
+/// database is there, and has the deployment's words until that was looked at.
 pub(super) fn refused(
     status: StatusCode,
     headers: &HeaderMap,
@@ -77,6 +77,7 @@ pub(super) fn refused(
                  Upgrade and Connection through",
             ),
         },
+        (401, Some(said)) => ApiError::Unauthorized(said.message),
         (403, None) => ApiError::NotCoder(
             "status 403 with a page of its own, as a proxy or a firewall in front of a deployment answers"
                 .to_owned(),

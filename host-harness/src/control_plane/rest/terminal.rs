@@ -4,27 +4,26 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
-use reqwest::{Client, Response, Url};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-use super::socket::{self, Socket};
+use super::requests::Requests;
+use super::socket::Socket;
+use super::statuses::Asked;
 use crate::control_plane::{ApiError, NewTerminal, Terminal};
 
 /// For how long a terminal may take to be closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-pub(super) enum Opened {
-    Terminal(Box<dyn Terminal>),
-    /// An ordinary answer instead of a websocket: its status says why.
-    Refused(Response),
-}
-
 struct WebTerminal {
     socket: Socket,
 }
 
-pub(super) async fn open(client: &Client, url: Url, wanted: &NewTerminal) -> Result<Opened, ApiError> {
+pub(super) async fn open(
+    requests: &Requests,
+    agent: &str,
+    wanted: &NewTerminal,
+) -> Result<Box<dyn Terminal>, ApiError> {
     let (height, width) = (wanted.height.to_string(), wanted.width.to_string());
     let query = [
         ("reconnect", wanted.session.as_str()),
@@ -35,10 +34,8 @@ pub(super) async fn open(client: &Client, url: Url, wanted: &NewTerminal) -> Res
         // no notice of this.
         ("backend_type", "buffered"),
     ];
-    Ok(match socket::open(client, url, &query).await? {
-        socket::Opened::Socket(socket) => Opened::Terminal(Box::new(WebTerminal { socket })),
-        socket::Opened::Refused(response) => Opened::Refused(response),
-    })
+    let socket = requests.socket(&["workspaceagents", agent, "pty"], &query, Asked::Terminal).await?;
+    Ok(Box::new(WebTerminal { socket }))
 }
 
 #[async_trait]

@@ -86,7 +86,7 @@ impl Parked {
         match seen {
             Ok(Some(end)) => Some(Ok(end)),
             Err(ApiError::NotFound | ApiError::Gone) => Some(Ok(WaitEnd::Gone)),
-            Err(error @ (ApiError::Unauthorized | ApiError::Forbidden(_))) => Some(Err(error.into())),
+            Err(error @ (ApiError::Unauthorized(_) | ApiError::Forbidden(_))) => Some(Err(error.into())),
             // A read that failed says nothing about what is waited for.
             Ok(None) | Err(_) => (now >= self.deadline).then_some(Ok(WaitEnd::Limit)),
         }

@@ -120,7 +120,7 @@ impl TokenSource for Variable {
 
     fn renewal(&self) -> String {
         format!(
-            "log in again, set {TOKEN_VARIABLE} to the new one and start this program again (of a token in a file, or from \
+            "log in again, set `{TOKEN_VARIABLE}` to the new one and start this program again (of a token in a file, or from \
              `coder login`, it notices by itself that there is a new one)"
         )
     }

@@ -4,6 +4,7 @@ mod arguments;
 mod call;
 mod catalog;
 mod condition;
+mod meant;
 mod outcome;
 mod readiness;
 mod restart;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::{OnceCell, broadcast};
 use tokio_util::sync::CancellationToken;
 
+use crate::arguments::as_meant;
 use crate::bindings::{CallError, Policy, Tool, ToolResult, TransitionError};
 use crate::clock::{Clock, SystemClock};
 use crate::control_plane::{ControlPlane, refusal};
@@ -44,8 +45,8 @@ pub struct Driver {
     plugin: Plugin,
     performer: Performer,
     carrier: Carrier,
-    /// See [`defaults`](Self::defaults).
-    defaults: Arc<OnceCell<BTreeMap<String, BTreeMap<String, Value>>>>,
+    /// See [`schemas`](Self::schemas).
+    schemas: Arc<OnceCell<BTreeMap<String, Value>>>,
 }
 
 /// Why a call came to no result of the plugin's.
@@ -110,7 +111,7 @@ impl Driver {
     ) -> Self {
         let performer = Performer::new(plane, store, timings, clock);
         let carrier = Carrier::new(performer.clone(), plugin.clone());
-        Self { plugin, performer, carrier, defaults: Arc::default() }
+        Self { plugin, performer, carrier, schemas: Arc::default() }
     }
 
     /// What happens in all calls from now on. A listener that does not keep up misses the oldest events.
@@ -231,36 +232,30 @@ impl Driver {
         Ok(self.record(chat, key, call, self.performer.pin(chat).await?))
     }
 
-    /// A call of a tool, with its arguments in one form however they were written, so that equal ones are equal bytes: in
-    /// order, and without those that say what the tool's schema says of their absence. What is no JSON stays as it is: the
-    /// plugin has a sentence for it.
+    /// A call of a tool, with its arguments as they are meant and in one form however they were written, so that equal ones
+    /// are equal bytes. What is no object stays as it is: the plugin has a sentence for it.
     async fn export(&self, tool: &str, arguments: &str, policy: Policy) -> Export {
-        let defaults = self.defaults().await;
-        let arguments = match serde_json::from_str::<Value>(arguments) {
-            Ok(mut value) => {
-                if let (Some(given), Some(defaults)) = (value.as_object_mut(), defaults.get(tool)) {
-                    given.retain(|name, value| defaults.get(name) != Some(value));
-                }
-                value.sort_all_objects();
-                value.to_string()
+        let schemas = self.schemas().await;
+        let arguments = match serde_json::from_str(arguments) {
+            Ok(Value::Object(given)) => {
+                let schema = schemas.get(tool).unwrap_or(&Value::Null);
+                let mut meant = Value::Object(as_meant(schema, given));
+                meant.sort_all_objects();
+                meant.to_string()
             }
-            Err(_) => arguments.to_owned(),
+            Ok(Value::Null) => "{}".to_owned(),
+            Ok(_) | Err(_) => arguments.to_owned(),
         };
         Export::CallTool { name: tool.to_owned(), arguments, policy }
     }
 
-    /// The defaults of arguments, by tool and name, as the tools' schemas have them. None where the tools cannot be listed:
-    /// that the plugin cannot be used is for the call to say.
-    async fn defaults(&self) -> &BTreeMap<String, BTreeMap<String, Value>> {
-        self.defaults
+    /// The schemas of the tools' arguments. None where the tools cannot be listed: that the plugin cannot be used is for the
+    /// call to say.
+    async fn schemas(&self) -> &BTreeMap<String, Value> {
+        self.schemas
             .get_or_init(|| async {
-                let of = |tool: Tool| {
-                    let schema = serde_json::from_str::<Value>(&tool.input_schema).unwrap_or_default();
-                    let arguments = schema["properties"].as_object().into_iter().flatten();
-                    let defaults =
-                        arguments.filter_map(|(name, of)| Some((name.clone(), of.get("default")?.clone())));
-                    (tool.name, defaults.collect())
-                };
+                let of =
+                    |tool: Tool| (tool.name, serde_json::from_str(&tool.input_schema).unwrap_or_default());
                 self.list_tools().await.unwrap_or_default().into_iter().map(of).collect()
             })
             .await

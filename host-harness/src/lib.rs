@@ -28,6 +28,7 @@
 #![cfg_attr(feature = "mcp", doc = "- [`mcp`]: the tools as an MCP server.")]
 #![cfg_attr(feature = "cli", doc = "- [`cli`]: the command line.")]
 
+mod arguments;
 pub mod bindings;
 pub mod chat;
 #[cfg(feature = "cli")]

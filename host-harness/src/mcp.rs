@@ -37,6 +37,7 @@ mod kept;
 mod lines;
 mod misread;
 mod progress;
+mod schemas;
 mod sessions;
 pub mod stdio;
 mod tasks;
@@ -77,7 +78,7 @@ pub enum ServerError {
     #[error(transparent)]
     Drive(#[from] DriveError),
     /// A tool of the plugin cannot be told to a client.
-    #[error("the plugin's tool {tool} has a schema that is no JSON object: {reason}")]
+    #[error("the plugin's tool {tool} has a schema that no client can be told: {reason}")]
     Schema {
         /// Its name.
         tool: String,
@@ -264,14 +265,12 @@ impl Server {
         let looked = match HostTool::named(&request.name) {
             None => return Ok(self.call_plugin(&request.name, request.arguments, &context).await),
             Some(HostTool::Execute) => return Ok(self.execute(request, &context).await),
-            Some(HostTool::ListWorkspaces) => {
-                self.while_wanted(&context, self.list_workspaces(request.arguments)).await
-            }
+            Some(HostTool::ListWorkspaces) => self.while_wanted(&context, self.list_workspaces()).await,
             Some(HostTool::UseWorkspace) => {
                 self.while_wanted(&context, self.use_workspace(request.arguments, &context)).await
             }
             Some(HostTool::WorkspaceStatus) => {
-                self.while_wanted(&context, self.workspace_status(request.arguments, &context)).await
+                self.while_wanted(&context, self.workspace_status(&context)).await
             }
         };
         Ok(looked.unwrap_or_else(|given_up| *given_up).into())

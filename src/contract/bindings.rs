@@ -3367,7 +3367,8 @@ pub mod exports {
       /// The tools, always in the same order. Asks the host for nothing.
       #[allow(async_fn_in_trait)]
       fn list_tools() -> _rt::Vec::<Tool>;
-      /// Runs one tool. `arguments` is a JSON object; the empty string counts as an empty object.
+      /// Runs one tool. `arguments` is a JSON object; the empty string and `null` count as an empty object, and an optional
+      /// argument that is `null` or an empty string as one that is not there.
       ///
       /// Returns when the tool has come to its end, which may take as long as the waits it makes.
       #[allow(async_fn_in_trait)]

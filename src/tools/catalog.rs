@@ -11,7 +11,7 @@ pub fn tools() -> Vec<Tool> {
             title: "Stop the workspace".into(),
             description: STOP_DESCRIPTION.into(),
             input_schema: schema(&[ONLY_IF]),
-            output_schema: object(STOP_KEYS),
+            output_schema: object(&[STOP_KEYS, VALIDATIONS]),
             read_only: false,
             destructive: true,
             idempotent: true,
@@ -22,7 +22,7 @@ pub fn tools() -> Vec<Tool> {
             title: "Start the workspace".into(),
             description: START_DESCRIPTION.into(),
             input_schema: schema(&[PARAMETERS]),
-            output_schema: object(START_KEYS),
+            output_schema: object(&[START_KEYS, VALIDATIONS]),
             read_only: false,
             destructive: false,
             idempotent: true,
@@ -33,7 +33,7 @@ pub fn tools() -> Vec<Tool> {
             title: "Restart the workspace".into(),
             description: RESTART_DESCRIPTION.into(),
             input_schema: schema(&[ONLY_IF, PARAMETERS]),
-            output_schema: object(&format!("{STOP_ONLY_KEYS},{RESTART_ONLY_KEYS},{START_KEYS}")),
+            output_schema: object(&[STOP_ONLY_KEYS, RESTART_ONLY_KEYS, START_KEYS, VALIDATIONS]),
             read_only: false,
             destructive: true,
             idempotent: false,
@@ -57,7 +57,13 @@ the workspace's volumes stay. Use it when the user asks for it, or when an error
 
 const ONLY_IF: &str = r#""only_if_unreachable":{"type":"boolean","default":false,"description":"Stop only if a fresh look still shows the agent unreachable. To be set when an error of another tool says so."}"#;
 
-const PARAMETERS: &str = r#""parameters":{"type":"object","additionalProperties":{"type":"string"},"description":"Values for parameters of the template, by name."}"#;
+/// A list, and not an object with free names: strict function calling has no such objects, and drops what it cannot tell.
+const PARAMETERS: &str = concat!(
+    r#""parameters":{"type":"array","items":{"type":"object","properties":{"name":{"type":"string"},"value":{"type":"string"}},"#,
+    r#""required":["name","value"],"additionalProperties":false},"description":"Values for parameters of the template."}"#,
+);
+
+const VALIDATIONS: &str = r#""validations":{"type":"array","items":{"type":"object","properties":{"detail":{"type":"string"},"field":{"type":"string"}}}}"#;
 
 const STOP_KEYS: &str = concat!(
     r#""build_id":{"type":"string"},"canceled":{"type":"boolean"},"detail":{"type":"string"},"error":{"type":"string"},"#,
@@ -65,7 +71,7 @@ const STOP_KEYS: &str = concat!(
     r#""newest_build_id":{"type":"string"},"no_build":{"type":"boolean"},"reason":{"type":"string"},"#,
     r#""rebound":{"type":"boolean"},"#,
     r#""stopped":{"type":"boolean"},"template_id":{"type":"string"},"#,
-    r#""validations":{"type":"array","items":{"type":"object"}},"workspace_name":{"type":"string"}"#,
+    r#""workspace_name":{"type":"string"}"#,
 );
 
 const START_KEYS: &str = concat!(
@@ -80,7 +86,7 @@ const START_KEYS: &str = concat!(
     r#""enum":["startup_scripts_failed","startup_scripts_timeout","startup_scripts_unknown"]},"#,
     r#""template_id":{"type":"string"},"title":{"type":"string"},"update_reason":{"type":"string"},"#,
     r#""updated_to_active_version":{"type":"boolean"},"#,
-    r#""validations":{"type":"array","items":{"type":"object"}},"workspace_name":{"type":"string"}"#,
+    r#""workspace_name":{"type":"string"}"#,
 );
 
 /// What a restart can say of its stop; the rest of a stop's keys are those of a start.
@@ -96,6 +102,7 @@ fn schema(properties: &[&str]) -> String {
 }
 
 /// The schema of a result. It names the keys; which of them are there depends on how the call ended.
-fn object(properties: &str) -> String {
+fn object(properties: &[&str]) -> String {
+    let properties = properties.join(",");
     format!(r#"{{"type":"object","properties":{{{properties}}}}}"#)
 }

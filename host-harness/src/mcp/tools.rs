@@ -1,5 +1,6 @@
 //! The tools that are listed: the plugin's own, and the host's.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use rmcp::handler::server::common::schema_for_type;
@@ -9,7 +10,9 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::schemas::published;
 use super::{Chats, ServerError};
+use crate::arguments::as_meant;
 use crate::bindings::Tool as PluginTool;
 use crate::policy::LONGEST_COMMAND_SECONDS;
 
@@ -28,7 +31,6 @@ pub(super) enum HostTool {
 #[schemars(crate = "schemars")]
 pub(super) struct ExecuteArguments {
     /// A command line for bash (sh where there is no bash); may have several lines.
-    #[schemars(length(min = 1))]
     pub(super) command: String,
     /// Run it in this folder; `~` is the home folder.
     // Some clients cannot tell a model of a value that may be null; this one may be left out.
@@ -47,15 +49,14 @@ pub(super) struct ExecuteArguments {
 #[schemars(crate = "schemars")]
 pub(super) struct UseArguments {
     /// Its name, `owner/name`, or its id, as `list_workspaces` tells them.
-    #[schemars(length(min = 1))]
     pub(super) workspace: String,
 }
 
-/// Of tools that take none.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// Of tools that take none. They change nothing, and whatever they are given is ignored: some clients make an argument up,
+/// because some models cannot call a tool without one.
+#[derive(JsonSchema)]
 #[schemars(crate = "schemars")]
-pub(super) struct NoArguments {}
+struct NoArguments {}
 
 impl HostTool {
     const ALL: [Self; 4] = [Self::Execute, Self::ListWorkspaces, Self::UseWorkspace, Self::WorkspaceStatus];
@@ -123,11 +124,12 @@ impl HostTool {
 }
 
 /// The schema of arguments, without what says the same as the tool around it.
-fn schema<T: JsonSchema + std::any::Any>() -> Arc<JsonObject> {
+fn schema<T: JsonSchema + Any>() -> JsonObject {
     let mut schema = (*schema_for_type::<T>()).clone();
     schema.remove("title");
     schema.remove("description");
-    Arc::new(schema)
+    // Those of structures are of objects.
+    published(schema).unwrap_or_default()
 }
 
 /// All tools: the plugin's in its own order, then the host's.
@@ -142,10 +144,9 @@ pub(super) fn all(plugin: &[PluginTool], chats: &Chats) -> Result<Vec<Tool>, Ser
 
 fn of_the_plugin(tool: &PluginTool) -> Result<Tool, ServerError> {
     let schema = |text: &str| {
-        let schema = serde_json::from_str::<JsonObject>(text);
-        schema
-            .map(Arc::new)
-            .map_err(|error| ServerError::Schema { tool: tool.name.clone(), reason: error.to_string() })
+        let schema = serde_json::from_str::<JsonObject>(text).map_err(|error| error.to_string());
+        let refused = |reason| ServerError::Schema { tool: tool.name.clone(), reason };
+        schema.and_then(published).map(Arc::new).map_err(refused)
     };
     let hints = ToolAnnotations::with_title(&tool.title)
         .read_only(tool.read_only)
@@ -173,9 +174,12 @@ pub(super) fn instructions(chats: &Chats) -> &'static str {
 }
 
 /// A tool's arguments, or a sentence on what is wrong with them.
-pub(super) fn read<T: DeserializeOwned>(tool: HostTool, arguments: Option<JsonObject>) -> Result<T, String> {
-    let arguments = Value::Object(arguments.unwrap_or_default());
-    serde_path_to_error::deserialize(arguments).map_err(|error| {
+pub(super) fn read<T>(tool: HostTool, arguments: Option<JsonObject>) -> Result<T, String>
+where
+    T: DeserializeOwned + JsonSchema + Any,
+{
+    let meant = as_meant(&Value::Object(schema::<T>()), arguments.unwrap_or_default());
+    serde_path_to_error::deserialize(Value::Object(meant)).map_err(|error| {
         let at = match error.path().to_string() {
             // Nothing, or one that the tool does not know: the error names it.
             path if path == "." => String::new(),
@@ -185,19 +189,12 @@ pub(super) fn read<T: DeserializeOwned>(tool: HostTool, arguments: Option<JsonOb
     })
 }
 
-/// A whole number, however it is written: models write `60.0`, too, and `null` for what they leave out.
+/// The seconds that a command may run.
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let whole =
-        |seconds: &f64| seconds.fract() == 0.0 && (1.0..=LONGEST_COMMAND_SECONDS.into()).contains(seconds);
-    match value.as_f64().filter(whole) {
-        // Whole and in the range.
-        Some(seconds) => Ok(Some(seconds as u32)),
-        None if value.is_null() => Ok(None),
-        None => {
-            Err(D::Error::custom(format!("it has to be a whole number from 1 to {LONGEST_COMMAND_SECONDS}")))
-        }
-    }
+    let seconds = Value::deserialize(deserializer)?.as_u64().and_then(|seconds| u32::try_from(seconds).ok());
+    let sentence =
+        || D::Error::custom(format!("it has to be a whole number from 1 to {LONGEST_COMMAND_SECONDS}"));
+    seconds.filter(|seconds| (1..=LONGEST_COMMAND_SECONDS).contains(seconds)).map(Some).ok_or_else(sentence)
 }
 
 #[cfg(test)]
@@ -226,7 +223,7 @@ mod tests {
             let taken = all(&[of_a_plugin(name, "{}")], &Chats::One("talk".to_owned()));
             assert!(matches!(taken, Err(ServerError::NameTaken(its)) if its == name), "{name}");
         }
-        for schema in ["", "7", "[]", "{"] {
+        for schema in ["", "7", "[]", "{", r#"{"type":"array"}"#] {
             let refused = all(&[of_a_plugin("mend", "{}"), of_a_plugin("make", schema)], &Chats::Chosen);
             assert!(matches!(refused, Err(ServerError::Schema { tool, .. }) if tool == "make"), "{schema}");
         }

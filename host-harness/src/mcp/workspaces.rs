@@ -4,7 +4,7 @@ use rmcp::model::{CallToolResult, JsonObject};
 use rmcp::service::{RequestContext, RoleServer};
 use serde_json::{Value, json};
 
-use super::tools::{HostTool, NoArguments, UseArguments, read};
+use super::tools::{HostTool, UseArguments, read};
 use super::{Bound, Chats, Server, answers, http};
 use crate::chat::{BindError, Chat};
 use crate::control_plane::{ApiError, ControlPlane, Workspace};
@@ -75,10 +75,7 @@ impl Server {
         Ok((chat, workspace))
     }
 
-    pub(super) async fn list_workspaces(&self, arguments: Option<JsonObject>) -> CallToolResult {
-        if let Err(sentence) = read::<NoArguments>(HostTool::ListWorkspaces, arguments) {
-            return answers::failed(sentence);
-        }
+    pub(super) async fn list_workspaces(&self) -> CallToolResult {
         match self.shared.host.driver().performer().plane().workspaces().await {
             Ok(workspaces) => {
                 let data: Vec<_> = workspaces.iter().map(workspace_json).collect();
@@ -119,14 +116,7 @@ impl Server {
         answers::told(json!({ "workspace": workspace_json(&workspace) }), text)
     }
 
-    pub(super) async fn workspace_status(
-        &self,
-        arguments: Option<JsonObject>,
-        context: &RequestContext<RoleServer>,
-    ) -> CallToolResult {
-        if let Err(sentence) = read::<NoArguments>(HostTool::WorkspaceStatus, arguments) {
-            return answers::failed(sentence);
-        }
+    pub(super) async fn workspace_status(&self, context: &RequestContext<RoleServer>) -> CallToolResult {
         let id = match self.bound_chat(context).await {
             Ok(bound) => bound.workspace,
             Err(answer) => return *answer,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod agent;
+mod arguments;
 mod asking;
 mod basics;
 mod calls;
@@ -16,6 +17,7 @@ mod joins;
 mod played;
 mod rows;
 mod rows_deployment;
+mod schemas;
 mod served;
 mod sessions;
 mod tokens;

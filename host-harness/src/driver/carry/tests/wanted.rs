@@ -188,7 +188,7 @@ async fn nothing_is_kept_of_those_who_have_waited_for_a_call_whoever_carries_it(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_with_a_default_written_out_is_the_same_call() {
+async fn a_call_with_the_same_arguments_written_otherwise_is_the_same_call() {
     let world = World::new();
     let host = world.host().await;
     let policy = world.timings.policy(&ChatTools::default());
@@ -200,7 +200,11 @@ async fn a_call_with_a_default_written_out_is_the_same_call() {
     for (arguments, same_as) in [
         (r#"{"only_if_unreachable": false}"#, "{}"),
         (r#"{"only_if_unreachable": true}"#, r#"{"only_if_unreachable":true}"#),
-        (r#"{"only_if_unreachable": null}"#, r#"{"only_if_unreachable":null}"#),
+        (r#"{"only_if_unreachable": "true"}"#, r#"{"only_if_unreachable":true}"#),
+        (r#"{"only_if_unreachable": "False"}"#, "{}"),
+        (r#"{"only_if_unreachable": null}"#, "{}"),
+        (r#"{"only_if_unreachable": ""}"#, "{}"),
+        ("null", "{}"),
         (r#"{"odd": false, "even": 2}"#, r#"{"even":2,"odd":false}"#),
         ("[]", "[]"),
         ("no JSON", "no JSON"),

@@ -36,6 +36,7 @@ pub mod http;
 mod kept;
 mod lines;
 mod misread;
+mod outline;
 mod progress;
 mod schemas;
 mod sessions;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, Method, StatusCode, request};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Json, Router};
@@ -38,6 +38,8 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 /// For how long tools may take to end, and then answers to reach their clients, when the server ends.
 const GRACE: Duration = Duration::from_secs(5);
+/// The types of answers.
+const ANSWERS: &str = "application/json, text/event-stream";
 /// With each request of a session.
 const SESSION: &str = "mcp-session-id";
 /// With each request of a client that has no session.
@@ -83,8 +85,12 @@ struct Rate {
 pub async fn serve(server: &Server, listener: TcpListener, options: HttpOptions, end: CancellationToken) {
     let streams = CancellationToken::new();
     let gate = Arc::new(Gate::new(server, options, &streams));
-    let named = format!("{PATH}/{{chat}}");
-    let app = Router::new().route(PATH, any(answer)).route(&named, any(answer)).with_state(gate);
+    let mut app = Router::new();
+    for path in [PATH.to_owned(), format!("{PATH}/{{chat}}")] {
+        // Also with a slash at the end.
+        app = app.route(&format!("{path}/"), any(answer)).route(&path, any(answer));
+    }
+    let app = app.with_state(gate);
     let closed = {
         let (server, end) = (server.clone(), end.clone());
         async move {
@@ -129,6 +135,9 @@ async fn answer(State(gate): State<Arc<Gate>>, chat: Option<Path<String>>, mut r
     }
     if let Some(end) = session(request.headers()).and_then(|id| gate.sessions.end_of(id)) {
         request.extensions_mut().insert(SessionEnd(end));
+    }
+    if takes_anything(request.headers()) {
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(ANSWERS));
     }
     if !says_json(request.headers()) {
         return gate.service.handle(request).await.map(Body::new);
@@ -222,6 +231,17 @@ impl Rate {
 fn says_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// Whether a client takes answers of any type: `rmcp` wants their types by name.
+fn takes_anything(headers: &HeaderMap) -> bool {
+    let mut all = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|types| types.to_str().ok())
+        .flat_map(|types| types.split(','));
+    let is_any = |kind: &str| kind.split(';').next().is_some_and(|kind| kind.trim() == "*/*");
+    !headers.contains_key(ACCEPT) || all.any(is_any)
 }
 
 fn session(headers: &HeaderMap) -> Option<&str> {

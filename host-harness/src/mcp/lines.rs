@@ -6,6 +6,8 @@ use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
+use super::outline::Outline;
+
 /// The longest line. Far more than any tool takes, so that what is too long is refused by the tool that it is for.
 const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -14,8 +16,8 @@ pub(super) struct Lines<R> {
     read: BufReader<R>,
     /// What has come of the next line.
     line: Vec<u8>,
-    /// Nothing more of it is kept.
-    too_long: bool,
+    /// Of one that is too long nothing more is kept than this.
+    too_long: Option<Outline>,
 }
 
 /// What is wrong with what should be a message.
@@ -23,23 +25,22 @@ pub(super) struct Lines<R> {
 pub(super) struct Unreadable {
     id: Option<RequestId>,
     why: ErrorData,
-    /// Nobody waits for an answer to a notification or a response, and answering one could go on for ever.
     answered: bool,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     pub(super) fn new(read: R) -> Self {
-        Self { read: BufReader::new(read), line: Vec::new(), too_long: false }
+        Self { read: BufReader::new(read), line: Vec::new(), too_long: None }
     }
 
     /// The next message; `None` at the end. Whoever gives up in mid-wait loses nothing.
     pub(super) async fn next(&mut self) -> Option<Result<RxJsonRpcMessage<RoleServer>, Unreadable>> {
         loop {
-            let whole = self.next_line().await?;
+            self.next_line().await?;
             let line = std::mem::take(&mut self.line);
-            if !whole {
+            if let Some(outline) = self.too_long.take() {
                 let why = format!("a message has at most {MAX_LINE_BYTES} bytes");
-                return Some(Err(Unreadable::new(ErrorData::invalid_request(why, None))));
+                return Some(Err(Unreadable::new(outline, ErrorData::invalid_request(why, None))));
             }
             if !line.trim_ascii().is_empty() {
                 return Some(message(&line));
@@ -47,8 +48,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    /// Reads the next line, and answers whether it is whole. `None`: there is no other.
-    async fn next_line(&mut self) -> Option<bool> {
+    /// Reads the next line. `None`: there is no other.
+    async fn next_line(&mut self) -> Option<()> {
         loop {
             let come = self.read.fill_buf().await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the client cannot be heard any more");
@@ -59,24 +60,25 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             }
             let end = come.iter().position(|byte| *byte == b'\n');
             let text = &come[..end.unwrap_or(come.len())];
-            self.too_long |= self.line.len() + text.len() > MAX_LINE_BYTES;
-            if self.too_long {
-                self.line = Vec::new();
-            } else {
-                self.line.extend_from_slice(text);
+            if self.too_long.is_none() && self.line.len() + text.len() > MAX_LINE_BYTES {
+                self.too_long = Some(Outline::of(&std::mem::take(&mut self.line)));
+            }
+            match &mut self.too_long {
+                Some(outline) => outline.read(text),
+                None => self.line.extend_from_slice(text),
             }
             let length = text.len() + usize::from(end.is_some());
             self.read.consume(length);
             if end.is_some() {
-                return Some(!std::mem::take(&mut self.too_long));
+                return Some(());
             }
         }
     }
 }
 
 impl Unreadable {
-    fn new(why: ErrorData) -> Self {
-        Self { id: None, why, answered: true }
+    fn new(outline: Outline, why: ErrorData) -> Self {
+        Self { answered: outline.wants_answer(), id: outline.id, why }
     }
 
     /// Why, without anything that stood in the line: that may be secret.
@@ -95,20 +97,15 @@ impl Unreadable {
     }
 }
 
-/// Reads a message.
+/// Reads a message. Some programs write a mark before it that says in which encoding it is.
 pub(super) fn message(line: &[u8]) -> Result<RxJsonRpcMessage<RoleServer>, Unreadable> {
-    if let Ok(message) = serde_json::from_slice(line) {
-        return Ok(message);
-    }
-    let value = serde_json::from_slice::<Value>(line).map_err(|error| {
-        Unreadable::new(ErrorData::parse_error(format!("this is no JSON: {error}"), None))
-    })?;
-    let is_response = value.get("result").is_some() || value.get("error").is_some();
-    let is_notification = value["method"].is_string() && value.get("id").is_none();
-    Err(Unreadable {
-        id: value.get("id").and_then(|id| serde_json::from_value(id.clone()).ok()),
-        why: ErrorData::invalid_request(wrong(&value), None),
-        answered: !is_response && !is_notification,
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    serde_json::from_slice(line).map_err(|_| {
+        let why = match serde_json::from_slice::<Value>(line) {
+            Ok(value) => ErrorData::invalid_request(wrong(&value), None),
+            Err(error) => ErrorData::parse_error(format!("this is no JSON: {error}"), None),
+        };
+        Unreadable::new(Outline::of(line), why)
     })
 }
 

@@ -189,16 +189,41 @@ async fn what_is_wrong_in_a_message_is_told() {
             -32600,
             "`params._meta` has",
         ),
-        (&long.to_string(), &Value::Null, -32600, "a message has at most 16777216 bytes"),
+        (&long.to_string(), &id, -32600, "a message has at most 16777216 bytes"),
+        (
+            r#"{"jsonrpc":"2.0","id":20,"method":"ping","params":{"text":"\ud83d"}}"#,
+            &id,
+            -32700,
+            "this is no JSON",
+        ),
+        (
+            r#"{"method":"ping","params":{"number":NaN,"id":7},"jsonrpc":"2.0","id":20}"#,
+            &id,
+            -32700,
+            "this is no JSON",
+        ),
+        (&format!(r#"{{"id":20,"params":{}"#, "[".repeat(200)), &id, -32700, "this is no JSON"),
     ] {
         raw.write(line.as_bytes()).await;
         let answer = raw.next().await;
         assert_eq!((&answer["id"], &answer["error"]["code"]), (id, &json!(code)), "{answer}");
         assert!(answer["error"]["message"].as_str().unwrap().starts_with(says), "{answer}");
     }
+    let latin = b"{\"jsonrpc\":\"2.0\",\"id\":20,\"method\":\"ping\",\"params\":{\"text\":\"caf\xe9\"}}";
+    let wide = r#"{"jsonrpc":"2.0","id":20,"method":"ping"}"#.encode_utf16().flat_map(u16::to_le_bytes);
+    for line in [latin.to_vec(), wide.collect()] {
+        raw.write(&line).await;
+        let answer = raw.next().await;
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&id, &json!(-32700)), "{answer}");
+    }
+    let marked = [&b"\xef\xbb\xbf"[..], br#"{"jsonrpc":"2.0","id":20,"method":"ping"}"#].concat();
+    raw.write(&marked).await;
+    assert_eq!(raw.next().await["result"], json!({}), "a mark of the encoding is no fault");
     // Nobody waits for an answer to these.
     raw.write(br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":[]}"#).await;
     raw.write(br#"{"jsonrpc":"2.0","id":{},"result":7}"#).await;
+    raw.write(br#"{"jsonrpc":"2.0","id":22,"result":{"text":"\ud83d"}}"#).await;
+    raw.write(br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"reason":"\ud83d"}}"#).await;
     raw.write(br#"{"jsonrpc":"2.0","id":21,"method":"tools/list"}"#).await;
     assert_eq!(raw.next().await["id"], 21);
     raw.end().await;

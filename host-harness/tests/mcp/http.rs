@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use reqwest::StatusCode;
-use reqwest::header::{AUTHORIZATION, HOST, ORIGIN};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HOST, ORIGIN};
 use serde_json::{Value, json};
 use workspace_recovery::bindings::Transition::{Start, Stop};
 use workspace_recovery::store::CallState;
@@ -53,6 +53,26 @@ async fn only_who_has_the_token_may_ask_and_no_page_of_a_browser() {
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
     let refused = world.run(&["mcp", "--http", "localhost:0"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("chmod 600"), "{refused:?}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_with_a_slash_at_its_end_and_clients_that_take_any_type_are_served() {
+    let world = World::with_a_workspace().await;
+    let served = Served::start(&world, &[]).await;
+    for path in ["", "/", "/talk", "/talk/"] {
+        for accept in [Some("*/*"), Some("text/html, */*;q=0.8"), None] {
+            let mut request = served.stateless(path, "tools/list", json!({})).build().unwrap();
+            request.headers_mut().remove(ACCEPT);
+            request.headers_mut().extend(accept.map(|types| (ACCEPT, types.parse().unwrap())));
+            let listed = answer(served.http.execute(request).await.unwrap()).await;
+            assert_eq!(listed["result"]["tools"][0]["name"], "stop_workspace", "{path} {accept:?}: {listed}");
+        }
+    }
+    let mut text = served.stateless("", "tools/list", json!({})).build().unwrap();
+    text.headers_mut().insert(ACCEPT, "text/plain".parse().unwrap());
+    assert_eq!(served.http.execute(text).await.unwrap().status(), StatusCode::NOT_ACCEPTABLE);
+    assert_eq!(served.end().await, Some(0));
     world.end().await;
 }
 
@@ -128,6 +148,12 @@ async fn too_much_is_refused_and_the_server_lives_on() {
         ("[]", Value::Null, -32600, "batches are not taken"),
         ("null", Value::Null, -32600, "a message is an object"),
         (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, json!(1), -32600, "`method` has to be a string"),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"text":"\ud83d"}}"#,
+            json!(1),
+            -32700,
+            "this is no JSON",
+        ),
         (
             r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":[]}"#,
             Value::Null,

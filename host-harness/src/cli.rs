@@ -78,9 +78,27 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let output = Output { json: cli.json };
     let place = host::Place::new(cli.data, cli.plugin, cli.shorten_times, cli.deployment.deployment())?;
+    if works_with_calls(&cli.command) {
+        place.tidy().await?;
+    }
     let exit = command(&place, output, cli.command).await;
     place.finish_compiling().await;
     exit
+}
+
+/// Whether a command is about a workspace or its calls: whoever gives one would want calls that were left to go on. Hosts
+/// carry such calls on themselves.
+fn works_with_calls(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Workspace(_)
+            | Command::Chat(_)
+            | Command::Exec(_)
+            | Command::Calls(_)
+            | Command::Show { .. }
+            | Command::Export { .. }
+            | Command::Doctor { .. }
+    )
 }
 
 async fn command(place: &host::Place, output: Output, command: Command) -> anyhow::Result<Exit> {

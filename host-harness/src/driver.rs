@@ -153,7 +153,7 @@ impl Driver {
         interrupt: &CancellationToken,
     ) -> Result<Result<ToolResult, CallError>, DriveError> {
         let record = self.tool_call(chat, name, arguments, policy, None).await?;
-        let call = self.carrier.begin_wanted(record).await?;
+        let call = self.carrier.begin_unless(record, interrupt).await?;
         let outcome = self.follow(call.id(), interrupt).await;
         call.goes_on();
         outcome
@@ -336,7 +336,9 @@ impl Driver {
     /// Whether calls wait for a host to carry them on, and this one may: it acts for the same user of the same control
     /// plane, or cannot ask yet for whom it acts.
     pub async fn has_orphans(&self) -> Result<bool, StoreError> {
-        let mut orphans = self.performer.store.orphans(self.performer.clock.now_ms())?;
+        let now_ms = self.performer.clock.now_ms();
+        self.performer.store.end_leases_of_the_gone(now_ms).await?;
+        let mut orphans = self.performer.store.orphans(now_ms)?;
         let deployment = self.performer.plane.deployment();
         orphans.retain(|row| row.pinned.deployment == deployment);
         if orphans.is_empty() {
@@ -410,7 +412,12 @@ impl Driver {
         let (output, journal) = self.drive_to_end(call, &export).await?;
         let pinned = self.performer.pin_to(call.workspace().map(str::to_owned)).await;
         let record = self.record(call.chat(), None, export, pinned);
-        let new = NewCall { record, component: self.plugin.component().clone(), detached: true };
+        let new = NewCall {
+            record,
+            component: self.plugin.component().clone(),
+            detached: true,
+            interrupt: CancellationToken::new(),
+        };
         let outcome = Outcome::Done { result: output.clone() };
         let entries = journal.entries().to_vec();
         let kept = self.performer.store.keep(new, entries, outcome, self.performer.clock.now_ms()).await;

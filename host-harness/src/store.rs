@@ -9,6 +9,7 @@ use std::time::Duration;
 mod lease;
 mod memory;
 mod names;
+mod presence;
 #[cfg(feature = "store")]
 mod sqlite;
 mod tables;
@@ -19,9 +20,9 @@ pub use tables::{CallRow, CallState, HostId, Listing, Turn};
 
 use crate::journal::Entry;
 use crate::journal::record::{BuildIntent, CallId, Intent, Open, Outcome, Recording};
-pub(crate) use tables::{Backend, Tables};
+pub(crate) use tables::{Backend, HostRow, Tables};
 #[cfg(feature = "simulate")]
-pub(crate) use tables::{Committed, HostRow, Work};
+pub(crate) use tables::{Committed, Work};
 
 /// For how long ended calls are kept: long enough to look into what happened last week.
 pub const KEEP_ENDED: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -296,6 +297,28 @@ impl Store {
         }
         let turn = "it waits for its turn at the workspace";
         Ok(Some(self.turn(row)?.map_or(turn.to_owned(), |ahead| format!("{turn}, after {ahead}"))))
+    }
+
+    /// Ends the leases of hosts whose process is gone from this machine, so that their calls need not wait for that.
+    pub async fn end_leases_of_the_gone(&self, now_ms: u64) -> Result<(), StoreError> {
+        let Some(file) = self.0.file() else { return Ok(()) };
+        let mut hosts = self.read(|tables| tables.hosts())?;
+        hosts.retain(|host| presence::is_gone(file, host.id));
+        if hosts.is_empty() {
+            return Ok(());
+        }
+        let gone: Vec<_> = hosts.into_iter().map(|host| host.id).collect();
+        let dead = gone.clone();
+        self.write(move |tables| {
+            let current = |host: &HostRow| dead.contains(&host.id) && host.lease_until_ms > now_ms;
+            for host in tables.hosts()?.into_iter().filter(current) {
+                tables.put_host(&HostRow { lease_until_ms: now_ms, ..host })?;
+            }
+            Ok(())
+        })
+        .await?;
+        gone.iter().for_each(|host| presence::forget(file, *host));
+        Ok(())
     }
 
     /// The calls that wait for a host to carry them on: theirs has left, or its lease has run out.

@@ -129,6 +129,18 @@ async fn a_call_that_nobody_waits_for_any_more_goes_on_if_it_has_sent_something(
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_interrupt_that_was_there_before_the_call_sends_nothing() {
+    for tool in ["stop_workspace", "restart_workspace"] {
+        let host = Plane::running().host();
+        let interrupt = CancellationToken::new();
+        interrupt.cancel();
+        let result = object(call(&host, tool, &interrupt).await);
+        assert_eq!(result["interrupted"], true, "{result}");
+        assert_eq!(sent(&host), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_nobody_waits_for_any_more_is_interrupted_if_it_has_sent_nothing() {
     let host = Plane::running().host();
     host.plane.foreign_build("f2", Transition::Start, JobStatus::Running);

@@ -7,13 +7,15 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{CallArgs, CallsArgs};
+use super::events::{self, Whose};
 use super::host::{Host, Place};
 use super::output::{Output, note, table};
 use super::timeline::{self, Follower};
-use super::{Exit, events, hosts};
+use super::{Exit, hosts};
 use crate::bindings::{CallError, ToolResult};
 use crate::clock::{Clock, SystemClock};
 use crate::driver::DriveError;
@@ -45,8 +47,19 @@ pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Resu
     let interrupt = cancelled_by([SignalKind::interrupt()])?;
     // Neither is a wish to end what was begun: the terminal is closed, or the machine goes down.
     let end = cancelled_by([SignalKind::hangup(), SignalKind::terminate()])?;
-    let shown = events::show(&host.driver);
+    let (tell, told) = oneshot::channel();
+    // Listened to from the beginning; nothing is shown of a call that was not begun.
+    let shown = events::show(&host.driver, async {
+        match told.await {
+            Ok(id) => Whose::Call(id),
+            Err(_) => std::future::pending().await,
+        }
+    });
     let begun = host.driver.begin(chat.name(), tool, arguments, chat.policy(), key).await;
+    if let Ok(id) = begun {
+        // It waits for it.
+        let _ = tell.send(id);
+    }
     let called = match &begun {
         Err(_) => None,
         Ok(id) => tokio::select! {

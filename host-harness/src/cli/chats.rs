@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Exit;
 use super::args::ExecArgs;
 use super::calls::interrupted_by_signals;
-use super::events;
+use super::events::{self, Whose};
 use super::host::Place;
 use super::output::{Output, note, table};
 use crate::chat::{Began, Execute, ExecuteError, Executed, MAX_TYPED_BYTES};
@@ -52,7 +52,7 @@ pub async fn list(place: &Place, output: Output) -> anyhow::Result<Exit> {
 }
 
 pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Result<Exit> {
-    let host = place.open_and_tidy().await?;
+    let host = place.open().await?;
     let command = Execute {
         command: command_line(&args.command),
         workdir: args.workdir,
@@ -60,7 +60,8 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
         input: piped_input()?,
     };
     let interrupt = interrupted_by_signals()?;
-    let shown = events::show(&host.driver);
+    let chat = args.chat.clone();
+    let shown = events::show(&host.driver, async { Whose::Chat(chat) });
     let executed = host.chat(&args.chat).await?.execute(&command, &interrupt).await;
     drop(shown);
     match executed {

@@ -10,7 +10,7 @@ use self::stage::{Claims, Stage};
 use super::Exit;
 use super::calls::interrupted_by_signals;
 use super::chats::{action_word, cause_word};
-use super::events::{self, describe_build};
+use super::events::{self, Whose, describe_build};
 use super::host::Place;
 use super::output::{Output, note};
 use super::workspaces::gone_for;
@@ -50,7 +50,7 @@ pub async fn run(place: &Place, output: Output, real_timings: bool) -> anyhow::R
 }
 
 async fn play(stage: &mut Stage, claims: &mut Claims) -> anyhow::Result<()> {
-    let shown = (!claims.quiet()).then(|| events::show(&stage.host.driver));
+    let shown = (!claims.quiet()).then(|| events::show(&stage.host.driver, async { Whose::Everybodys }));
     a_workspace_works(stage, claims).await?;
     its_agent_is_killed(stage, claims).await?;
     it_is_brought_back(stage, claims).await?;

@@ -1,11 +1,14 @@
 //! Shows what a call does while somebody waits for it.
 
+use std::collections::BTreeSet;
+
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 
 use super::output::Progress;
-use crate::driver::{Driver, EventKind};
+use crate::driver::{Driver, Event, EventKind};
+use crate::journal::record::CallId;
 use crate::words::describe_event;
 pub use crate::words::{describe_build, lifecycle_word, state_word, transition_word};
 
@@ -18,21 +21,45 @@ impl Drop for Shown {
     }
 }
 
-/// Begins to show what the driver's calls do.
-pub fn show(driver: &Driver) -> Shown {
+/// Whose events are shown.
+pub enum Whose {
+    /// All of them.
+    Everybodys,
+    /// Those of what a chat does that is kept nowhere, as a command is.
+    Chat(String),
+    /// Those of this call. A host carries on the calls of others, too: that it does is told, and not what they do.
+    Call(CallId),
+}
+
+/// Begins to show what the driver's calls do from now on, as soon as it is known whose events are asked for.
+pub fn show(driver: &Driver, whose: impl Future<Output = Whose> + Send + 'static) -> Shown {
     let mut events = driver.subscribe();
     Shown(tokio::spawn(async move {
+        let whose = whose.await;
         let mut progress = Progress::new();
-        while let Some(kind) = next(&mut events).await {
-            render(&mut progress, &kind);
+        let mut others = BTreeSet::new();
+        while let Some(event) = next(&mut events).await {
+            let shown = match &whose {
+                Whose::Everybodys => true,
+                Whose::Chat(chat) => event.call.is_none() && event.chat == *chat,
+                Whose::Call(call) => event.call == Some(*call),
+            };
+            if shown {
+                render(&mut progress, &event.kind);
+            } else if let Some(other) = event.call.filter(|other| others.insert(*other)) {
+                let chat = &event.chat;
+                progress.status(format!(
+                    "call {other} of chat {chat}, whose own host is gone, is carried on here, too"
+                ));
+            }
         }
     }))
 }
 
-async fn next(events: &mut broadcast::Receiver<crate::driver::Event>) -> Option<EventKind> {
+async fn next(events: &mut broadcast::Receiver<Event>) -> Option<Event> {
     loop {
         match events.recv().await {
-            Ok(event) => return Some(event.kind),
+            Ok(event) => return Some(event),
             // Only what is shown is lost: a later event has the newest state.
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return None,

@@ -12,6 +12,7 @@ use super::deployment::Deployment;
 use super::hosts;
 use crate::bindings::Tool;
 use crate::chat::{Chat, ChatHost};
+use crate::clock::{Clock, SystemClock};
 use crate::control_plane::ControlPlane;
 use crate::control_plane::rest::{RestClient, RestOptions, TokenError, TokenSource};
 use crate::driver::{DriveError, Driver};
@@ -152,13 +153,24 @@ impl Place {
         Ok(Store::open(&file)?)
     }
 
-    /// As [`open`](Self::open), and sees to it that calls which nobody carries are carried on.
-    pub async fn open_and_tidy(&self) -> anyhow::Result<Host> {
-        let host = self.open().await?;
-        if host.driver.has_orphans().await? {
+    /// Sees to it that calls which nobody carries any more are carried on, by a host in the background. The first command
+    /// after a host was killed may be the last one for a long time.
+    pub async fn tidy(&self) -> anyhow::Result<()> {
+        if !self.folder().join(STORE_FILE).exists() {
+            return Ok(());
+        }
+        let (store, now_ms) = (self.store()?, SystemClock.now_ms());
+        store.end_leases_of_the_gone(now_ms).await?;
+        let orphans = store.orphans(now_ms)?;
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        // Without a control plane there is nothing that a host could do, and those of another one are not its own.
+        let Ok((client, _)) = self.connect().await else { return Ok(()) };
+        if orphans.iter().any(|row| row.pinned.deployment == client.deployment()) {
             hosts::start(self)?;
         }
-        Ok(host)
+        Ok(())
     }
 
     /// The control plane, with its chats.

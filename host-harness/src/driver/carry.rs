@@ -119,12 +119,21 @@ impl Carrier {
 
     /// Begins a call, or finds the one that it is the same as. It goes on whether or not anybody waits for it.
     pub(super) async fn begin(&self, record: CallRecord) -> Result<CallId, DriveError> {
-        self.begin_as(record, true, |_, call, _| call).await
+        self.begin_as(record, true, &CancellationToken::new(), |_, call, _| call).await
     }
 
     /// As [`begin`](Self::begin), for somebody who waits for it.
     pub(super) async fn begin_wanted(&self, record: CallRecord) -> Result<Wanted, DriveError> {
-        self.begin_as(record, false, Wanted::new).await
+        self.begin_unless(record, &CancellationToken::new()).await
+    }
+
+    /// As [`begin_wanted`](Self::begin_wanted). If it is interrupted before it has begun, it sends nothing.
+    pub(super) async fn begin_unless(
+        &self,
+        record: CallRecord,
+        interrupt: &CancellationToken,
+    ) -> Result<Wanted, DriveError> {
+        self.begin_as(record, false, interrupt, Wanted::new).await
     }
 
     /// Dropping the future does not stop half-way: what the store has, this host has to know. What nobody is there to take
@@ -133,11 +142,14 @@ impl Carrier {
         &self,
         record: CallRecord,
         detached: bool,
+        interrupt: &CancellationToken,
         begun_as: fn(Self, CallId, Attends) -> T,
     ) -> Result<T, DriveError> {
         let (carrier, (tell, told)) = (self.clone(), oneshot::channel());
+        let component = self.0.plugin.component().clone();
+        let new = NewCall { record, component, detached, interrupt: interrupt.clone() };
         tokio::spawn(async move {
-            let begun = carrier.begin_here(record, detached).await;
+            let begun = carrier.begin_here(new).await;
             let begun = begun.map(|(call, attends)| begun_as(carrier, call, attends));
             let _ = tell.send(begun);
         });
@@ -170,11 +182,10 @@ impl Carrier {
         }
     }
 
-    async fn begin_here(&self, record: CallRecord, detached: bool) -> Result<(CallId, Attends), DriveError> {
+    async fn begin_here(&self, new: NewCall) -> Result<(CallId, Attends), DriveError> {
         let lease = self.lease().await?;
-        let component = self.0.plugin.component().clone();
         let here = self.clone();
-        let new = NewCall { record: record.clone(), component, detached };
+        let (record, interrupt) = (new.record.clone(), new.interrupt.clone());
         let begun = lease.begin_and(new, move |call| here.attend(call)).await;
         let (begun, attends) = begun.inspect_err(|error| self.heard(error))?;
         let (chat, tool) = (&record.chat, record.call.name().to_owned());
@@ -184,7 +195,11 @@ impl Carrier {
                 // Since it is in the store it may have been adopted: it runs, sleeps or rests then.
                 let mut mine = lock(&self.0.mine);
                 if !mine.knows(*id) {
-                    mine.run(*id);
+                    let token = mine.run(*id);
+                    // Noted in the store if it was there in time; seen here before the call's first step either way.
+                    if interrupt.is_cancelled() {
+                        token.cancel();
+                    }
                     let call = record.clone();
                     let recording = Recording { call, entries: Vec::new(), open: None, outcome: None };
                     self.send(Job { call: *id, from: From::Beginning, recording: Some(Box::new(recording)) });
@@ -209,7 +224,12 @@ impl Carrier {
     /// Leaves a call to a host that stands by, or finds the one that it is the same as.
     pub(super) async fn submit(&self, record: CallRecord) -> Result<CallId, DriveError> {
         let component = self.0.plugin.component().clone();
-        let new = NewCall { record: record.clone(), component, detached: true };
+        let new = NewCall {
+            record: record.clone(),
+            component,
+            detached: true,
+            interrupt: CancellationToken::new(),
+        };
         let begun = self.0.performer.store().submit(new).await?;
         number(begun, record)
     }

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
+use super::presence::{self, Presence};
 use super::tables::{CallRow, CallState, HostId, HostRow, Tables, Turn};
 use super::{Store, StoreError};
 use crate::bindings::Build;
@@ -27,6 +30,8 @@ pub struct Lease {
     length: Duration,
     /// The clock that counts suspension, when the lease was last renewed.
     renewed: AtomicU64,
+    /// Until it is dropped or this process ends, others see that it is there.
+    _presence: Option<Presence>,
 }
 
 /// A call that is to be begun.
@@ -37,6 +42,8 @@ pub struct NewCall {
     pub component: Arc<[u8]>,
     /// It goes on whether or not anybody waits for it.
     pub detached: bool,
+    /// The deliberate interrupt of whoever asks for it: one that is there when the call begins is noted with it.
+    pub interrupt: CancellationToken,
 }
 
 /// What became of a request to begin a call.
@@ -103,7 +110,9 @@ impl Store {
                 tables.add_host(&row)
             })
             .await?;
-        Ok(Lease { store: self.clone(), host, clock, length, renewed: AtomicU64::new(renewed) })
+        let presence = self.0.file().and_then(|file| Presence::show(file, host));
+        let renewed = AtomicU64::new(renewed);
+        Ok(Lease { store: self.clone(), host, clock, length, renewed, _presence: presence })
     }
 }
 
@@ -142,6 +151,9 @@ impl Lease {
     /// Gives the lease up; other hosts may carry its calls on at once.
     pub async fn leave(&self) -> Result<(), StoreError> {
         let id = self.host;
+        if let Some(file) = self.store.0.file() {
+            presence::forget(file, id);
+        }
         self.store.write(move |tables| tables.remove_host(id)).await
     }
 
@@ -472,7 +484,7 @@ fn add(
         component: record.component.clone(),
         state,
         owner: host,
-        interrupted: false,
+        interrupted: new.interrupt.is_cancelled(),
         sent: false,
         detached: new.detached,
         created_ms: record.created_ms,

@@ -7,7 +7,7 @@
 //! One thread writes. What piles up while it waits for the disk is committed together, so that many calls share one
 //! wait.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ const STATEMENTS: usize = 64;
 
 /// A store in a file that outlives processes and may be shared by several.
 pub(super) struct Sqlite {
+    file: PathBuf,
+    /// As errors show it.
     path: String,
     writer: Writer,
     reader: Mutex<Connection>,
@@ -51,7 +53,7 @@ impl Sqlite {
             .and_then(|reader| reader.pragma_update(None, "query_only", true).map(|()| reader))
             .map_err(|error| of_sqlite(&shown, &error))?;
         let writer = Writer::start(connection, shown.clone())?;
-        Ok(Self { path: shown, writer, reader: Mutex::new(reader) })
+        Ok(Self { file: path.to_owned(), path: shown, writer, reader: Mutex::new(reader) })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -79,6 +81,10 @@ impl Backend for Sqlite {
             .pragma_query_value(None, "data_version", |row| row.get(0))
             .map_err(|error| of_sqlite(&self.path, &error))?;
         Ok(version.unsigned_abs())
+    }
+
+    fn file(&self) -> Option<&Path> {
+        Some(&self.file)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 
 use super::{ChatRecord, StoreError};
@@ -31,6 +32,11 @@ pub trait Backend: Send + Sync {
 
     /// Counts up when somebody else may have written. A cheap look; equal numbers mean that nothing is new.
     fn generation(&self) -> Result<u64, StoreError>;
+
+    /// The file that it is, if it is one that processes share.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// A host: a process (or a part of one) that carries calls.

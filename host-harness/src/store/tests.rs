@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::bindings::{Binding, Build, JobStatus, NeverConnected, Policy, Provisioner, Transition};
 use crate::clock::Clock;
@@ -127,7 +129,7 @@ fn stop(chat: &str, key: Option<&str>) -> NewCall {
         engine: "e".into(),
         created_ms: 1_800_000_000_000,
     };
-    NewCall { record, component: Arc::from(*b"bytes"), detached: true }
+    NewCall { record, component: Arc::from(*b"bytes"), detached: true, interrupt: CancellationToken::new() }
 }
 
 /// As [`stop`], for somebody who waits for it.

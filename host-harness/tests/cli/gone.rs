@@ -1,12 +1,13 @@
 //! The program that made a call is killed, terminated or replaced; the call is finished all the same.
 
 use std::net::TcpListener;
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use workspace_recovery::bindings::Transition::{Start, Stop};
 
-use crate::program::{SHORTEN_TIMES, World, another_plugin, wait_until};
+use crate::program::{LOOK, SHORTEN_TIMES, SOON, World, another_plugin, wait_until};
 
 /// A result without what differs from call to call.
 fn without_ids(result: &Value) -> Value {
@@ -26,7 +27,7 @@ async fn a_restart_that_is_killed_after_its_stop_is_finished_for_whoever_attache
     let world = World::with_a_workspace().await;
     let (call, id) = world.begin_restart(&SHORTEN_TIMES).await;
     call.kill();
-    // At once: its lease has not run out yet, so that nobody can know that it is gone.
+    // At once: its lease has not run out yet.
     let attached = world.begin(&with_short_times(&["--json", "attach", &id]));
     world.let_builds_run(true).await;
     let attached = attached.end();
@@ -51,6 +52,49 @@ async fn a_restart_that_is_killed_after_its_stop_is_finished_by_a_host_that_come
     assert_eq!(world.json(&["calls"]), json!([]), "before anybody else has come");
     let attached = world.run(&["--json", "attach", &id]);
     assert_eq!((attached.code, &attached.json()["restarted"]), (0, &json!(true)), "{}", attached.stderr);
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_command_after_a_kill_sees_to_the_call_though_it_comes_at_once_and_is_the_last_one() {
+    for command in [&["calls"][..], &["chat", "list"], &["show", "1"], &["doctor", "dev"]] {
+        let world = World::with_a_workspace().await;
+        let (call, _) = world.begin_restart(&[]).await;
+        call.kill();
+        world.run(command);
+        world.let_builds_run(true).await;
+        // Asked of the control plane, and not of the program.
+        let end = Instant::now() + SOON;
+        while world.transitions().await != [Start, Stop, Start] {
+            assert!(Instant::now() < end, "within {SOON:?} after {command:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_carried_on_beside_another_is_told_and_its_builds_are_not_shown_as_the_others() {
+    let world = World::with_a_workspace().await;
+    assert_eq!(world.run(&["workspace", "create", "other"]).code, 0);
+    assert_eq!(world.run(&["chat", "bind", "second", "other"]).code, 0);
+    assert_eq!(world.run(&["call", "second", "restart_workspace"]).code, 0);
+    let (call, id) = world.begin_restart(&[]).await;
+    call.kill();
+    let mut second = world.begin(&["call", "second", "stop_workspace"]);
+    second
+        .wait_for_stderr(&format!("call {id} of chat talk, whose own host is gone, is carried on here, too"));
+    world.let_builds_run(true).await;
+    let second = second.end();
+    assert_eq!(second.code, 0, "{}", second.stderr);
+    assert!(second.stderr.contains("stop build 4: "), "its own: {}", second.stderr);
+    assert!(
+        !second.stderr.contains("build 2: ") && !second.stderr.contains("build 3: "),
+        "{}",
+        second.stderr
+    );
+    wait_until("the other has ended", || world.json(&["calls"]) == json!([]));
     assert_eq!(world.transitions().await, [Start, Stop, Start]);
     world.end().await;
 }
@@ -191,7 +235,6 @@ async fn a_call_that_no_host_may_carry_on_keeps_no_host_busy() {
 async fn with_a_call_of_another_control_plane() -> (World, String) {
     let world = World::with_a_workspace().await;
     world.begin_restart(&SHORTEN_TIMES).await.0.kill();
-    wait_until("its lease has run out", || world.json(&["calls"])[0]["state"] == "waits for a host");
     let old = world.plane.url().to_owned();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let world = world.served_at(free).await;

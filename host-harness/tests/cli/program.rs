@@ -21,9 +21,9 @@ const SHORTENED: u32 = 20;
 /// By how much a host's waits are shortened where a test waits for one of them, such as for a lease to run out.
 pub const SHORTEN_TIMES: [&str; 2] = ["--shorten-times", "10"];
 /// Until then everything has happened that a test waits for, even on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(60);
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(20);
+pub const LOOK: Duration = Duration::from_millis(20);
 
 /// A control plane in a folder of its own.
 pub struct World {

@@ -123,6 +123,8 @@ impl Carrier {
             }
             lease.renew(user.as_deref()).await?;
             rounds.renew = now + self.0.performer.timings().lease / 3;
+            let now_ms = self.0.performer.clock().now_ms();
+            self.0.performer.store().end_leases_of_the_gone(now_ms).await?;
             if lease.take_over().await? > 0 || first {
                 self.adopt(lease).await?;
             }

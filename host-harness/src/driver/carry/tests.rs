@@ -99,7 +99,11 @@ impl World {
     }
 
     async fn begin_on(&self, component: Arc<[u8]>, record: CallRecord, lease: &Lease) -> CallId {
-        match lease.begin(NewCall { record, component, detached: true }).await.unwrap() {
+        match lease
+            .begin(NewCall { record, component, detached: true, interrupt: CancellationToken::new() })
+            .await
+            .unwrap()
+        {
             Begun::Active(id) => id,
             other => panic!("{other:?}"),
         }
@@ -261,7 +265,10 @@ async fn who_waits_for_a_turn_hears_how_many_are_ahead_and_when_that_changes() {
     let first = world.begin(&host, &other, ME, "w").await;
     let record = world.start_by("x", &host, "w").await;
     let component = host.driver.plugin.component().clone();
-    let begun = other.begin(NewCall { record, component, detached: true }).await.unwrap();
+    let begun = other
+        .begin(NewCall { record, component, detached: true, interrupt: CancellationToken::new() })
+        .await
+        .unwrap();
     let Begun::Queued(second, _) = begun else { panic!("{begun:?}") };
     let third = host.begin(world.start_by("y", &host, "w").await).await.await.unwrap().unwrap();
     let mut hear = async || {

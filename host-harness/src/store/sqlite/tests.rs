@@ -1,11 +1,13 @@
 //! What only a file can do wrong.
 
 use std::fs;
+use std::sync::Arc;
 
 use rusqlite::params;
 
 use super::super::{ChatRecord, Failures, Store};
 use super::*;
+use crate::clock::{Clock, SystemClock};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -211,4 +213,41 @@ fn no_query_of_a_running_host_reads_through_the_history() {
             "{sql}: {plan}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_lease_of_a_host_ends_when_its_process_is_gone_and_not_before() {
+    let folder = folder();
+    let path = folder.path().join("store.db");
+    let store = Store::open(&path).unwrap();
+    let lease = || store.enter("here", None, Arc::new(SystemClock), Duration::from_secs(900));
+    let (dead, alive) = (lease().await.unwrap(), lease().await.unwrap());
+    let file = |host: u64| folder.path().join(format!("store.db-host-{host}"));
+    let until = |host: u64| {
+        let hosts = store.read(|tables| tables.hosts()).unwrap();
+        hosts.into_iter().find(|row| row.id == host).unwrap().lease_until_ms
+    };
+    let now = SystemClock.now_ms();
+    store.end_leases_of_the_gone(now).await.unwrap();
+    assert!(until(dead.host()) > now && until(alive.host()) > now);
+
+    // What a process leaves behind that was killed: a file that nobody has locked.
+    fs::remove_file(file(dead.host())).unwrap();
+    fs::write(file(dead.host()), "").unwrap();
+    store.end_leases_of_the_gone(now).await.unwrap();
+    assert!(until(dead.host()) <= now && until(alive.host()) > now);
+    assert!(!file(dead.host()).exists(), "nothing is left of it");
+
+    // One of another machine, or of an earlier program, shows nothing.
+    fs::remove_file(file(alive.host())).unwrap();
+    store.end_leases_of_the_gone(now).await.unwrap();
+    assert!(until(alive.host()) > now, "its lease has to run out");
+    alive.leave().await.unwrap();
+    drop(dead);
+    assert!(
+        fs::read_dir(folder.path())
+            .unwrap()
+            .flatten()
+            .all(|file| !file.file_name().to_string_lossy().contains("-host-"))
+    );
 }

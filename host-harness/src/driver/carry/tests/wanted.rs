@@ -7,7 +7,15 @@ async fn begin_elsewhere(world: &World, host: &Host, other: &Lease) -> (CallId, 
     let mut record = world.start(host, "w").await;
     record.pinned.user = Some(ME.into());
     let component = host.driver.plugin.component().clone();
-    let begun = other.begin(NewCall { record: record.clone(), component, detached: false }).await.unwrap();
+    let begun = other
+        .begin(NewCall {
+            record: record.clone(),
+            component,
+            detached: false,
+            interrupt: CancellationToken::new(),
+        })
+        .await
+        .unwrap();
     let Begun::Active(id) = begun else { panic!("{begun:?}") };
     (id, record)
 }

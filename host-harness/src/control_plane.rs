@@ -59,6 +59,13 @@ pub trait ControlPlane: Send + Sync {
     /// What the workspace's owner consumes of the budget, or `None` where the deployment has no budgets.
     async fn quota(&self, workspace: &Workspace) -> Result<Option<Quota>, ApiError>;
 
+    /// How many provisioner daemons are there to carry out the builds of an organisation. `None`: the control plane does
+    /// not tell that, or not to this user.
+    async fn provisioners(&self, organization: &str) -> Result<Option<usize>, ApiError> {
+        let _ = organization;
+        Ok(None)
+    }
+
     /// One page of a build's log: the lines after the line `after` (0 for all), oldest first.
     async fn build_logs(&self, build: &str, after: u64) -> Result<Vec<LogLine>, ApiError>;
 
@@ -233,6 +240,23 @@ pub enum ApiError {
     /// A request with an effect was sent, and whether it had the effect is not known.
     #[error("the request was sent, but {0}; look whether it was done before asking again")]
     UnknownOutcome(Lost),
+    /// The credentials are limited to scopes, and one is missing.
+    #[error(
+        "the token's scopes do not include `{scope}`, without which {lost}: make a token that has that scope as well"
+    )]
+    MissingScope {
+        /// The scope.
+        scope: &'static str,
+        /// What is not possible without it, as a part of a sentence.
+        lost: &'static str,
+    },
+    /// The workspace was set aside for want of use.
+    #[error("the workspace is dormant, and cannot be used: activate it first, in the browser")]
+    Dormant,
+    /// Something in front of the control plane, such as a proxy or a firewall, answered in its place. What it said, and
+    /// what to do.
+    #[error("something in front of the control plane answers in its place: {0}")]
+    Intercepted(String),
     /// What answered does not speak the control plane's API.
     #[error("this does not look like a Coder deployment: {0}; check the URL")]
     NotCoder(String),
@@ -290,6 +314,7 @@ impl ApiError {
                 | Self::Unavailable(_)
                 | Self::UnknownOutcome(_)
                 | Self::NotCoder(_)
+                | Self::Intercepted(_)
                 | Self::Tls(_)
         )
     }
@@ -318,6 +343,9 @@ impl From<ApiError> for ReadError {
             ApiError::RateLimited { retry_after } => Self::Unavailable(retry_after.map(millis)),
             ApiError::Conflict(_)
             | ApiError::Invalid(_)
+            | ApiError::MissingScope { .. }
+            | ApiError::Dormant
+            | ApiError::Intercepted(_)
             | ApiError::NotCoder(_)
             | ApiError::Tls(_)
             | ApiError::Other { .. } => Self::Other(error.to_string()),

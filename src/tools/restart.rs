@@ -107,7 +107,8 @@ fn stop(
 /// What would refuse the start, given these parameters.
 fn start_refusal(snapshot: &Snapshot, parameters: &[Parameter]) -> Option<Refusal> {
     if snapshot.dormant {
-        let message = "The workspace is dormant and cannot be started.".into();
+        let message =
+            "The workspace is dormant, and cannot be started: activate it first, in the browser.".into();
         return Some(Refusal { message, detail: None, validations: Vec::new(), template: None });
     }
     let refusal = snapshot.start_refusal.as_ref()?;

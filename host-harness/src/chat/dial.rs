@@ -302,7 +302,12 @@ impl<'a> Dial<'a> {
         if self.agent.is_some() && !self.may_judge {
             return None;
         }
-        let Some(chosen) = choose_agent(&workspace.agents) else {
+        let chosen = choose_agent(&workspace.agents);
+        if workspace.dormant && (self.may_judge || chosen.is_none()) {
+            // Terminals in it are refused in many ways, and no start would be made.
+            return Some(DialEnd::Failed(ApiError::Dormant));
+        }
+        let Some(chosen) = chosen else {
             // Nobody to dial: waiting would not change it. The plugin looks why.
             self.last_error = "the newest build has no agent for this chat".to_owned();
             return Some(DialEnd::TimedOut);

@@ -82,7 +82,8 @@ async fn deployment(examination: &mut Examination, client: &RestClient) -> bool 
         }
         Err(error) => {
             examination.bad(format!("who the token belongs to cannot be told: {error}"));
-            return false;
+            // What else the token may do can be looked at all the same.
+            return matches!(error, ApiError::MissingScope { .. });
         }
     }
     true
@@ -140,13 +141,21 @@ async fn examine(examination: &mut Examination, host: &Host, name: &str) {
         Err(error) => return examination.bad(format!("the workspace \"{name}\" cannot be read: {error}")),
     };
     newest_build(examination, &workspace);
+    provisioners(examination, host, &workspace).await;
     let chosen = choose_agent(&workspace.agents);
     for agent in &workspace.agents {
         // Of several that claim to be the chat's, each may be meant.
         let is_the_chats = chosen.is_none_or(|chosen| chosen.id == agent.id);
         seen_agent(examination, agent, is_the_chats);
     }
-    if workspace.latest.build.transition == Transition::Start && !workspace.agents.is_empty() {
+    let build = &workspace.latest.build;
+    let is_started = build.transition == Transition::Start && build.status == JobStatus::Succeeded;
+    if is_started && workspace.agents.iter().all(|agent| agent.parent.is_some()) {
+        examination.bad(
+            "it has no agent in which a command could run, and a restart gives it none: its template has to declare one"
+                .to_owned(),
+        );
+    } else if build.transition == Transition::Start && !workspace.agents.is_empty() && !workspace.dormant {
         command(examination, host, &workspace).await;
     }
 }
@@ -171,8 +180,27 @@ fn newest_build(examination: &mut Examination, workspace: &Workspace) {
     }
     if workspace.dormant {
         examination.bad(
-            "it is dormant, and cannot be started: activate it in the browser or with `coder`".to_owned(),
+            "it is dormant: no command runs in it, and it cannot be started; activate it first, in the browser"
+                .to_owned(),
         );
+    }
+}
+
+/// Whether anybody would carry out a build. While one waits, its workspace tells that better.
+async fn provisioners(examination: &mut Examination, host: &Host, workspace: &Workspace) {
+    if workspace.latest.build.status == JobStatus::Pending {
+        return;
+    }
+    match host.plane.provisioners(&workspace.organization).await {
+        Ok(Some(0)) => examination.bad(
+            "no provisioner daemon is there: a start, stop or restart would wait in the queue until one comes; ask an \
+             administrator to look after the provisioner daemons"
+                .to_owned(),
+        ),
+        Ok(Some(_) | None) => {}
+        Err(error) => {
+            examination.note(format!("whether there are provisioner daemons cannot be told: {error}"));
+        }
     }
 }
 
@@ -200,7 +228,9 @@ async fn command(examination: &mut Examination, host: &Host, workspace: &Workspa
         Ok(done) if done.exit_code == Some(0) => examination.good("a command runs in it".to_owned()),
         Ok(done) => examination.bad(format!("`true` does not run in it as it should: {}", done.output)),
         Err(ExecuteError::Failed(ApiError::NotFound | ApiError::Forbidden(_))) => examination.bad(
-            "this user may not open a terminal in it: the token needs permission to connect to it".to_owned(),
+            "no terminal may be opened in it with this token: its user must be allowed to connect to it, and a token with \
+             scopes needs `coder:workspaces.access`"
+                .to_owned(),
         ),
         Err(ExecuteError::Unreachable(unreachable)) if !unreachable.verdict.message.is_empty() => {
             examination.bad(format!("no command runs in it: {}", unreachable.verdict.message))

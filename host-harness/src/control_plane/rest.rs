@@ -24,6 +24,7 @@ mod changes;
 mod deployment;
 mod failure;
 mod options;
+mod page;
 mod requests;
 mod socket;
 mod statuses;
@@ -101,7 +102,15 @@ impl ControlPlane for RestClient {
     }
 
     async fn user(&self) -> Result<User, ApiError> {
-        let user: wire::User = self.get(&["users", "me"], &[]).await?;
+        let user: wire::User = self.get(&["users", "me"], &[]).await.map_err(|error| match error {
+            // Nobody else is hidden from himself.
+            ApiError::NotFound | ApiError::Forbidden(_) => ApiError::MissingScope {
+                scope: "user:read",
+                lost: "it cannot be told whose token it is, nor which builds were asked for with it \
+                       (`user:read_personal` is not enough)",
+            },
+            error => error,
+        })?;
         self.requests.token.is_of(&user.id);
         Ok(User { id: user.id, name: user.username })
     }
@@ -184,6 +193,15 @@ impl ControlPlane for RestClient {
             Ok(quota) => Ok(Some(Quota { credits_consumed: quota.credits_consumed, budget: quota.budget })),
             // Deployments without budgets do not have the route.
             Err(ApiError::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn provisioners(&self, organization: &str) -> Result<Option<usize>, ApiError> {
+        let path = ["organizations", organization, "provisionerdaemons"];
+        match self.get::<Vec<wire::ProvisionerDaemon>>(&path, &[]).await {
+            Ok(daemons) => Ok(Some(daemons.iter().filter(|daemon| daemon.is_there()).count())),
+            Err(ApiError::NotFound | ApiError::Forbidden(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -133,6 +133,10 @@ impl ControlPlane for Watched {
         self.note(self.plane.quota(workspace).await)
     }
 
+    async fn provisioners(&self, organization: &str) -> Result<Option<usize>, ApiError> {
+        self.note(self.plane.provisioners(organization).await)
+    }
+
     async fn build_logs(&self, build: &str, after: u64) -> Result<Vec<LogLine>, ApiError> {
         self.note(self.plane.build_logs(build, after).await)
     }

@@ -12,6 +12,10 @@ use crate::store::StoreError;
 /// How often a read is made before its failure is the answer: enough for a dropped connection or a proxy's hiccup.
 const READ_ATTEMPTS: u32 = 3;
 
+/// Why a workspace that was set aside for want of use is not started.
+pub(super) const DORMANT: &str =
+    "The workspace is dormant, and cannot be started: activate it first, in the browser.";
+
 impl Performer {
     pub(super) async fn latest_build(
         &self,
@@ -111,7 +115,7 @@ impl Performer {
     async fn start_refusal(&self, workspace: &Workspace) -> Result<Option<Refusal>, ApiError> {
         let validations = self.missing_parameters(workspace).await?;
         let message = if workspace.dormant {
-            "The workspace is dormant: it must be activated before it can be started."
+            DORMANT
         } else if validations.is_empty() {
             return Ok(None);
         } else {

@@ -10,7 +10,7 @@ use crate::control_plane::{
 };
 use crate::driver::DriveError;
 use crate::driver::call::{Call, Performer, Record};
-use crate::driver::reads::start_version;
+use crate::driver::reads::{DORMANT, start_version};
 use crate::journal::Request;
 use crate::journal::record::{BuildIntent, Failure, Intent};
 #[cfg(all(test, feature = "simulate"))]
@@ -221,8 +221,18 @@ impl Performer {
                 refusal.template = refusal.template.or(template);
                 TransitionError::Invalid(refusal)
             }
+            // Older control planes put it in the words of their database.
+            ApiError::Forbidden(_)
+                if intent.transition == Transition::Start && self.is_dormant(call, intent).await =>
+            {
+                TransitionError::Forbidden(refusal(DORMANT))
+            }
             error => not_read(error),
         })
+    }
+
+    async fn is_dormant(&self, call: &Call, intent: &BuildIntent) -> bool {
+        self.read_workspace(call, &intent.workspace).await.is_ok_and(|workspace| workspace.dormant)
     }
 
     /// The build for whose sake the control plane refused a request. Where none is to be seen, it is looked for once more
@@ -359,6 +369,9 @@ fn not_read(error: ApiError) -> TransitionError {
         ApiError::Unauthorized(_)
         | ApiError::TokenExpired(_)
         | ApiError::NotFound
+        | ApiError::MissingScope { .. }
+        | ApiError::Dormant
+        | ApiError::Intercepted(_)
         | ApiError::NotCoder(_)
         | ApiError::Tls(_) => TransitionError::Other(refusal(error.to_string())),
         ApiError::Other { refusal, .. } => TransitionError::Other(refusal),

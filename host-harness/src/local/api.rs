@@ -38,6 +38,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/api/v2/users/{user}/workspace/{name}", get(workspaces::by_name))
         .route("/api/v2/users/{user}/workspace/{name}/builds/{number}", get(builds::by_number))
         .route("/api/v2/workspace-quota/{user}", get(quota))
+        .route("/api/v2/organizations/{organization}/provisionerdaemons", get(provisioners))
         .route("/api/v2/organizations/{organization}/members/{user}/workspace-quota", get(member_quota))
         .route("/api/v2/workspaces", get(workspaces::list))
         .route("/api/v2/workspaces/{id}", get(workspaces::by_id))
@@ -147,6 +148,23 @@ async fn quota(Shared(state): Shared<Arc<State>>, path: axum::extract::Path<Stri
     // The real server's word for "no limit".
     let budget = state.options.quota_budget.unwrap_or(-1);
     Ok(axum::Json(json!({"credits_consumed": consumed, "budget": budget})))
+}
+
+/// Those that there are just do their work: nobody else could look after them.
+async fn provisioners(Shared(state): Shared<Arc<State>>) -> axum::Json<Value> {
+    let now = render::time(super::db::now());
+    let daemon = |number: usize| {
+        json!({
+            "id": uuid::Uuid::from_u128(number as u128).to_string(),
+            "organization_id": state.identity.organization_id,
+            "created_at": now,
+            "last_seen_at": now,
+            "name": format!("local-{number}"),
+            "version": concat!("v", env!("CARGO_PKG_VERSION"), "-local"),
+            "status": "idle",
+        })
+    };
+    axum::Json((0..state.jobs.provisioners()).map(daemon).collect())
 }
 
 async fn member_quota(

@@ -193,6 +193,10 @@ async fn doctor_says_what_is_wrong_with_a_workspace_and_changes_nothing() {
     world.plane.admin().set_dormant("dev", false).await.unwrap();
 
     world.let_builds_run(false).await;
+    has(&examined(&world, "dev").1, "bad", "no provisioner daemon is there");
+    world.let_builds_run(true).await;
+
+    world.let_builds_run(false).await;
     let detached = world.json(&["call", "talk", "stop_workspace", "--detach"]);
     let mut attached = world.begin(&["attach", &detached["call"].to_string()]);
     attached.wait_for_stderr("stop build 2: pending");
@@ -204,6 +208,21 @@ async fn doctor_says_what_is_wrong_with_a_workspace_and_changes_nothing() {
     let (code, findings) = examined(&world, "dev");
     assert_eq!(code, 0, "a stopped workspace is no fault");
     has(&findings, "note", "start_workspace");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_tells_a_workspace_without_agents_as_one_in_which_no_command_can_run() {
+    let world = World::new().await.at_a_deployment();
+    let version = VersionSpec { agents: Vec::new(), ..VersionSpec::default() };
+    let template = TemplateSpec { name: "none".into(), version, ..TemplateSpec::default() };
+    world.plane.admin().create_template(&template).await.unwrap();
+    world.plane.admin().create_workspace("dev", "none", &[]).await.unwrap();
+    assert_eq!(world.run(&["chat", "bind", "talk", "dev"]).code, 0);
+    world.json(&["call", "talk", "start_workspace"]);
+    let (code, findings) = examined(&world, "dev");
+    assert_eq!(code, 1);
+    assert!(findings.iter().any(|(state, text)| state == "bad" && text.contains("no agent")), "{findings:?}");
     world.end().await;
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use workspace_recovery::bindings::Transition::{Start, Stop};
 
 use crate::agent::{Agent, Client, data, is_error, text};
-use crate::deployment::{Says, is_of_the_database};
+use crate::deployment::{Says, is_of_the_database, is_user};
 use crate::world::World;
 
 const NOT_ACCEPTED: &str = "does not accept the token";
@@ -75,6 +75,24 @@ async fn a_call_that_waits_goes_on_when_its_expired_token_is_renewed() {
     assert_eq!(data(&restarted)["restarted"], true, "{restarted:?}");
     assert_eq!(world.transitions().await, [Start, Stop, Start]);
     agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_that_the_token_lacks_is_named_by_doctor_which_goes_on_and_by_a_restart() {
+    let world = World::with_a_workspace().await.at_a_deployment().await;
+    assert!(world.run(&["chat", "bind", "talk", "dev"]).status.success());
+    world.deployment().says(|request| match is_user(request) {
+        true => Says::Status(404, "Resource not found or you do not have access to this resource"),
+        false => Says::Truth,
+    });
+    let examined = world.run(&["doctor", "dev"]);
+    let told = String::from_utf8(examined.stdout).unwrap();
+    assert!(!examined.status.success() && told.contains("`user:read`"), "{told}");
+    assert!(told.contains("a command runs in it"), "{told}");
+    let restarted = world.run(&["call", "talk", "restart_workspace"]);
+    let told = String::from_utf8([restarted.stdout, restarted.stderr].concat()).unwrap();
+    assert!(told.contains("`user:read`") && !told.contains("not found"), "{told}");
     world.end().await;
 }
 

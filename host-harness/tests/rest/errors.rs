@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use workspace_recovery::bindings::ReadError;
 use workspace_recovery::control_plane::rest::{RestClient, RestOptions};
-use workspace_recovery::control_plane::{ApiError, ControlPlane, NewBuild};
+use workspace_recovery::control_plane::{ApiError, ControlPlane, NewBuild, NewTerminal};
 
 use crate::TOKEN;
 use crate::client::stop;
@@ -64,6 +64,61 @@ async fn what_is_no_deployment_is_told_as_that_whatever_it_answers() {
         let error = Server::in_order([reply]).await.client().deployment_info().await.unwrap_err();
         says(&error, &["check the URL"]);
     }
+}
+
+#[tokio::test]
+async fn what_a_proxy_says_is_told_as_its_own_with_its_first_words_and_what_to_do() {
+    let page =
+        |status, title: &str| Reply::text(status, &format!("<html><head><title>{title}</title></head>"));
+    for (status, title, parts) in [
+        (401, "Invalid IAP credentials", &["in front", "Invalid IAP credentials", "additional headers"][..]),
+        (403, "Access denied", &["in front", "Access denied", "let this program through"]),
+        (407, "Who are you", &["in front", "Who are you", "name and a password"]),
+        (413, "Too Large", &["in front", "Too Large", "8 KiB"]),
+        (414, "Too Long", &["in front", "Too Long", "8 KiB"]),
+        (431, "Too Large", &["in front", "Too Large", "8 KiB"]),
+        (404, "Nothing here", &["does not look like", "Nothing here", "check the URL"]),
+        (502, "Bad gateway", &["502", "Bad gateway", "try again"]),
+        (504, "Gateway timeout", &["504", "Gateway timeout", "try again"]),
+        (418, "Teapot", &["418", "Teapot"]),
+        (200, "Welcome", &["does not look like", "Welcome", "check the URL"]),
+    ] {
+        says(&read(page(status, title)).await, parts);
+    }
+    says(&read(Reply::text(426, "")).await, &["does not pass websockets on", "Upgrade"]);
+    let lost = Server::in_order([page(504, "Too late")]).await.client().create_build("w", &stop()).await;
+    says(&lost.unwrap_err(), &["504", "Too late", "look whether it was done"]);
+}
+
+#[tokio::test]
+async fn a_terminal_that_a_proxy_refuses_is_told_as_that_and_a_page_at_its_address_is_quoted() {
+    let wanted = NewTerminal { session: "s".into(), command: "c".into(), height: 1, width: 1 };
+    let open = async |status| {
+        let reply = Reply::text(status, "<title>No way</title>");
+        Server::in_order([reply]).await.client().open_terminal("a", &wanted).await.err().unwrap()
+    };
+    for status in [401, 403, 414, 431] {
+        let error = open(status).await;
+        assert!(
+            matches!(error, ApiError::Intercepted(_)) && error.to_string().contains("No way"),
+            "{error:?}"
+        );
+    }
+    for status in [404, 502, 503] {
+        let error = open(status).await;
+        assert!(
+            matches!(error, ApiError::Unavailable(_)) && error.to_string().contains("No way"),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_whose_scopes_do_not_include_its_own_user_is_told_which_one_is_missing() {
+    let server = Server::start(|_| recorded("24-scoped-tokens-2026", 1)).await;
+    let error = server.client().user().await.unwrap_err();
+    says(&error, &["scopes", "`user:read`", "make a token"]);
+    assert!(!error.is_away());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod client;
+mod dormant;
 mod effects;
 mod errors;
 mod every;

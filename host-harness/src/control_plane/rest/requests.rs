@@ -11,6 +11,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::time::{Instant, timeout};
 
 use super::failure::{innermost, lost, not_answered};
+use super::page::first_words;
 use super::socket::{self, Socket};
 use super::statuses::{self, Asked};
 use super::token::Token;
@@ -190,7 +191,7 @@ impl Requests {
         // What was asked for was done; only the answer got lost.
         let body = body.map_err(|error| lost(error, effect))?;
         let parsed = serde_json::from_slice(&body).map_err(|error| {
-            let what = format!("its answer cannot be read ({error})");
+            let what = format!("its answer cannot be read ({error}): it is {}", first_words(&body));
             if effect { ApiError::no_answer(what) } else { ApiError::NotCoder(what) }
         })?;
         Ok((parsed, wire::date(&headers)))

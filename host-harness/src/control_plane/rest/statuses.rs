@@ -8,6 +8,8 @@
 //! |---|---|---|---|
 //! | any with a token | 401 JSON | no valid token, a suspended user; any request while the database is away | - |
 //! | any with a token | 500 JSON | - | any request while the database is away |
+//! | `users/first`, without a token | 200 JSON | there is a user, so the database is there | the same |
+//! | `users/first`, without a token | 500 JSON | - | the database is away |
 //! | any | 429 JSON | asked too often: per address and path, `Retry-After` | - |
 //! | `users/me` | 404 JSON | - | the token's scopes do not include its own user |
 //! | `workspaces/{id}` | 404 JSON | unknown, or hidden from this user | - |
@@ -25,9 +27,10 @@
 //! | `workspaceagents/{id}/pty` | 500 page | not the id of an agent | - |
 //! | `workspaceagents/{id}/pty` | 502 page | the agent is not connected | - |
 //!
-//! What proxies in front of a deployment answer is nobody's recording: redirects to a page to log in, 403 with a page of a
-//! firewall, 414 and 431 for long addresses and headers, 426 where they drop `Upgrade`, 502 to 504 with a page where they
-//! get no answer.
+//! What proxies in front of a deployment answer is nobody's recording: redirects to a page to log in, 401 with a page where
+//! they want credentials of their own, 403 with a page of a firewall, 407 where they want a password, 413, 414 and 431 for long
+//! requests, addresses and headers, 426 where they drop `Upgrade`, 502 to 504 with a page where they get no answer. Each is
+//! told as theirs, with the first words of the page. A 404 with a page anywhere else than at a terminal is another server.
 //!
 //! So a page at a terminal's address says nothing about whether the agent exists or may be used: it did not answer, and
 //! what the workspace read says of that very agent tells the cases apart.
@@ -38,6 +41,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{StatusCode, Url};
 
 use super::failure::redirected;
+use super::page::first_words;
 use super::wire;
 use crate::control_plane::{ApiError, Lost, refusal};
 
@@ -65,10 +69,12 @@ pub(super) fn refused(
     base: &Url,
 ) -> ApiError {
     let said = wire::refusal(body);
+    // Also for what is no answer of the API's: the status, and what the page says.
+    let page = || format!("status {status} and {}", first_words(body));
     match (status.as_u16(), said) {
         (404 | 502..=504, None) if asked == Asked::Terminal => ApiError::Unavailable(format!(
-            "no terminal, but status {} and a page, as for an agent that is not connected",
-            status.as_u16()
+            "no terminal, but {}, as for an agent that is not connected",
+            page()
         )),
         (426, _) => ApiError::Other {
             status: 426,
@@ -78,10 +84,23 @@ pub(super) fn refused(
             ),
         },
         (401, Some(said)) => ApiError::Unauthorized(said.message),
-        (403, None) => ApiError::NotCoder(
-            "status 403 with a page of its own, as a proxy or a firewall in front of a deployment answers"
-                .to_owned(),
-        ),
+        (401, None) => ApiError::Intercepted(format!(
+            "{}; it wants credentials of its own, which can be given as additional headers",
+            page()
+        )),
+        (403, None) => ApiError::Intercepted(format!(
+            "{}; whoever runs that proxy or firewall has to let this program through, or it wants additional headers",
+            page()
+        )),
+        (407, None) => ApiError::Intercepted(format!(
+            "{}; the proxy wants a name and a password, which belong into the proxy's address",
+            page()
+        )),
+        (413 | 414 | 431, None) => ApiError::Intercepted(format!(
+            "{}; whoever runs that proxy has to let requests through whose address and headers have 8 KiB",
+            page()
+        )),
+        (404, None) => ApiError::NotCoder(page()),
         (403, Some(said)) => ApiError::Forbidden(said),
         (404, _) => ApiError::NotFound,
         (409, said) => ApiError::Conflict(said.unwrap_or_else(|| refusal("another build is in progress"))),
@@ -90,20 +109,23 @@ pub(super) fn refused(
             retry_after: wire::retry_after(headers).map(|pause| pause.min(LONGEST_RETRY_AFTER)),
         },
         (400 | 406 | 412 | 422, Some(said)) => ApiError::Invalid(said),
-        (400 | 406 | 412 | 422, None) if base.scheme() == "http" => ApiError::NotCoder(format!(
-            "status {status} without a message; if it encrypts on this port, use https"
-        )),
-        (400 | 406 | 412 | 422, None) => ApiError::NotCoder(format!("status {status} without a message")),
+        (400 | 406 | 412 | 422, None) if base.scheme() == "http" => {
+            ApiError::NotCoder(format!("{}; if it encrypts on this port, use https", page()))
+        }
+        (400 | 406 | 412 | 422, None) => ApiError::NotCoder(page()),
         (300..=399, _) => redirected(headers, base),
         (500.., refusal) => {
-            let failed = Lost::Failed { status: status.to_string(), refusal };
+            let status = match refusal {
+                Some(_) => status.to_string(),
+                // Something on the way: a control plane that fails says so in JSON.
+                None => format!("{status} and {}", first_words(body)),
+            };
+            let failed = Lost::Failed { status, refusal };
             match asked {
                 Asked::Effect => ApiError::UnknownOutcome(failed),
                 Asked::Read | Asked::Terminal => ApiError::Unavailable(format!("it {failed}")),
             }
         }
-        (code, said) => {
-            ApiError::Other { status: code, refusal: said.unwrap_or_else(|| refusal(status.to_string())) }
-        }
+        (code, said) => ApiError::Other { status: code, refusal: said.unwrap_or_else(|| refusal(page())) },
     }
 }

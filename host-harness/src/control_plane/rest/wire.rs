@@ -33,6 +33,19 @@ pub(super) struct User {
 }
 
 #[derive(Deserialize)]
+pub(super) struct ProvisionerDaemon {
+    #[serde(default, deserialize_with = "lenient")]
+    status: Option<String>,
+}
+
+impl ProvisionerDaemon {
+    /// One that was not heard of for long is listed all the same.
+    pub(super) fn is_there(&self) -> bool {
+        self.status.as_deref() != Some("offline")
+    }
+}
+
+#[derive(Deserialize)]
 pub(super) struct Workspaces {
     pub(super) workspaces: Vec<Workspace>,
 }

@@ -257,6 +257,9 @@ pub enum ApiError {
     /// what to do.
     #[error("something in front of the control plane answers in its place: {0}")]
     Intercepted(String),
+    /// The additional headers that something in front of the control plane wants cannot be had. Nothing was sent.
+    #[error("no additional headers for what is in front of the control plane: {0}")]
+    Headers(String),
     /// What answered does not speak the control plane's API.
     #[error("this does not look like a Coder deployment: {0}; check the URL")]
     NotCoder(String),
@@ -315,6 +318,7 @@ impl ApiError {
                 | Self::UnknownOutcome(_)
                 | Self::NotCoder(_)
                 | Self::Intercepted(_)
+                | Self::Headers(_)
                 | Self::Tls(_)
         )
     }
@@ -346,6 +350,7 @@ impl From<ApiError> for ReadError {
             | ApiError::MissingScope { .. }
             | ApiError::Dormant
             | ApiError::Intercepted(_)
+            | ApiError::Headers(_)
             | ApiError::NotCoder(_)
             | ApiError::Tls(_)
             | ApiError::Other { .. } => Self::Other(error.to_string()),

@@ -1,8 +1,11 @@
 //! The Coder deployment that a command works on, if it is not the local control plane: its address, whom to trust, and
 //! the user's token.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -11,10 +14,16 @@ use clap::Args;
 use super::host::absolute;
 use crate::control_plane::rest::{RestClient, RestError, RestOptions, TokenError, TokenFile, TokenSource};
 
+mod headers;
+
 /// The variable that the Coder command line reads its token from, too.
 const TOKEN_VARIABLE: &str = "CODER_SESSION_TOKEN";
 /// The folder in which the Coder command line keeps what `coder login` got, if it is not in its usual place.
 const CONFIG_VARIABLE: &str = "CODER_CONFIG_DIR";
+
+/// The variables that the Coder command line reads additional headers from, too.
+const HEADER_VARIABLE: &str = "CODER_HEADER";
+const HEADER_COMMAND_VARIABLE: &str = "CODER_HEADER_COMMAND";
 
 /// Which deployment, and how it is reached.
 #[derive(Clone, Debug, Args)]
@@ -34,9 +43,39 @@ pub struct DeploymentArgs {
     #[arg(long, global = true, value_name = "FILE")]
     pub coder_ca_file: Option<PathBuf>,
 
+    /// Send this header with each request, for what stands in front of the deployment; may be given several times.
+    ///
+    /// The variable CODER_HEADER has more of them, separated by commas, and quoted ("...") where one has a comma itself.
+    /// Others on this machine can read a command line: the variable and --coder-header-command keep a secret better.
+    #[arg(long, global = true, value_name = "NAME=VALUE")]
+    pub coder_header: Vec<Secret>,
+
+    /// Run this command with `sh` for such headers; it prints a line NAME=VALUE for each. Else the variable
+    /// CODER_HEADER_COMMAND.
+    #[arg(long, global = true, value_name = "COMMAND")]
+    pub coder_header_command: Option<Secret>,
+
     /// Let the token go unencrypted over the network, if the URL begins with http. Everybody on the way can read it.
     #[arg(long, global = true)]
     pub coder_allow_http: bool,
+}
+
+/// Something that was typed and is shown nowhere.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// A deployment that was named.
@@ -61,6 +100,8 @@ impl Deployment {
         let options = RestOptions {
             ca_file: self.args.coder_ca_file.clone(),
             allow_plain_http: self.args.coder_allow_http,
+            headers: headers::pairs(&self.headers()?)?,
+            header_command: self.header_command(),
             ..RestOptions::with_token_of(&self.url, self.token_source())
         };
         RestClient::with_options(&options).map_err(|error| match error {
@@ -80,7 +121,7 @@ impl Deployment {
     /// Names the deployment to another process of this program, wherever it is started. The token is in a file or in the
     /// environment.
     pub fn arguments(&self) -> anyhow::Result<Vec<OsString>> {
-        let DeploymentArgs { coder_url: _, coder_token_file, coder_ca_file, coder_allow_http } = &self.args;
+        let DeploymentArgs { coder_token_file, coder_ca_file, coder_allow_http, .. } = &self.args;
         let mut arguments = vec!["--coder-url".into(), self.url.clone().into()];
         for (name, file) in [("--coder-token-file", coder_token_file), ("--coder-ca-file", coder_ca_file)] {
             if let Some(file) = file {
@@ -91,6 +132,26 @@ impl Deployment {
             arguments.push("--coder-allow-http".into());
         }
         Ok(arguments)
+    }
+
+    /// What another process of this program needs besides its arguments, as variables: nobody else can read those.
+    pub fn variables(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
+        let headers = self.headers()?;
+        let headers = (!headers.is_empty()).then(|| (HEADER_VARIABLE, headers::joined(&headers)));
+        let command = self.header_command().map(|command| (HEADER_COMMAND_VARIABLE, command));
+        Ok(headers.into_iter().chain(command).collect())
+    }
+
+    /// The additional headers: those of the variable, and then those that were typed.
+    fn headers(&self) -> anyhow::Result<Vec<String>> {
+        let of_variable = variable(HEADER_VARIABLE).map(|text| headers::split(&text)).transpose()?;
+        let typed = self.args.coder_header.iter().map(|header| header.0.clone());
+        Ok(of_variable.into_iter().flatten().chain(typed).collect())
+    }
+
+    fn header_command(&self) -> Option<String> {
+        let typed = self.args.coder_header_command.as_ref().map(|command| command.0.clone());
+        typed.or_else(|| variable(HEADER_COMMAND_VARIABLE))
     }
 
     /// The variable that the token comes from, if it does from one: not every process that is started with
@@ -161,7 +222,11 @@ impl TokenSource for Login {
 
 /// An empty variable is as good as none.
 fn token_of_variable() -> Option<String> {
-    std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty())
+    variable(TOKEN_VARIABLE)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 /// Whether two addresses are those of one deployment.
@@ -192,6 +257,8 @@ mod tests {
             coder_url: Some(url.into()),
             coder_token_file: None,
             coder_ca_file: None,
+            coder_header: Vec::new(),
+            coder_header_command: None,
             coder_allow_http: false,
         };
         args.deployment().unwrap().folder()

@@ -140,6 +140,11 @@ impl Place {
         Ok(arguments)
     }
 
+    /// And what it needs besides, as variables.
+    pub fn variables(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
+        self.deployment.as_ref().map_or(Ok(Vec::new()), Deployment::variables)
+    }
+
     /// The store in the data folder, if something has been kept there.
     pub fn store(&self) -> anyhow::Result<Store> {
         let file = self.folder().join(STORE_FILE);

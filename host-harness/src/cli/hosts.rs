@@ -56,6 +56,7 @@ pub fn start(place: &Place) -> anyhow::Result<()> {
     Command::new(program)
         .args(place.arguments()?)
         .arg("host")
+        .envs(place.variables()?)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -23,6 +23,7 @@ use crate::bindings::{Parameter, Quota, Transition};
 mod changes;
 mod deployment;
 mod failure;
+mod headers;
 mod options;
 mod page;
 mod requests;

@@ -372,6 +372,7 @@ fn not_read(error: ApiError) -> TransitionError {
         | ApiError::MissingScope { .. }
         | ApiError::Dormant
         | ApiError::Intercepted(_)
+        | ApiError::Headers(_)
         | ApiError::NotCoder(_)
         | ApiError::Tls(_) => TransitionError::Other(refusal(error.to_string())),
         ApiError::Other { refusal, .. } => TransitionError::Other(refusal),

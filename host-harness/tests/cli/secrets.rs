@@ -39,6 +39,35 @@ async fn a_deployments_token_is_in_no_log_no_store_and_no_exported_call() {
     world.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn additional_headers_reach_a_host_in_the_background_and_are_in_no_log_file_or_command_line() {
+    const SECRET: &str = "s3cr3t-of-a-proxy";
+    let world = World::with_a_workspace().await.at_a_deployment();
+    assert_eq!(world.run(&["chat", "bind", "talk", "dev"]).code, 0);
+    let header = format!("X-Secret={SECRET}");
+    let command = format!("echo Y-Secret={SECRET}");
+    let options = ["--coder-header", &header, "--coder-header-command", &command];
+    let examined = world.begin_logging_everything(&[&options[..], &["doctor", "dev"]].concat()).end();
+    assert_eq!(examined.code, 0, "{}", examined.stdout);
+    assert!(!holds(examined.stderr.as_bytes(), SECRET) && !holds(examined.stdout.as_bytes(), SECRET));
+    world.let_builds_run(false).await;
+    let call = [&options[..], &["call", "talk", "stop_workspace", "--detach"]].concat();
+    assert_eq!(world.run(&call).code, 0);
+    let hosts = world.hosts();
+    assert_eq!(hosts.len(), 1);
+    let of_host = |what: &str| std::fs::read(format!("/proc/{}/{what}", hosts[0].as_raw_nonzero())).unwrap();
+    let environment = String::from_utf8(of_host("environ")).unwrap();
+    assert!(environment.contains(&format!("CODER_HEADER=\"{header}\"\0")), "{environment}");
+    assert!(environment.contains(&format!("CODER_HEADER_COMMAND={command}\0")), "{environment}");
+    assert!(!holds(&of_host("cmdline"), SECRET));
+    world.let_builds_run(true).await;
+    assert_eq!(world.run(&["attach", "1"]).code, 0);
+    for file in files(world.folder()) {
+        assert!(!holds(&std::fs::read(&file).unwrap_or_default(), SECRET), "{}", file.display());
+    }
+    world.end().await;
+}
+
 fn keeps_the_token_to_itself(world: &World) {
     let token = world.plane.token().to_owned();
     let called = world.begin_logging_everything(&["call", "talk", "restart_workspace"]).end();

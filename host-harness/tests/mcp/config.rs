@@ -166,10 +166,14 @@ fn a_token_that_the_client_would_have_to_pass_on_is_told() {
         ]);
         program.env("WORKSPACE_RECOVERY_DATA", folder.path()).env("CODER_SESSION_TOKEN", "secret");
         let printed = program.output().unwrap();
-        assert!(!String::from_utf8_lossy(&printed.stdout).contains("secret"), "{printed:?}");
+        let snippet = String::from_utf8_lossy(&printed.stdout);
+        assert!(!snippet.contains("secret") && !snippet.contains("s3cr3t"), "{printed:?}");
         String::from_utf8(printed.stderr).unwrap()
     };
     let told = said(&[]);
     assert!(told.contains("has to pass CODER_SESSION_TOKEN on") && !told.contains("secret"), "{told}");
     assert!(!said(&["--coder-token-file", "token"]).contains("CODER_SESSION_TOKEN"));
+    let told = said(&["--coder-header", "X=s3cr3t", "--coder-header-command", "echo Y=s3cr3t"]);
+    assert!(told.contains("has to pass CODER_HEADER on as well") && !told.contains("s3cr3t"), "{told}");
+    assert!(told.contains("CODER_HEADER_COMMAND"), "{told}");
 }

@@ -15,17 +15,20 @@ use crate::stage::Frozen;
 use crate::transcript::recorded;
 use crate::verdicts::{plugin, tools};
 
+/// An answer in a recording.
+type Recorded = (&'static str, usize);
+
 /// A dormant workspace, and what its agent's terminal is refused with: on a server of 2025, whose rule is that nobody may
 /// connect to it, and on one of 2026.
-const DORMANT: [((&str, usize), (&str, usize)); 2] = [
+const DORMANT: [(Recorded, Recorded); 2] = [
     (("08-deleted-missing-forbidden", 56), ("12b-pty-dead-and-hung", 2)),
     (("23-dormant-2026", 1), ("20-killed-agent-2026", 6)),
 ];
 /// What a server of 2025 says to a start of it.
-const START_REFUSED: (&str, usize) = ("08-deleted-missing-forbidden", 58);
+const START_REFUSED: Recorded = ("08-deleted-missing-forbidden", 58);
 
 /// A chat in such a workspace.
-async fn chat(workspace: Reply, terminal: (&'static str, usize)) -> Chat {
+async fn chat(workspace: Reply, terminal: Recorded) -> Chat {
     let id = workspace.body["id"].as_str().unwrap().to_owned();
     let server = Server::start(move |asked| match asked {
         asked if asked.method == "POST" => recorded(START_REFUSED.0, START_REFUSED.1),

@@ -7,6 +7,7 @@ mod dormant;
 mod effects;
 mod errors;
 mod every;
+mod headers;
 mod play;
 mod proxies;
 mod replay;

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts, Request, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::serve::ListenerExt;
 use serde_json::{Value, json};
@@ -123,6 +124,8 @@ pub struct Asked {
     pub path: String,
     /// The token's header.
     pub token: Option<String>,
+    /// All of them, by names in small letters.
+    pub headers: HeaderMap,
     /// Null if there was none.
     pub body: Value,
     pub at: Instant,
@@ -202,6 +205,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         method: parts.method.to_string(),
         path: parts.uri.path_and_query().unwrap().to_string(),
         token: parts.headers.get("coder-session-token").map(|token| token.to_str().unwrap().to_owned()),
+        headers: parts.headers.clone(),
         body: serde_json::from_slice(&body).unwrap_or_default(),
         at,
     };

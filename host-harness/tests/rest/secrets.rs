@@ -78,6 +78,12 @@ async fn no_log_level_error_debug_output_or_file_shows_the_token() {
         shown.push(format!("{:?}", client.deployment()));
         assert_eq!(server.requests()[0].token.as_deref(), Some(TOKEN));
     }
+    // Additional headers are as secret.
+    let refuses = Server::start(|_| Reply::text(403, "<title>No</title>")).await;
+    let headers = vec![("X-Secret".to_owned(), TOKEN.to_owned())];
+    let options = RestOptions { headers, ..RestOptions::new(&refuses.url, "another") };
+    let client = RestClient::with_options(&options).unwrap();
+    shown.push(format!("{options:?} {client:?} {:?}", client.workspace("w").await));
     let identity = Identity::new(&["localhost"], Validity::Past);
     let options = identity.options(&identity.serve(|_| Reply::silence()).await);
     let refused = RestClient::with_options(&options).unwrap().workspace("w").await;

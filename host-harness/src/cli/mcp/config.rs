@@ -31,6 +31,11 @@ pub fn print(place: &Place, args: &McpArgs, client: McpClient) -> anyhow::Result
              has to be passed on"
         ));
     }
+    for (variable, _) in place.variables()? {
+        note(&format!(
+            "the client has to pass {variable} on as well: additional headers are not printed, since they may be secret"
+        ));
+    }
     Ok(Exit::Done)
 }
 

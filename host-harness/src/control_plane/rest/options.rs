@@ -21,6 +21,12 @@ pub struct RestOptions {
     pub token: Arc<dyn TokenSource>,
     /// A PEM file with certificates of authorities that are trusted as well as those of the system.
     pub ca_file: Option<PathBuf>,
+    /// Names and values of headers that are sent with each request, for what stands in front of the deployment. They are
+    /// shown nowhere.
+    pub headers: Vec<(String, String)>,
+    /// A command for `sh` that prints more of them, a line `NAME=VALUE` each; the variable `CODER_URL` tells it the address.
+    /// It is run before the first request, and again when something in front of the deployment refuses what it printed.
+    pub header_command: Option<String>,
     /// Whether the token may go unencrypted over a network.
     pub allow_plain_http: bool,
     /// What is said where no connection comes about, as a part of a sentence: how the deployment is started, for instance.
@@ -48,6 +54,14 @@ pub enum RestError {
     /// Cannot be sent in a header.
     #[error("the token is empty or has characters that no token has: copy it again")]
     Token,
+    /// An additional header cannot be sent. Its value is not shown.
+    #[error("the additional header \"{name}\" cannot be sent: {why}")]
+    Header {
+        /// Its name.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// The file of certificates cannot be read.
     #[error("the file of certificates {} cannot be read: {why}", .path.display())]
     CaFile {
@@ -72,7 +86,15 @@ impl RestOptions {
 
     /// The safe defaults, and a source that may give a new token when one is not accepted any more.
     pub fn with_token_of(url: impl Into<String>, token: Arc<dyn TokenSource>) -> Self {
-        Self { url: url.into(), token, ca_file: None, allow_plain_http: false, when_away: None }
+        Self {
+            url: url.into(),
+            token,
+            ca_file: None,
+            headers: Vec::new(),
+            header_command: None,
+            allow_plain_http: false,
+            when_away: None,
+        }
     }
 
     /// The address of the API, which ends with `/api/v2/`.

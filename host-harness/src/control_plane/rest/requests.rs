@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::time::{Instant, timeout};
 
 use super::failure::{innermost, lost, not_answered};
+use super::headers::Headers;
 use super::page::first_words;
 use super::socket::{self, Socket};
 use super::statuses::{self, Asked};
@@ -49,6 +50,7 @@ pub(super) struct Requests {
     /// Ends with `/api/v2/`.
     pub(super) base: Url,
     pub(super) token: Token,
+    headers: Headers,
     /// Until when requests of a method and path would be refused for asking too often. Deployments count per path.
     limited: Mutex<HashMap<(Method, String), Instant>>,
     /// [`RestOptions::when_away`].
@@ -79,6 +81,7 @@ impl Requests {
             client: options.client(&base)?,
             base,
             token: Token::new(options.token.clone())?,
+            headers: Headers::new(options)?,
             limited: Mutex::default(),
             when_away: options.when_away.clone(),
             renewing: tokio::sync::Mutex::default(),
@@ -150,7 +153,26 @@ impl Requests {
         asked: Asked,
         token: &HeaderValue,
     ) -> Result<Socket, ApiError> {
-        let request = self.client.get(self.url(path)?).query(query).header(TOKEN_HEADER, token);
+        let shown = self.headers.shown().await?;
+        let answer = self.open_with(path, query, asked, token, &shown).await;
+        if answer.as_ref().is_err_and(is_from_elsewhere)
+            && let Some(new) = self.headers.renewed(&shown).await
+        {
+            return self.open_with(path, query, asked, token, &new).await;
+        }
+        answer
+    }
+
+    async fn open_with(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        asked: Asked,
+        token: &HeaderValue,
+        headers: &HeaderMap,
+    ) -> Result<Socket, ApiError> {
+        let request = self.client.get(self.url(path)?).query(query);
+        let request = request.headers(with_token(headers, Some(token)));
         match socket::open(request).await? {
             socket::Opened::Socket(socket) => Ok(*socket),
             socket::Opened::Refused(response) => {
@@ -166,6 +188,24 @@ impl Requests {
         asked: &Request<'_, impl Serialize>,
         token: Option<&HeaderValue>,
     ) -> Result<Answer<T>, ApiError> {
+        let shown = self.headers.shown().await?;
+        let answer = self.send_with(asked, token, &shown).await;
+        // Not for an effect, which is asked for directly after a look.
+        if !asked.effect()
+            && answer.as_ref().is_err_and(is_from_elsewhere)
+            && let Some(new) = self.headers.renewed(&shown).await
+        {
+            return self.send_with(asked, token, &new).await;
+        }
+        answer
+    }
+
+    async fn send_with<T: DeserializeOwned>(
+        &self,
+        asked: &Request<'_, impl Serialize>,
+        token: Option<&HeaderValue>,
+        headers: &HeaderMap,
+    ) -> Result<Answer<T>, ApiError> {
         let effect = asked.effect();
         let url = self.url(asked.path)?;
         let place = (asked.method.clone(), url.path().to_owned());
@@ -173,9 +213,7 @@ impl Requests {
         tracing::debug!(method = %asked.method, path = %url.path(), "asks");
         let mut request =
             self.client.request(asked.method.clone(), url).query(asked.query).timeout(REQUEST_LIMIT);
-        if let Some(token) = token {
-            request = request.header(TOKEN_HEADER, token);
-        }
+        request = request.headers(with_token(headers, token));
         if let Some(body) = asked.body {
             request = request.json(body);
         }
@@ -309,6 +347,19 @@ impl Requests {
             (error, _) => error,
         }
     }
+}
+
+/// The headers of a request. The token's is the client's own.
+fn with_token(headers: &HeaderMap, token: Option<&HeaderValue>) -> HeaderMap {
+    let mut headers = headers.clone();
+    headers.remove(TOKEN_HEADER);
+    headers.extend(token.map(|token| (TOKEN_HEADER, token.clone())));
+    headers
+}
+
+/// Whether something answered that other headers may content: a proxy, or a page to log in that it leads to.
+fn is_from_elsewhere(error: &ApiError) -> bool {
+    matches!(error, ApiError::Intercepted(_) | ApiError::NotCoder(_))
 }
 
 /// Reads a body up to its limit.

@@ -247,21 +247,30 @@ impl Chat {
         interrupt: &CancellationToken,
     ) -> Result<Executed, ExecuteError> {
         let call = self.driver.performer().begin(&self.name, interrupt.clone())?;
-        self.execute_as(&call, execute).await
+        self.execute_as(&call, execute, &|| true).await
     }
 
     /// As [`execute`](Self::execute), as a call that was begun for this chat: its number tells which events are the
-    /// command's.
-    pub async fn execute_as(&self, call: &Call, execute: &Execute) -> Result<Executed, ExecuteError> {
+    /// command's. `may_begin` is asked once, when the agent was reached and before anything of the command is sent to it; if it
+    /// says no, nothing is, as after an interrupt.
+    pub async fn execute_as(
+        &self,
+        call: &Call,
+        execute: &Execute,
+        may_begin: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Result<Executed, ExecuteError> {
         let timings = self.driver.performer().timings();
         let limit = execute.timeout.unwrap_or(timings.command_limit);
         let mut session = Session::new(execute, limit, timings)?;
-        let (mut cut_in_a_row, mut garbled) = (0, 0);
+        let (mut cut_in_a_row, mut garbled, mut is_first) = (0, 0, true);
         loop {
             let terminal = match self.connect(call).await {
                 Ok(terminal) => terminal,
                 Err(error) => return Err(with_what_is_known(error, &session)),
             };
+            if std::mem::take(&mut is_first) && !may_begin() {
+                return Err(ExecuteError::Interrupted { running: false });
+            }
             match session.attend(terminal, call.interrupt(), timings).await {
                 Attended::Over(executed) => return Ok(executed),
                 Attended::Interrupted { running } => return Err(ExecuteError::Interrupted { running }),

@@ -37,6 +37,7 @@ mod kept;
 mod lines;
 mod misread;
 mod outline;
+mod patience;
 mod progress;
 mod schemas;
 mod sessions;
@@ -121,6 +122,8 @@ struct Shared {
     bound: OnceLock<Bound>,
     /// One permit for each tool that runs.
     permits: Semaphore,
+    /// Dials that go on for clients who have gone.
+    kept: patience::Kept,
     /// The server ends: requests are cancelled.
     closing: CancellationToken,
 }
@@ -143,6 +146,7 @@ impl Server {
             chats,
             bound: OnceLock::new(),
             permits: Semaphore::new(MAX_CALLS as usize),
+            kept: patience::Kept::default(),
             closing: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared), chosen: Arc::default() }
@@ -174,6 +178,7 @@ impl Server {
     /// Cancels the requests of all clients, and waits until no tool runs any more.
     pub async fn close(&self) {
         self.shared.closing.cancel();
+        self.shared.kept.end();
         // Each tool that runs holds one. The semaphore is never closed, so that this cannot fail.
         let _ = self.shared.permits.acquire_many(MAX_CALLS).await;
     }

@@ -1,12 +1,10 @@
 //! `execute`: runs a command, and says what to do when the workspace cannot be reached.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult};
 use rmcp::service::{RequestContext, RoleServer};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::progress::{Progress, WaitsFor};
 use super::tools::{ExecuteArguments, HostTool, read};
@@ -62,24 +60,33 @@ impl Server {
         }
     }
 
-    /// Runs a command to its end. It is asked to end when nobody is interested any more.
+    /// Runs a command to its end. It is asked to end when nobody is interested any more, if it has begun; else its dial goes
+    /// on, for whoever asks for the same again.
     async fn run(
         &self,
-        BoundChat { chat, workspace }: BoundChat,
+        bound: BoundChat,
         execute: &Execute,
         progress: &mut Progress,
         context: &RequestContext<RoleServer>,
     ) -> Result<Executed, ExecuteError> {
-        let interrupt = CancellationToken::new();
-        let performer = self.shared.host.driver().performer();
-        let call = performer.begin_in(chat.name(), Some(workspace), interrupt.clone());
-        let mut running = pin!(chat.execute_as(&call, execute));
-        loop {
-            tokio::select! {
-                executed = &mut running => return executed,
-                never = progress.tell(WaitsFor::Command(call.number())) => match never {},
-                () = self.gone(context), if !interrupt.is_cancelled() => interrupt.cancel(),
+        let kept = &self.shared.kept;
+        let mut running = kept.join_or_begin(bound, execute, self.shared.host.driver().performer());
+        let of = WaitsFor::Command(running.number);
+        tokio::select! {
+            executed = running.ended() => return executed,
+            never = progress.tell(of) => match never {},
+            () = self.gone(context) => {}
+        }
+        if !self.shared.closing.is_cancelled() {
+            match kept.keep(running) {
+                Ok(()) => return Err(ExecuteError::Interrupted { running: false }),
+                Err(handed_over) => running = handed_over,
             }
+        }
+        running.interrupt();
+        tokio::select! {
+            executed = running.ended() => executed,
+            never = progress.tell(of) => match never {},
         }
     }
 }

@@ -14,6 +14,7 @@ mod follower;
 mod hostile;
 mod http;
 mod joins;
+mod patience;
 mod played;
 mod rows;
 mod rows_deployment;

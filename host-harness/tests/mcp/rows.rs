@@ -1,8 +1,6 @@
 //! Rows of the decision table, each played with a real workspace: the messages name tools that there are, and following
 //! them ends as the row says.
 
-use std::time::{Duration, Instant};
-
 use serde_json::json;
 use workspace_recovery::bindings::AgentState;
 use workspace_recovery::bindings::Transition::{Delete, Start, Stop};
@@ -20,7 +18,7 @@ fn failing() -> BuildSpec {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn row_1_a_dial_whose_request_is_cancelled_does_not_count() {
+async fn row_1_a_dial_whose_request_is_cancelled_goes_on_for_the_same_request_and_counts_once() {
     let never = AgentSpec { connects: false, ..agent("main") };
     let version = VersionSpec { agents: vec![never], ..VersionSpec::default() };
     let world = World::with_a_workspace_of(version).await;
@@ -31,12 +29,9 @@ async fn row_1_a_dial_whose_request_is_cancelled_does_not_count() {
         _ = hear(&mut told, "the agent does not answer") => {}
     }
     let played = Played { world, agent };
-    let begun = Instant::now();
     let result = played.agent.call("execute", json!({ "command": "true" })).await;
     assert_eq!(data(&result)["verdict"]["action"], "retry", "it is the first: {}", text(&result));
-    // Whoever waits for a dial that fails is told of its failure, and that dial began before.
-    let tried = Duration::from_millis(data(&result)["tried_ms"].as_u64().unwrap());
-    assert!(begun.elapsed() >= tried, "that was the cancelled one: {tried:?} in {:?}", begun.elapsed());
+    assert_eq!(played.world.calls().len(), 1, "there was one dial");
     played.left_to_the_user_after(1, &["connected or connecting", ASKS]).await;
 }
 

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use crate::contract::{
-    Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, JobStatus, Lifecycle, NeverConnected,
-    Parameter, Policy, Provisioner, ReadError, Refusal, Snapshot, Transition, TransitionError, WaitEnd,
+    Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, JobStatus, KnownDead, Lifecycle,
+    NeverConnected, Parameter, Policy, Provisioner, ReadError, Refusal, Snapshot, Transition,
+    TransitionError, WaitEnd,
 };
 use crate::host::Host;
 
@@ -99,6 +100,7 @@ pub fn policy() -> Policy {
         recover_after_ms: 90_000,
         dial_timeout_ms: 30_000,
         never_connected: NeverConnected::AskUser,
+        known_dead: Some(KnownDead { after_ms: 120_000, dial_ms: 5_000 }),
         max_restarts: 2,
         build_limit_ms: 600_000,
         restart_stop_limit_ms: 3_600_000,
@@ -128,6 +130,7 @@ pub fn build(number: u32, transition: Transition, status: JobStatus) -> Build {
         error_code: None,
         quota: None,
         template_version: Some("v1".into()),
+        reason: None,
     }
 }
 
@@ -197,6 +200,7 @@ pub fn agent(id: &str) -> Agent {
         first_connected: Some(2_000),
         last_connected: Some(900_000),
         disconnected: None,
+        process: None,
     }
 }
 

@@ -31,7 +31,14 @@ pub fn classify(host: &dyn Host, evidence: &Evidence, policy: &Policy) -> Verdic
     let view = if table::evidence_decides(evidence) { View::NotTaken } else { look(host) };
     let row = table::decide(evidence, policy, &view);
     let (tools, message) = text::of(&row, evidence, policy, &view);
-    Verdict { action: row.action, cause: row.cause, counts_as_timeout: row.counts_as_timeout, tools, message }
+    Verdict {
+        action: row.action,
+        cause: row.cause,
+        counts_as_timeout: row.counts_as_timeout,
+        retry_after_ms: row.retry_after_ms.map(|wait| u32::try_from(wait).unwrap_or(u32::MAX)),
+        tools,
+        message,
+    }
 }
 
 /// Whether a cached connection to the agent `cached` may be used again.

@@ -73,6 +73,7 @@ fn build(number: u32, transition: Transition, status: JobStatus) -> Build {
         error_code: None,
         quota: None,
         template_version: Some("41d0a6ac-1f43-4b4f-a9ad-0d3f3c3f5a55".into()),
+        reason: None,
     }
 }
 
@@ -90,6 +91,7 @@ fn agent() -> Agent {
         first_connected: Some(1_799_990_010_000),
         last_connected: Some(1_799_999_390_000),
         disconnected: Some(1_799_999_400_000),
+        process: None,
     }
 }
 
@@ -103,9 +105,11 @@ fn classify() -> Export {
     let evidence = Evidence {
         dial: Dial::TimedOut(30_000),
         dialed: Some(agent().id),
+        dialed_process: None,
         disconnected_at_start: agent().disconnected,
         earlier_timeouts: 0,
         control_plane_away: false,
+        trusted_in_ms: None,
         earlier_away: 0,
         recent_restarts: 0,
     };

@@ -22,6 +22,7 @@ mod agent_choice;
 mod connect;
 mod dial;
 mod greeting;
+mod known_dead;
 mod output;
 mod session;
 

@@ -5,4 +5,4 @@ use crate::bindings::Agent;
 #[path = "../../src/recovery/gone.rs"]
 mod gone;
 
-pub use gone::{gone_for_ms, is_inferred};
+pub use gone::{gone_for_ms, is_inferred, is_known_dead};

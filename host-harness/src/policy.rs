@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::bindings::{NeverConnected, Policy};
+use crate::bindings::{KnownDead, NeverConnected, Policy};
 use crate::control_plane::millis;
 
-/// Restarts that one workspace may be advised within [`Timings::restart_memory`]. A workspace that dies a third time
-/// within the hour has a cause that restarting does not cure.
+/// After so many restarts of a workspace within [`Timings::restart_memory`] no other one is advised. A workspace that dies a
+/// third time within the hour has a cause that restarting does not cure.
 pub const MAX_RESTARTS: u32 = 2;
 /// How often a call waits for somebody else's build and decides again: enough for a race, too few for a fight.
 pub const CONFLICT_ROUNDS: u32 = 3;
@@ -24,6 +24,12 @@ pub struct Timings {
     pub recover_after: Duration,
     /// For how long a dial tries to reach an agent.
     pub dial_timeout: Duration,
+    /// From how long after a recorded disconnect on an agent is known to be dead: the threshold and a whole dial, so that an
+    /// agent whose own watchdog ends it after a minute and a half, and has it back seconds later, never is. Zero: never.
+    pub known_dead_after: Duration,
+    /// For how long such an agent is dialled all the same, and reads of it have to have worked: some attempts, and enough
+    /// for one that is just coming back. Zero: for the whole window.
+    pub known_dead_dial: Duration,
     /// After how long a dial looks whether the agent it dials is still the right one: well within the dial timeout, so
     /// that a stale binding does not cost the whole window.
     pub validate_after: Duration,
@@ -38,7 +44,7 @@ pub struct Timings {
     pub read_silence: Duration,
     /// Failures of a chat are counted as one series until it has been quiet for this long.
     pub quiet_reset: Duration,
-    /// For how long restart verdicts are remembered.
+    /// For how long restarts are remembered.
     pub restart_memory: Duration,
     /// Time between two reads while waiting: what the control plane's own clients use.
     pub poll: Duration,
@@ -109,6 +115,8 @@ impl Default for Timings {
         Self {
             recover_after: seconds(90),
             dial_timeout: seconds(30),
+            known_dead_after: seconds(120),
+            known_dead_dial: seconds(5),
             validate_after: seconds(5),
             last_read: seconds(1),
             away_lookback: seconds(90),
@@ -148,6 +156,8 @@ impl Timings {
         Self {
             recover_after: real.recover_after / by,
             dial_timeout: real.dial_timeout / by,
+            known_dead_after: real.known_dead_after / by,
+            known_dead_dial: real.known_dead_dial / by,
             validate_after: real.validate_after / by,
             last_read: real.last_read,
             away_lookback: real.away_lookback / by,
@@ -179,6 +189,13 @@ impl Timings {
         }
     }
 
+    /// When an agent is known to be dead, if it ever is.
+    fn known_dead(&self) -> Option<KnownDead> {
+        let (after, dial) = (self.known_dead_after, self.known_dead_dial);
+        (!after.is_zero() && !dial.is_zero())
+            .then(|| KnownDead { after_ms: millis(after), dial_ms: millis(dial) })
+    }
+
     /// The contract's policy for a chat with these tools.
     pub fn policy(&self, tools: &ChatTools) -> Policy {
         let recover_after = self.recover_after;
@@ -191,6 +208,7 @@ impl Timings {
         Policy {
             recover_after_ms: millis(recover_after),
             dial_timeout_ms: millis(self.dial_timeout),
+            known_dead: self.known_dead(),
             never_connected: NeverConnected::AskUser,
             max_restarts: MAX_RESTARTS,
             build_limit_ms: millis(self.build_limit),

@@ -8,6 +8,8 @@ use std::cell::Cell;
 pub(crate) enum Sabotage {
     /// A policy calls an agent gone as soon as it is disconnected.
     Impatient,
+    /// A dial calls an agent dead as soon as it is disconnected.
+    Hasty,
     /// An intent is written down although the call was interrupted.
     IgnoresInterrupts,
     /// Requests for builds are sent without being written down.

@@ -213,13 +213,8 @@ impl Store {
         self.write(move |tables| lease::publish(tables, &chat, Some(&workspace), build)).await
     }
 
-    /// Remembers that a restart of the workspace was advised at this time (host's Unix milliseconds).
-    pub async fn note_restart(&self, workspace: &str, at_ms: u64) -> Result<(), StoreError> {
-        let workspace = workspace.to_owned();
-        self.write(move |tables| tables.add_restart(&workspace, at_ms)).await
-    }
-
-    /// How many restarts of the workspace were advised at or after this time.
+    /// How many restarts of the workspace were made by calls of this store, at or after this time (host's Unix milliseconds):
+    /// starts that followed a stop of theirs.
     pub fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError> {
         self.read(|tables| tables.restarts_since(workspace, since_ms))
     }

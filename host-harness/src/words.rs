@@ -118,12 +118,16 @@ pub fn gone_for(workspace: &Workspace, agent: &Agent) -> Option<u64> {
 
 /// A verdict as data.
 pub fn verdict_json(verdict: &Verdict) -> Value {
-    json!({
+    let mut json = json!({
         "action": action_word(verdict.action),
         "cause": cause_word(verdict),
         "tools": verdict.tools,
         "message": verdict.message,
-    })
+    });
+    if let Some(wait) = verdict.retry_after_ms {
+        json["retry_after_ms"] = wait.into();
+    }
+    json
 }
 
 /// The contract's word for the row of the decision table: `AgentAlive` is `agent-alive`.

@@ -176,10 +176,12 @@ pub mod workspace_recovery {
         pub quota: ::core::option::Option<Quota>,
         /// The template version it was built from.
         pub template_version: ::core::option::Option<_rt::String>,
+        /// Why it was made, in the control plane's own word, such as `autostop` or `task_auto_pause`, if it says so.
+        pub reason: ::core::option::Option<_rt::String>,
       }
       impl ::core::fmt::Debug for Build {
         fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-          f.debug_struct("Build").field("id", &self.id).field("number", &self.number).field("transition", &self.transition).field("status", &self.status).field("cancel-requested", &self.cancel_requested).field("ours", &self.ours).field("queue-position", &self.queue_position).field("provisioner", &self.provisioner).field("error", &self.error).field("error-code", &self.error_code).field("quota", &self.quota).field("template-version", &self.template_version).finish()
+          f.debug_struct("Build").field("id", &self.id).field("number", &self.number).field("transition", &self.transition).field("status", &self.status).field("cancel-requested", &self.cancel_requested).field("ours", &self.ours).field("queue-position", &self.queue_position).field("provisioner", &self.provisioner).field("error", &self.error).field("error-code", &self.error_code).field("quota", &self.quota).field("template-version", &self.template_version).field("reason", &self.reason).finish()
         }
       }
       /// One field of a request that was refused, or that would be.
@@ -371,10 +373,12 @@ pub mod workspace_recovery {
         /// Since when it is gone. May be set for a `connected` agent (a past disconnect): look at `state` first. Equal to
         /// `last-connected` when nobody saw the agent go and the time was inferred from its last sign of life.
         pub disconnected: ::core::option::Option<TimeMs>,
+        /// Which process of the agent this is, where the control plane tells: another process has another one. Opaque.
+        pub process: ::core::option::Option<_rt::String>,
       }
       impl ::core::fmt::Debug for Agent {
         fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-          f.debug_struct("Agent").field("id", &self.id).field("parent", &self.parent).field("name", &self.name).field("order", &self.order).field("external", &self.external).field("state", &self.state).field("lifecycle", &self.lifecycle).field("created", &self.created).field("first-connected", &self.first_connected).field("last-connected", &self.last_connected).field("disconnected", &self.disconnected).finish()
+          f.debug_struct("Agent").field("id", &self.id).field("parent", &self.parent).field("name", &self.name).field("order", &self.order).field("external", &self.external).field("state", &self.state).field("lifecycle", &self.lifecycle).field("created", &self.created).field("first-connected", &self.first_connected).field("last-connected", &self.last_connected).field("disconnected", &self.disconnected).field("process", &self.process).finish()
         }
       }
       /// The agents of the newest build, and that build, in one consistent read.
@@ -626,6 +630,21 @@ pub mod workspace_recovery {
         }
       }
 
+      /// From when on an agent is known to be dead, so that trying to reach it need not take the whole window.
+      #[repr(C)]
+      #[derive(Clone, Copy, Eq, PartialEq)]
+      pub struct KnownDead {
+        /// For how long it must have been gone, by a disconnect that was recorded, not inferred. 120 s as a rule: the time after
+        /// which a restart may be advised, and a whole dial.
+        pub after_ms: u32,
+        /// For how long it must have been tried, or read as such, without a gap in the reads. 5 s as a rule.
+        pub dial_ms: u32,
+      }
+      impl ::core::fmt::Debug for KnownDead {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+          f.debug_struct("KnownDead").field("after-ms", &self.after_ms).field("dial-ms", &self.dial_ms).finish()
+        }
+      }
       /// The rules of a deployment and the abilities of a chat, given to each call.
       #[derive(Clone, Eq, PartialEq)]
       pub struct Policy {
@@ -633,8 +652,10 @@ pub mod workspace_recovery {
         pub recover_after_ms: u32,
         /// For how long the host tries to reach an agent before it calls that a timeout. 30 s as a rule.
         pub dial_timeout_ms: u32,
+        /// None: every dial takes the whole window.
+        pub known_dead: ::core::option::Option<KnownDead>,
         pub never_connected: NeverConnected,
-        /// How many restarts one workspace may be advised within an hour; from then on the user is asked. 2 as a rule.
+        /// After so many restarts of one workspace within an hour another one is not advised: the user is asked. 2 as a rule.
         pub max_restarts: u32,
         /// Limit of one wait for a build. 10 minutes as a rule.
         pub build_limit_ms: u32,
@@ -655,7 +676,7 @@ pub mod workspace_recovery {
       }
       impl ::core::fmt::Debug for Policy {
         fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-          f.debug_struct("Policy").field("recover-after-ms", &self.recover_after_ms).field("dial-timeout-ms", &self.dial_timeout_ms).field("never-connected", &self.never_connected).field("max-restarts", &self.max_restarts).field("build-limit-ms", &self.build_limit_ms).field("restart-stop-limit-ms", &self.restart_stop_limit_ms).field("connect-limit-ms", &self.connect_limit_ms).field("scripts-limit-ms", &self.scripts_limit_ms).field("conflict-rounds", &self.conflict_rounds).field("tools", &self.tools).field("ask-user-tool", &self.ask_user_tool).field("create-tool", &self.create_tool).finish()
+          f.debug_struct("Policy").field("recover-after-ms", &self.recover_after_ms).field("dial-timeout-ms", &self.dial_timeout_ms).field("known-dead", &self.known_dead).field("never-connected", &self.never_connected).field("max-restarts", &self.max_restarts).field("build-limit-ms", &self.build_limit_ms).field("restart-stop-limit-ms", &self.restart_stop_limit_ms).field("connect-limit-ms", &self.connect_limit_ms).field("scripts-limit-ms", &self.scripts_limit_ms).field("conflict-rounds", &self.conflict_rounds).field("tools", &self.tools).field("ask-user-tool", &self.ask_user_tool).field("create-tool", &self.create_tool).finish()
         }
       }
 
@@ -689,8 +710,8 @@ pub mod workspace_recovery {
         unsafe {
 
           #[repr(align(8))]
-          struct RetArea([::core::mem::MaybeUninit::<u8>; 80+32*::core::mem::size_of::<*const u8>()]);
-          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 80+32*::core::mem::size_of::<*const u8>()]);
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 72+36*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 72+36*::core::mem::size_of::<*const u8>()]);
           let ptr0 = ret_area.0.as_mut_ptr().cast::<u8>();
           #[cfg(target_arch = "wasm32")]
           #[link(wasm_import_module = "workspace-recovery:plugin/workspace@0.1.0")]
@@ -703,24 +724,24 @@ pub mod workspace_recovery {
           unsafe extern "C" fn wit_import1(_: i32, _: *mut u8, ) { unreachable!() }
           wit_import1(match &check_start { true => 1, false => 0 }, ptr0);
           let l2 = i32::from(*ptr0.add(0).cast::<u8>());
-          let result75 = match l2 {
+          let result79 = match l2 {
             0 => {
               let e = {
                 let l3 = i32::from(*ptr0.add(8).cast::<u8>());
-                use super::super::super::workspace_recovery::plugin::types::Binding as V67;
-                let v67 = match l3 {
+                use super::super::super::workspace_recovery::plugin::types::Binding as V71;
+                let v71 = match l3 {
                   0 => {
-                    V67::Unbound
+                    V71::Unbound
                   }
                   1 => {
-                    V67::Rebound
+                    V71::Rebound
                   }
                   2 => {
-                    V67::Deleted
+                    V71::Deleted
                   }
                   n => {
                     debug_assert_eq!(n, 3, "invalid enum discriminant");
-                    let e67 = {
+                    let e71 = {
                       let l4 = *ptr0.add(16).cast::<*mut u8>();
                       let l5 = *ptr0.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
                       let len6 = l5;
@@ -799,7 +820,8 @@ pub mod workspace_recovery {
                       let l35 = i32::from(*ptr0.add(32+18*::core::mem::size_of::<*const u8>()).cast::<u8>());
                       let l39 = i32::from(*ptr0.add(40+20*::core::mem::size_of::<*const u8>()).cast::<u8>());
                       let l42 = i32::from(*ptr0.add(64+20*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l46 = i32::from(*ptr0.add(72+22*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l46 = i32::from(*ptr0.add(64+23*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l50 = i32::from(*ptr0.add(64+26*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                       super::super::super::workspace_recovery::plugin::types::Snapshot{
                         workspace_name: _rt::string_lift(bytes6),
@@ -900,71 +922,86 @@ pub mod workspace_recovery {
                             }
                             _ => _rt::invalid_enum_discriminant(),
                           },
+                          reason: match l46 {
+                            0 => None,
+                            1 => {
+                              let e = {
+                                let l47 = *ptr0.add(64+24*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l48 = *ptr0.add(64+25*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                let len49 = l48;
+                                let bytes49 = _rt::Vec::from_raw_parts(l47.cast(), len49, len49);
+
+                                _rt::string_lift(bytes49)
+                              };
+                              Some(e)
+                            }
+                            _ => _rt::invalid_enum_discriminant(),
+                          },
                         },
-                        start_refusal: match l46 {
+                        start_refusal: match l50 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l47 = *ptr0.add(72+23*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l48 = *ptr0.add(72+24*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len49 = l48;
-                              let bytes49 = _rt::Vec::from_raw_parts(l47.cast(), len49, len49);
-                              let l50 = i32::from(*ptr0.add(72+25*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                              let l54 = *ptr0.add(72+28*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l55 = *ptr0.add(72+29*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let base62 = l54;
-                              let len62 = l55;
-                              let mut result62 = _rt::Vec::with_capacity(len62);
-                              for i in 0..len62 {
-                                let base = base62.add(i * (4*::core::mem::size_of::<*const u8>()));
-                                let e62 = {
-                                  let l56 = *base.add(0).cast::<*mut u8>();
-                                  let l57 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                                  let len58 = l57;
-                                  let bytes58 = _rt::Vec::from_raw_parts(l56.cast(), len58, len58);
-                                  let l59 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                                  let l60 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                                  let len61 = l60;
-                                  let bytes61 = _rt::Vec::from_raw_parts(l59.cast(), len61, len61);
+                              let l51 = *ptr0.add(64+27*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l52 = *ptr0.add(64+28*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len53 = l52;
+                              let bytes53 = _rt::Vec::from_raw_parts(l51.cast(), len53, len53);
+                              let l54 = i32::from(*ptr0.add(64+29*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                              let l58 = *ptr0.add(64+32*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l59 = *ptr0.add(64+33*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let base66 = l58;
+                              let len66 = l59;
+                              let mut result66 = _rt::Vec::with_capacity(len66);
+                              for i in 0..len66 {
+                                let base = base66.add(i * (4*::core::mem::size_of::<*const u8>()));
+                                let e66 = {
+                                  let l60 = *base.add(0).cast::<*mut u8>();
+                                  let l61 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                  let len62 = l61;
+                                  let bytes62 = _rt::Vec::from_raw_parts(l60.cast(), len62, len62);
+                                  let l63 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                  let l64 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                  let len65 = l64;
+                                  let bytes65 = _rt::Vec::from_raw_parts(l63.cast(), len65, len65);
 
                                   super::super::super::workspace_recovery::plugin::types::FieldProblem{
-                                    field: _rt::string_lift(bytes58),
-                                    detail: _rt::string_lift(bytes61),
+                                    field: _rt::string_lift(bytes62),
+                                    detail: _rt::string_lift(bytes65),
                                   }
                                 };
-                                result62.push(e62);
+                                result66.push(e66);
                               }
-                              _rt::cabi_dealloc(base62, len62 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                              let l63 = i32::from(*ptr0.add(72+30*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                              _rt::cabi_dealloc(base66, len66 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                              let l67 = i32::from(*ptr0.add(64+34*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                               super::super::super::workspace_recovery::plugin::types::Refusal{
-                                message: _rt::string_lift(bytes49),
-                                detail: match l50 {
+                                message: _rt::string_lift(bytes53),
+                                detail: match l54 {
                                   0 => None,
                                   1 => {
                                     let e = {
-                                      let l51 = *ptr0.add(72+26*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                                      let l52 = *ptr0.add(72+27*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                                      let len53 = l52;
-                                      let bytes53 = _rt::Vec::from_raw_parts(l51.cast(), len53, len53);
+                                      let l55 = *ptr0.add(64+30*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                      let l56 = *ptr0.add(64+31*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                      let len57 = l56;
+                                      let bytes57 = _rt::Vec::from_raw_parts(l55.cast(), len57, len57);
 
-                                      _rt::string_lift(bytes53)
+                                      _rt::string_lift(bytes57)
                                     };
                                     Some(e)
                                   }
                                   _ => _rt::invalid_enum_discriminant(),
                                 },
-                                validations: result62,
-                                template: match l63 {
+                                validations: result66,
+                                template: match l67 {
                                   0 => None,
                                   1 => {
                                     let e = {
-                                      let l64 = *ptr0.add(72+31*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                                      let l65 = *ptr0.add(72+32*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                                      let len66 = l65;
-                                      let bytes66 = _rt::Vec::from_raw_parts(l64.cast(), len66, len66);
+                                      let l68 = *ptr0.add(64+35*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                      let l69 = *ptr0.add(64+36*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                      let len70 = l69;
+                                      let bytes70 = _rt::Vec::from_raw_parts(l68.cast(), len70, len70);
 
-                                      _rt::string_lift(bytes66)
+                                      _rt::string_lift(bytes70)
                                     };
                                     Some(e)
                                   }
@@ -978,68 +1015,68 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V67::Bound(e67)
+                    V71::Bound(e71)
                   }
                 };
 
-                v67
+                v71
               };
               Ok(e)
             }
             1 => {
               let e = {
-                let l68 = i32::from(*ptr0.add(8).cast::<u8>());
-                use super::super::super::workspace_recovery::plugin::types::ReadError as V74;
-                let v74 = match l68 {
+                let l72 = i32::from(*ptr0.add(8).cast::<u8>());
+                use super::super::super::workspace_recovery::plugin::types::ReadError as V78;
+                let v78 = match l72 {
                   0 => {
-                    V74::Unauthorized
+                    V78::Unauthorized
                   }
                   1 => {
-                    V74::Forbidden
+                    V78::Forbidden
                   }
                   2 => {
-                    V74::NotFound
+                    V78::NotFound
                   }
                   3 => {
-                    let e74 = {
-                      let l69 = i32::from(*ptr0.add(8+1*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    let e78 = {
+                      let l73 = i32::from(*ptr0.add(8+1*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
-                      match l69 {
+                      match l73 {
                         0 => None,
                         1 => {
                           let e = {
-                            let l70 = *ptr0.add(12+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
+                            let l74 = *ptr0.add(12+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
 
-                            l70 as u32
+                            l74 as u32
                           };
                           Some(e)
                         }
                         _ => _rt::invalid_enum_discriminant(),
                       }
                     };
-                    V74::Unavailable(e74)
+                    V78::Unavailable(e78)
                   }
                   n => {
                     debug_assert_eq!(n, 4, "invalid enum discriminant");
-                    let e74 = {
-                      let l71 = *ptr0.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l72 = *ptr0.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len73 = l72;
-                      let bytes73 = _rt::Vec::from_raw_parts(l71.cast(), len73, len73);
+                    let e78 = {
+                      let l75 = *ptr0.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l76 = *ptr0.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len77 = l76;
+                      let bytes77 = _rt::Vec::from_raw_parts(l75.cast(), len77, len77);
 
-                      _rt::string_lift(bytes73)
+                      _rt::string_lift(bytes77)
                     };
-                    V74::Other(e74)
+                    V78::Other(e78)
                   }
                 };
 
-                v74
+                v78
               };
               Err(e)
             }
             _ => _rt::invalid_enum_discriminant(),
           };
-          result75
+          result79
         }
       }
       #[allow(unused_unsafe, clippy::all)]
@@ -1052,8 +1089,8 @@ pub mod workspace_recovery {
         unsafe {
 
           #[repr(align(8))]
-          struct RetArea([::core::mem::MaybeUninit::<u8>; 88+18*::core::mem::size_of::<*const u8>()]);
-          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 88+18*::core::mem::size_of::<*const u8>()]);
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 80+22*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 80+22*::core::mem::size_of::<*const u8>()]);
           let ptr0 = ret_area.0.as_mut_ptr().cast::<u8>();
           #[cfg(target_arch = "wasm32")]
           #[link(wasm_import_module = "workspace-recovery:plugin/workspace@0.1.0")]
@@ -1066,7 +1103,7 @@ pub mod workspace_recovery {
           unsafe extern "C" fn wit_import1(_: *mut u8, ) { unreachable!() }
           wit_import1(ptr0);
           let l2 = i32::from(*ptr0.add(0).cast::<u8>());
-          let result79 = match l2 {
+          let result87 = match l2 {
             0 => {
               let e = {
                 let l3 = *ptr0.add(8).cast::<*mut u8>();
@@ -1141,155 +1178,133 @@ pub mod workspace_recovery {
                 let l26 = i32::from(*ptr0.add(24+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
                 let l30 = i32::from(*ptr0.add(32+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
                 let l33 = i32::from(*ptr0.add(56+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                let l37 = i32::from(*ptr0.add(64+16*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                let l39 = *ptr0.add(80+16*::core::mem::size_of::<*const u8>()).cast::<i64>();
-                let l40 = *ptr0.add(88+16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                let l41 = *ptr0.add(88+17*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                let base71 = l40;
-                let len71 = l41;
-                let mut result71 = _rt::Vec::with_capacity(len71);
-                for i in 0..len71 {
-                  let base = base71.add(i * (72+12*::core::mem::size_of::<*const u8>()));
-                  let e71 = {
-                    let l42 = *base.add(0).cast::<*mut u8>();
-                    let l43 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                    let len44 = l43;
-                    let bytes44 = _rt::Vec::from_raw_parts(l42.cast(), len44, len44);
-                    let l45 = i32::from(*base.add(2*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                    let l49 = *base.add(5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                    let l50 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                    let len51 = l50;
-                    let bytes51 = _rt::Vec::from_raw_parts(l49.cast(), len51, len51);
-                    let l52 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<i32>();
-                    let l53 = i32::from(*base.add(4+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                    let l54 = i32::from(*base.add(8+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                    use super::super::super::workspace_recovery::plugin::types::AgentState as V58;
-                    let v58 = match l54 {
+                let l37 = i32::from(*ptr0.add(56+17*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let l41 = i32::from(*ptr0.add(56+20*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let l43 = *ptr0.add(72+20*::core::mem::size_of::<*const u8>()).cast::<i64>();
+                let l44 = *ptr0.add(80+20*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l45 = *ptr0.add(80+21*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let base79 = l44;
+                let len79 = l45;
+                let mut result79 = _rt::Vec::with_capacity(len79);
+                for i in 0..len79 {
+                  let base = base79.add(i * (80+14*::core::mem::size_of::<*const u8>()));
+                  let e79 = {
+                    let l46 = *base.add(0).cast::<*mut u8>();
+                    let l47 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                    let len48 = l47;
+                    let bytes48 = _rt::Vec::from_raw_parts(l46.cast(), len48, len48);
+                    let l49 = i32::from(*base.add(2*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    let l53 = *base.add(5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l54 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                    let len55 = l54;
+                    let bytes55 = _rt::Vec::from_raw_parts(l53.cast(), len55, len55);
+                    let l56 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<i32>();
+                    let l57 = i32::from(*base.add(4+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    let l58 = i32::from(*base.add(8+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    use super::super::super::workspace_recovery::plugin::types::AgentState as V62;
+                    let v62 = match l58 {
                       0 => {
-                        V58::Connecting
+                        V62::Connecting
                       }
                       1 => {
-                        V58::Connected
+                        V62::Connected
                       }
                       2 => {
-                        V58::Disconnected
+                        V62::Disconnected
                       }
                       3 => {
-                        V58::TimedOut
+                        V62::TimedOut
                       }
                       n => {
                         debug_assert_eq!(n, 4, "invalid enum discriminant");
-                        let e58 = {
-                          let l55 = *base.add(8+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l56 = *base.add(8+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len57 = l56;
-                          let bytes57 = _rt::Vec::from_raw_parts(l55.cast(), len57, len57);
+                        let e62 = {
+                          let l59 = *base.add(8+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                          let l60 = *base.add(8+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len61 = l60;
+                          let bytes61 = _rt::Vec::from_raw_parts(l59.cast(), len61, len61);
 
-                          _rt::string_lift(bytes57)
+                          _rt::string_lift(bytes61)
                         };
-                        V58::Unknown(e58)
+                        V62::Unknown(e62)
                       }
                     };
-                    let l59 = i32::from(*base.add(8+10*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                    use super::super::super::workspace_recovery::plugin::types::Lifecycle as V63;
-                    let v63 = match l59 {
+                    let l63 = i32::from(*base.add(8+10*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    use super::super::super::workspace_recovery::plugin::types::Lifecycle as V67;
+                    let v67 = match l63 {
                       0 => {
-                        V63::Created
+                        V67::Created
                       }
                       1 => {
-                        V63::Starting
+                        V67::Starting
                       }
                       2 => {
-                        V63::StartTimeout
+                        V67::StartTimeout
                       }
                       3 => {
-                        V63::StartError
+                        V67::StartError
                       }
                       4 => {
-                        V63::Ready
+                        V67::Ready
                       }
                       5 => {
-                        V63::ShuttingDown
+                        V67::ShuttingDown
                       }
                       6 => {
-                        V63::ShutdownTimeout
+                        V67::ShutdownTimeout
                       }
                       7 => {
-                        V63::ShutdownError
+                        V67::ShutdownError
                       }
                       8 => {
-                        V63::Off
+                        V67::Off
                       }
                       n => {
                         debug_assert_eq!(n, 9, "invalid enum discriminant");
-                        let e63 = {
-                          let l60 = *base.add(8+11*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l61 = *base.add(8+12*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len62 = l61;
-                          let bytes62 = _rt::Vec::from_raw_parts(l60.cast(), len62, len62);
+                        let e67 = {
+                          let l64 = *base.add(8+11*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                          let l65 = *base.add(8+12*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len66 = l65;
+                          let bytes66 = _rt::Vec::from_raw_parts(l64.cast(), len66, len66);
 
-                          _rt::string_lift(bytes62)
+                          _rt::string_lift(bytes66)
                         };
-                        V63::Unknown(e63)
+                        V67::Unknown(e67)
                       }
                     };
-                    let l64 = *base.add(16+12*::core::mem::size_of::<*const u8>()).cast::<i64>();
-                    let l65 = i32::from(*base.add(24+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                    let l67 = i32::from(*base.add(40+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                    let l69 = i32::from(*base.add(56+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    let l68 = *base.add(16+12*::core::mem::size_of::<*const u8>()).cast::<i64>();
+                    let l69 = i32::from(*base.add(24+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    let l71 = i32::from(*base.add(40+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    let l73 = i32::from(*base.add(56+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    let l75 = i32::from(*base.add(72+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                     super::super::super::workspace_recovery::plugin::types::Agent{
-                      id: _rt::string_lift(bytes44),
-                      parent: match l45 {
+                      id: _rt::string_lift(bytes48),
+                      parent: match l49 {
                         0 => None,
                         1 => {
                           let e = {
-                            let l46 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                            let l47 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                            let len48 = l47;
-                            let bytes48 = _rt::Vec::from_raw_parts(l46.cast(), len48, len48);
+                            let l50 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l51 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len52 = l51;
+                            let bytes52 = _rt::Vec::from_raw_parts(l50.cast(), len52, len52);
 
-                            _rt::string_lift(bytes48)
+                            _rt::string_lift(bytes52)
                           };
                           Some(e)
                         }
                         _ => _rt::invalid_enum_discriminant(),
                       },
-                      name: _rt::string_lift(bytes51),
-                      order: l52,
-                      external: _rt::bool_lift(l53 as u8),
-                      state: v58,
-                      lifecycle: v63,
-                      created: l64 as u64,
-                      first_connected: match l65 {
+                      name: _rt::string_lift(bytes55),
+                      order: l56,
+                      external: _rt::bool_lift(l57 as u8),
+                      state: v62,
+                      lifecycle: v67,
+                      created: l68 as u64,
+                      first_connected: match l69 {
                         0 => None,
                         1 => {
                           let e = {
-                            let l66 = *base.add(32+12*::core::mem::size_of::<*const u8>()).cast::<i64>();
-
-                            l66 as u64
-                          };
-                          Some(e)
-                        }
-                        _ => _rt::invalid_enum_discriminant(),
-                      },
-                      last_connected: match l67 {
-                        0 => None,
-                        1 => {
-                          let e = {
-                            let l68 = *base.add(48+12*::core::mem::size_of::<*const u8>()).cast::<i64>();
-
-                            l68 as u64
-                          };
-                          Some(e)
-                        }
-                        _ => _rt::invalid_enum_discriminant(),
-                      },
-                      disconnected: match l69 {
-                        0 => None,
-                        1 => {
-                          let e = {
-                            let l70 = *base.add(64+12*::core::mem::size_of::<*const u8>()).cast::<i64>();
+                            let l70 = *base.add(32+12*::core::mem::size_of::<*const u8>()).cast::<i64>();
 
                             l70 as u64
                           };
@@ -1297,11 +1312,50 @@ pub mod workspace_recovery {
                         }
                         _ => _rt::invalid_enum_discriminant(),
                       },
+                      last_connected: match l71 {
+                        0 => None,
+                        1 => {
+                          let e = {
+                            let l72 = *base.add(48+12*::core::mem::size_of::<*const u8>()).cast::<i64>();
+
+                            l72 as u64
+                          };
+                          Some(e)
+                        }
+                        _ => _rt::invalid_enum_discriminant(),
+                      },
+                      disconnected: match l73 {
+                        0 => None,
+                        1 => {
+                          let e = {
+                            let l74 = *base.add(64+12*::core::mem::size_of::<*const u8>()).cast::<i64>();
+
+                            l74 as u64
+                          };
+                          Some(e)
+                        }
+                        _ => _rt::invalid_enum_discriminant(),
+                      },
+                      process: match l75 {
+                        0 => None,
+                        1 => {
+                          let e = {
+                            let l76 = *base.add(72+13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l77 = *base.add(72+14*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len78 = l77;
+                            let bytes78 = _rt::Vec::from_raw_parts(l76.cast(), len78, len78);
+
+                            _rt::string_lift(bytes78)
+                          };
+                          Some(e)
+                        }
+                        _ => _rt::invalid_enum_discriminant(),
+                      },
                     }
                   };
-                  result71.push(e71);
+                  result79.push(e79);
                 }
-                _rt::cabi_dealloc(base71, len71 * (72+12*::core::mem::size_of::<*const u8>()), 8);
+                _rt::cabi_dealloc(base79, len79 * (80+14*::core::mem::size_of::<*const u8>()), 8);
 
                 super::super::super::workspace_recovery::plugin::types::Agents{
                   build: super::super::super::workspace_recovery::plugin::types::Build{
@@ -1385,79 +1439,94 @@ pub mod workspace_recovery {
                       }
                       _ => _rt::invalid_enum_discriminant(),
                     },
+                    reason: match l37 {
+                      0 => None,
+                      1 => {
+                        let e = {
+                          let l38 = *ptr0.add(56+18*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                          let l39 = *ptr0.add(56+19*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len40 = l39;
+                          let bytes40 = _rt::Vec::from_raw_parts(l38.cast(), len40, len40);
+
+                          _rt::string_lift(bytes40)
+                        };
+                        Some(e)
+                      }
+                      _ => _rt::invalid_enum_discriminant(),
+                    },
                   },
-                  observed: match l37 {
+                  observed: match l41 {
                     0 => None,
                     1 => {
                       let e = {
-                        let l38 = *ptr0.add(72+16*::core::mem::size_of::<*const u8>()).cast::<i64>();
+                        let l42 = *ptr0.add(64+20*::core::mem::size_of::<*const u8>()).cast::<i64>();
 
-                        l38 as u64
+                        l42 as u64
                       };
                       Some(e)
                     }
                     _ => _rt::invalid_enum_discriminant(),
                   },
-                  readable_for_ms: l39 as u64,
-                  agents: result71,
+                  readable_for_ms: l43 as u64,
+                  agents: result79,
                 }
               };
               Ok(e)
             }
             1 => {
               let e = {
-                let l72 = i32::from(*ptr0.add(8).cast::<u8>());
-                use super::super::super::workspace_recovery::plugin::types::ReadError as V78;
-                let v78 = match l72 {
+                let l80 = i32::from(*ptr0.add(8).cast::<u8>());
+                use super::super::super::workspace_recovery::plugin::types::ReadError as V86;
+                let v86 = match l80 {
                   0 => {
-                    V78::Unauthorized
+                    V86::Unauthorized
                   }
                   1 => {
-                    V78::Forbidden
+                    V86::Forbidden
                   }
                   2 => {
-                    V78::NotFound
+                    V86::NotFound
                   }
                   3 => {
-                    let e78 = {
-                      let l73 = i32::from(*ptr0.add(8+1*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    let e86 = {
+                      let l81 = i32::from(*ptr0.add(8+1*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
-                      match l73 {
+                      match l81 {
                         0 => None,
                         1 => {
                           let e = {
-                            let l74 = *ptr0.add(12+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
+                            let l82 = *ptr0.add(12+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
 
-                            l74 as u32
+                            l82 as u32
                           };
                           Some(e)
                         }
                         _ => _rt::invalid_enum_discriminant(),
                       }
                     };
-                    V78::Unavailable(e78)
+                    V86::Unavailable(e86)
                   }
                   n => {
                     debug_assert_eq!(n, 4, "invalid enum discriminant");
-                    let e78 = {
-                      let l75 = *ptr0.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l76 = *ptr0.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len77 = l76;
-                      let bytes77 = _rt::Vec::from_raw_parts(l75.cast(), len77, len77);
+                    let e86 = {
+                      let l83 = *ptr0.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l84 = *ptr0.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len85 = l84;
+                      let bytes85 = _rt::Vec::from_raw_parts(l83.cast(), len85, len85);
 
-                      _rt::string_lift(bytes77)
+                      _rt::string_lift(bytes85)
                     };
-                    V78::Other(e78)
+                    V86::Other(e86)
                   }
                 };
 
-                v78
+                v86
               };
               Err(e)
             }
             _ => _rt::invalid_enum_discriminant(),
           };
-          result79
+          result87
         }
       }
       #[allow(unused_unsafe, clippy::all)]
@@ -1476,8 +1545,8 @@ pub mod workspace_recovery {
         unsafe {
 
           #[repr(align(8))]
-          struct RetArea([::core::mem::MaybeUninit::<u8>; 80+16*::core::mem::size_of::<*const u8>()]);
-          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 80+16*::core::mem::size_of::<*const u8>()]);
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 72+20*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 72+20*::core::mem::size_of::<*const u8>()]);
           use super::super::super::workspace_recovery::plugin::types::Transition as V1;
           let (result2_0,result2_1,result2_2,) = match to {
             V1::Start=> {
@@ -1531,7 +1600,7 @@ pub mod workspace_recovery {
           unsafe extern "C" fn wit_import9(_: i32, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
           wit_import9(result2_0, result2_1, result2_2, ptr3.cast_mut(), len3, result7, len7, ptr8);
           let l10 = i32::from(*ptr8.add(0).cast::<u8>());
-          let result218 = match l10 {
+          let result230 = match l10 {
             0 => {
               let e = {
                 let l11 = *ptr8.add(8).cast::<*mut u8>();
@@ -1606,6 +1675,7 @@ pub mod workspace_recovery {
                 let l34 = i32::from(*ptr8.add(24+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
                 let l38 = i32::from(*ptr8.add(32+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
                 let l41 = i32::from(*ptr8.add(56+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let l45 = i32::from(*ptr8.add(56+17*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                 super::super::super::workspace_recovery::plugin::types::Build{
                   id: _rt::string_lift(bytes13),
@@ -1688,131 +1758,132 @@ pub mod workspace_recovery {
                     }
                     _ => _rt::invalid_enum_discriminant(),
                   },
+                  reason: match l45 {
+                    0 => None,
+                    1 => {
+                      let e = {
+                        let l46 = *ptr8.add(56+18*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l47 = *ptr8.add(56+19*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len48 = l47;
+                        let bytes48 = _rt::Vec::from_raw_parts(l46.cast(), len48, len48);
+
+                        _rt::string_lift(bytes48)
+                      };
+                      Some(e)
+                    }
+                    _ => _rt::invalid_enum_discriminant(),
+                  },
                 }
               };
               Ok(e)
             }
             1 => {
               let e = {
-                let l45 = i32::from(*ptr8.add(8).cast::<u8>());
-                use super::super::super::workspace_recovery::plugin::types::TransitionError as V217;
-                let v217 = match l45 {
+                let l49 = i32::from(*ptr8.add(8).cast::<u8>());
+                use super::super::super::workspace_recovery::plugin::types::TransitionError as V229;
+                let v229 = match l49 {
                   0 => {
-                    let e217 = {
-                      let l46 = *ptr8.add(16).cast::<*mut u8>();
-                      let l47 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len48 = l47;
-                      let bytes48 = _rt::Vec::from_raw_parts(l46.cast(), len48, len48);
-                      let l49 = *ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<i32>();
-                      let l50 = i32::from(*ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      use super::super::super::workspace_recovery::plugin::types::Transition as V54;
-                      let v54 = match l50 {
+                    let e229 = {
+                      let l50 = *ptr8.add(16).cast::<*mut u8>();
+                      let l51 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len52 = l51;
+                      let bytes52 = _rt::Vec::from_raw_parts(l50.cast(), len52, len52);
+                      let l53 = *ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+                      let l54 = i32::from(*ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      use super::super::super::workspace_recovery::plugin::types::Transition as V58;
+                      let v58 = match l54 {
                         0 => {
-                          V54::Start
+                          V58::Start
                         }
                         1 => {
-                          V54::Stop
+                          V58::Stop
                         }
                         2 => {
-                          V54::Delete
+                          V58::Delete
                         }
                         n => {
                           debug_assert_eq!(n, 3, "invalid enum discriminant");
-                          let e54 = {
-                            let l51 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                            let l52 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                            let len53 = l52;
-                            let bytes53 = _rt::Vec::from_raw_parts(l51.cast(), len53, len53);
+                          let e58 = {
+                            let l55 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l56 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len57 = l56;
+                            let bytes57 = _rt::Vec::from_raw_parts(l55.cast(), len57, len57);
 
-                            _rt::string_lift(bytes53)
+                            _rt::string_lift(bytes57)
                           };
-                          V54::Unknown(e54)
+                          V58::Unknown(e58)
                         }
                       };
-                      let l55 = i32::from(*ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      use super::super::super::workspace_recovery::plugin::types::JobStatus as V59;
-                      let v59 = match l55 {
+                      let l59 = i32::from(*ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      use super::super::super::workspace_recovery::plugin::types::JobStatus as V63;
+                      let v63 = match l59 {
                         0 => {
-                          V59::Pending
+                          V63::Pending
                         }
                         1 => {
-                          V59::Running
+                          V63::Running
                         }
                         2 => {
-                          V59::Canceling
+                          V63::Canceling
                         }
                         3 => {
-                          V59::Succeeded
+                          V63::Succeeded
                         }
                         4 => {
-                          V59::Failed
+                          V63::Failed
                         }
                         5 => {
-                          V59::Canceled
+                          V63::Canceled
                         }
                         n => {
                           debug_assert_eq!(n, 6, "invalid enum discriminant");
-                          let e59 = {
-                            let l56 = *ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                            let l57 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                            let len58 = l57;
-                            let bytes58 = _rt::Vec::from_raw_parts(l56.cast(), len58, len58);
+                          let e63 = {
+                            let l60 = *ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                            let l61 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len62 = l61;
+                            let bytes62 = _rt::Vec::from_raw_parts(l60.cast(), len62, len62);
 
-                            _rt::string_lift(bytes58)
+                            _rt::string_lift(bytes62)
                           };
-                          V59::Unknown(e59)
+                          V63::Unknown(e63)
                         }
                       };
-                      let l60 = i32::from(*ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l61 = i32::from(*ptr8.add(17+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l62 = i32::from(*ptr8.add(20+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l64 = i32::from(*ptr8.add(28+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l65 = i32::from(*ptr8.add(32+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l69 = i32::from(*ptr8.add(32+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l73 = i32::from(*ptr8.add(40+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l76 = i32::from(*ptr8.add(64+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l64 = i32::from(*ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l65 = i32::from(*ptr8.add(17+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l66 = i32::from(*ptr8.add(20+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l68 = i32::from(*ptr8.add(28+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l69 = i32::from(*ptr8.add(32+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l73 = i32::from(*ptr8.add(32+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l77 = i32::from(*ptr8.add(40+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l80 = i32::from(*ptr8.add(64+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l84 = i32::from(*ptr8.add(64+17*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                       super::super::super::workspace_recovery::plugin::types::Build{
-                        id: _rt::string_lift(bytes48),
-                        number: l49 as u32,
-                        transition: v54,
-                        status: v59,
-                        cancel_requested: _rt::bool_lift(l60 as u8),
-                        ours: _rt::bool_lift(l61 as u8),
-                        queue_position: match l62 {
+                        id: _rt::string_lift(bytes52),
+                        number: l53 as u32,
+                        transition: v58,
+                        status: v63,
+                        cancel_requested: _rt::bool_lift(l64 as u8),
+                        ours: _rt::bool_lift(l65 as u8),
+                        queue_position: match l66 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l63 = *ptr8.add(24+9*::core::mem::size_of::<*const u8>()).cast::<i32>();
+                              let l67 = *ptr8.add(24+9*::core::mem::size_of::<*const u8>()).cast::<i32>();
 
-                              l63 as u32
+                              l67 as u32
                             };
                             Some(e)
                           }
                           _ => _rt::invalid_enum_discriminant(),
                         },
-                        provisioner: super::super::super::workspace_recovery::plugin::types::Provisioner::_lift(l64 as u8),
-                        error: match l65 {
+                        provisioner: super::super::super::workspace_recovery::plugin::types::Provisioner::_lift(l68 as u8),
+                        error: match l69 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l66 = *ptr8.add(32+10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l67 = *ptr8.add(32+11*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len68 = l67;
-                              let bytes68 = _rt::Vec::from_raw_parts(l66.cast(), len68, len68);
-
-                              _rt::string_lift(bytes68)
-                            };
-                            Some(e)
-                          }
-                          _ => _rt::invalid_enum_discriminant(),
-                        },
-                        error_code: match l69 {
-                          0 => None,
-                          1 => {
-                            let e = {
-                              let l70 = *ptr8.add(32+13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l71 = *ptr8.add(32+14*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let l70 = *ptr8.add(32+10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l71 = *ptr8.add(32+11*::core::mem::size_of::<*const u8>()).cast::<usize>();
                               let len72 = l71;
                               let bytes72 = _rt::Vec::from_raw_parts(l70.cast(), len72, len72);
 
@@ -1822,32 +1893,62 @@ pub mod workspace_recovery {
                           }
                           _ => _rt::invalid_enum_discriminant(),
                         },
-                        quota: match l73 {
+                        error_code: match l73 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l74 = *ptr8.add(48+14*::core::mem::size_of::<*const u8>()).cast::<i64>();
-                              let l75 = *ptr8.add(56+14*::core::mem::size_of::<*const u8>()).cast::<i64>();
+                              let l74 = *ptr8.add(32+13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l75 = *ptr8.add(32+14*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len76 = l75;
+                              let bytes76 = _rt::Vec::from_raw_parts(l74.cast(), len76, len76);
+
+                              _rt::string_lift(bytes76)
+                            };
+                            Some(e)
+                          }
+                          _ => _rt::invalid_enum_discriminant(),
+                        },
+                        quota: match l77 {
+                          0 => None,
+                          1 => {
+                            let e = {
+                              let l78 = *ptr8.add(48+14*::core::mem::size_of::<*const u8>()).cast::<i64>();
+                              let l79 = *ptr8.add(56+14*::core::mem::size_of::<*const u8>()).cast::<i64>();
 
                               super::super::super::workspace_recovery::plugin::types::Quota{
-                                credits_consumed: l74,
-                                budget: l75,
+                                credits_consumed: l78,
+                                budget: l79,
                               }
                             };
                             Some(e)
                           }
                           _ => _rt::invalid_enum_discriminant(),
                         },
-                        template_version: match l76 {
+                        template_version: match l80 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l77 = *ptr8.add(64+15*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l78 = *ptr8.add(64+16*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len79 = l78;
-                              let bytes79 = _rt::Vec::from_raw_parts(l77.cast(), len79, len79);
+                              let l81 = *ptr8.add(64+15*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l82 = *ptr8.add(64+16*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len83 = l82;
+                              let bytes83 = _rt::Vec::from_raw_parts(l81.cast(), len83, len83);
 
-                              _rt::string_lift(bytes79)
+                              _rt::string_lift(bytes83)
+                            };
+                            Some(e)
+                          }
+                          _ => _rt::invalid_enum_discriminant(),
+                        },
+                        reason: match l84 {
+                          0 => None,
+                          1 => {
+                            let e = {
+                              let l85 = *ptr8.add(64+18*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l86 = *ptr8.add(64+19*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len87 = l86;
+                              let bytes87 = _rt::Vec::from_raw_parts(l85.cast(), len87, len87);
+
+                              _rt::string_lift(bytes87)
                             };
                             Some(e)
                           }
@@ -1855,165 +1956,181 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V217::Superseded(e217)
+                    V229::Superseded(e229)
                   }
                   1 => {
-                    let e217 = {
-                      let l80 = i32::from(*ptr8.add(16).cast::<u8>());
+                    let e229 = {
+                      let l88 = i32::from(*ptr8.add(16).cast::<u8>());
 
-                      match l80 {
+                      match l88 {
                         0 => None,
                         1 => {
                           let e = {
-                            let l81 = *ptr8.add(24).cast::<*mut u8>();
-                            let l82 = *ptr8.add(24+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                            let len83 = l82;
-                            let bytes83 = _rt::Vec::from_raw_parts(l81.cast(), len83, len83);
-                            let l84 = *ptr8.add(24+2*::core::mem::size_of::<*const u8>()).cast::<i32>();
-                            let l85 = i32::from(*ptr8.add(24+3*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                            use super::super::super::workspace_recovery::plugin::types::Transition as V89;
-                            let v89 = match l85 {
+                            let l89 = *ptr8.add(24).cast::<*mut u8>();
+                            let l90 = *ptr8.add(24+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                            let len91 = l90;
+                            let bytes91 = _rt::Vec::from_raw_parts(l89.cast(), len91, len91);
+                            let l92 = *ptr8.add(24+2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+                            let l93 = i32::from(*ptr8.add(24+3*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            use super::super::super::workspace_recovery::plugin::types::Transition as V97;
+                            let v97 = match l93 {
                               0 => {
-                                V89::Start
+                                V97::Start
                               }
                               1 => {
-                                V89::Stop
+                                V97::Stop
                               }
                               2 => {
-                                V89::Delete
+                                V97::Delete
                               }
                               n => {
                                 debug_assert_eq!(n, 3, "invalid enum discriminant");
-                                let e89 = {
-                                  let l86 = *ptr8.add(24+4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                                  let l87 = *ptr8.add(24+5*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                                  let len88 = l87;
-                                  let bytes88 = _rt::Vec::from_raw_parts(l86.cast(), len88, len88);
+                                let e97 = {
+                                  let l94 = *ptr8.add(24+4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                  let l95 = *ptr8.add(24+5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                  let len96 = l95;
+                                  let bytes96 = _rt::Vec::from_raw_parts(l94.cast(), len96, len96);
 
-                                  _rt::string_lift(bytes88)
+                                  _rt::string_lift(bytes96)
                                 };
-                                V89::Unknown(e89)
+                                V97::Unknown(e97)
                               }
                             };
-                            let l90 = i32::from(*ptr8.add(24+6*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                            use super::super::super::workspace_recovery::plugin::types::JobStatus as V94;
-                            let v94 = match l90 {
+                            let l98 = i32::from(*ptr8.add(24+6*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            use super::super::super::workspace_recovery::plugin::types::JobStatus as V102;
+                            let v102 = match l98 {
                               0 => {
-                                V94::Pending
+                                V102::Pending
                               }
                               1 => {
-                                V94::Running
+                                V102::Running
                               }
                               2 => {
-                                V94::Canceling
+                                V102::Canceling
                               }
                               3 => {
-                                V94::Succeeded
+                                V102::Succeeded
                               }
                               4 => {
-                                V94::Failed
+                                V102::Failed
                               }
                               5 => {
-                                V94::Canceled
+                                V102::Canceled
                               }
                               n => {
                                 debug_assert_eq!(n, 6, "invalid enum discriminant");
-                                let e94 = {
-                                  let l91 = *ptr8.add(24+7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                                  let l92 = *ptr8.add(24+8*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                                  let len93 = l92;
-                                  let bytes93 = _rt::Vec::from_raw_parts(l91.cast(), len93, len93);
+                                let e102 = {
+                                  let l99 = *ptr8.add(24+7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                  let l100 = *ptr8.add(24+8*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                  let len101 = l100;
+                                  let bytes101 = _rt::Vec::from_raw_parts(l99.cast(), len101, len101);
 
-                                  _rt::string_lift(bytes93)
+                                  _rt::string_lift(bytes101)
                                 };
-                                V94::Unknown(e94)
+                                V102::Unknown(e102)
                               }
                             };
-                            let l95 = i32::from(*ptr8.add(24+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                            let l96 = i32::from(*ptr8.add(25+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                            let l97 = i32::from(*ptr8.add(28+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                            let l99 = i32::from(*ptr8.add(36+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                            let l100 = i32::from(*ptr8.add(40+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                            let l104 = i32::from(*ptr8.add(40+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                            let l108 = i32::from(*ptr8.add(48+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                            let l111 = i32::from(*ptr8.add(72+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l103 = i32::from(*ptr8.add(24+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l104 = i32::from(*ptr8.add(25+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l105 = i32::from(*ptr8.add(28+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l107 = i32::from(*ptr8.add(36+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l108 = i32::from(*ptr8.add(40+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l112 = i32::from(*ptr8.add(40+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l116 = i32::from(*ptr8.add(48+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l119 = i32::from(*ptr8.add(72+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                            let l123 = i32::from(*ptr8.add(72+17*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                             super::super::super::workspace_recovery::plugin::types::Build{
-                              id: _rt::string_lift(bytes83),
-                              number: l84 as u32,
-                              transition: v89,
-                              status: v94,
-                              cancel_requested: _rt::bool_lift(l95 as u8),
-                              ours: _rt::bool_lift(l96 as u8),
-                              queue_position: match l97 {
+                              id: _rt::string_lift(bytes91),
+                              number: l92 as u32,
+                              transition: v97,
+                              status: v102,
+                              cancel_requested: _rt::bool_lift(l103 as u8),
+                              ours: _rt::bool_lift(l104 as u8),
+                              queue_position: match l105 {
                                 0 => None,
                                 1 => {
                                   let e = {
-                                    let l98 = *ptr8.add(32+9*::core::mem::size_of::<*const u8>()).cast::<i32>();
+                                    let l106 = *ptr8.add(32+9*::core::mem::size_of::<*const u8>()).cast::<i32>();
 
-                                    l98 as u32
+                                    l106 as u32
                                   };
                                   Some(e)
                                 }
                                 _ => _rt::invalid_enum_discriminant(),
                               },
-                              provisioner: super::super::super::workspace_recovery::plugin::types::Provisioner::_lift(l99 as u8),
-                              error: match l100 {
+                              provisioner: super::super::super::workspace_recovery::plugin::types::Provisioner::_lift(l107 as u8),
+                              error: match l108 {
                                 0 => None,
                                 1 => {
                                   let e = {
-                                    let l101 = *ptr8.add(40+10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                                    let l102 = *ptr8.add(40+11*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                                    let len103 = l102;
-                                    let bytes103 = _rt::Vec::from_raw_parts(l101.cast(), len103, len103);
+                                    let l109 = *ptr8.add(40+10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l110 = *ptr8.add(40+11*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len111 = l110;
+                                    let bytes111 = _rt::Vec::from_raw_parts(l109.cast(), len111, len111);
 
-                                    _rt::string_lift(bytes103)
+                                    _rt::string_lift(bytes111)
                                   };
                                   Some(e)
                                 }
                                 _ => _rt::invalid_enum_discriminant(),
                               },
-                              error_code: match l104 {
+                              error_code: match l112 {
                                 0 => None,
                                 1 => {
                                   let e = {
-                                    let l105 = *ptr8.add(40+13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                                    let l106 = *ptr8.add(40+14*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                                    let len107 = l106;
-                                    let bytes107 = _rt::Vec::from_raw_parts(l105.cast(), len107, len107);
+                                    let l113 = *ptr8.add(40+13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l114 = *ptr8.add(40+14*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len115 = l114;
+                                    let bytes115 = _rt::Vec::from_raw_parts(l113.cast(), len115, len115);
 
-                                    _rt::string_lift(bytes107)
+                                    _rt::string_lift(bytes115)
                                   };
                                   Some(e)
                                 }
                                 _ => _rt::invalid_enum_discriminant(),
                               },
-                              quota: match l108 {
+                              quota: match l116 {
                                 0 => None,
                                 1 => {
                                   let e = {
-                                    let l109 = *ptr8.add(56+14*::core::mem::size_of::<*const u8>()).cast::<i64>();
-                                    let l110 = *ptr8.add(64+14*::core::mem::size_of::<*const u8>()).cast::<i64>();
+                                    let l117 = *ptr8.add(56+14*::core::mem::size_of::<*const u8>()).cast::<i64>();
+                                    let l118 = *ptr8.add(64+14*::core::mem::size_of::<*const u8>()).cast::<i64>();
 
                                     super::super::super::workspace_recovery::plugin::types::Quota{
-                                      credits_consumed: l109,
-                                      budget: l110,
+                                      credits_consumed: l117,
+                                      budget: l118,
                                     }
                                   };
                                   Some(e)
                                 }
                                 _ => _rt::invalid_enum_discriminant(),
                               },
-                              template_version: match l111 {
+                              template_version: match l119 {
                                 0 => None,
                                 1 => {
                                   let e = {
-                                    let l112 = *ptr8.add(72+15*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                                    let l113 = *ptr8.add(72+16*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                                    let len114 = l113;
-                                    let bytes114 = _rt::Vec::from_raw_parts(l112.cast(), len114, len114);
+                                    let l120 = *ptr8.add(72+15*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l121 = *ptr8.add(72+16*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len122 = l121;
+                                    let bytes122 = _rt::Vec::from_raw_parts(l120.cast(), len122, len122);
 
-                                    _rt::string_lift(bytes114)
+                                    _rt::string_lift(bytes122)
+                                  };
+                                  Some(e)
+                                }
+                                _ => _rt::invalid_enum_discriminant(),
+                              },
+                              reason: match l123 {
+                                0 => None,
+                                1 => {
+                                  let e = {
+                                    let l124 = *ptr8.add(72+18*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                    let l125 = *ptr8.add(72+19*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                    let len126 = l125;
+                                    let bytes126 = _rt::Vec::from_raw_parts(l124.cast(), len126, len126);
+
+                                    _rt::string_lift(bytes126)
                                   };
                                   Some(e)
                                 }
@@ -2026,70 +2143,70 @@ pub mod workspace_recovery {
                         _ => _rt::invalid_enum_discriminant(),
                       }
                     };
-                    V217::Conflict(e217)
+                    V229::Conflict(e229)
                   }
                   2 => {
-                    let e217 = {
-                      let l115 = *ptr8.add(16).cast::<*mut u8>();
-                      let l116 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len117 = l116;
-                      let bytes117 = _rt::Vec::from_raw_parts(l115.cast(), len117, len117);
-                      let l118 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l122 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l123 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base130 = l122;
-                      let len130 = l123;
-                      let mut result130 = _rt::Vec::with_capacity(len130);
-                      for i in 0..len130 {
-                        let base = base130.add(i * (4*::core::mem::size_of::<*const u8>()));
-                        let e130 = {
-                          let l124 = *base.add(0).cast::<*mut u8>();
-                          let l125 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len126 = l125;
-                          let bytes126 = _rt::Vec::from_raw_parts(l124.cast(), len126, len126);
-                          let l127 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l128 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len129 = l128;
-                          let bytes129 = _rt::Vec::from_raw_parts(l127.cast(), len129, len129);
+                    let e229 = {
+                      let l127 = *ptr8.add(16).cast::<*mut u8>();
+                      let l128 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len129 = l128;
+                      let bytes129 = _rt::Vec::from_raw_parts(l127.cast(), len129, len129);
+                      let l130 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l134 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l135 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let base142 = l134;
+                      let len142 = l135;
+                      let mut result142 = _rt::Vec::with_capacity(len142);
+                      for i in 0..len142 {
+                        let base = base142.add(i * (4*::core::mem::size_of::<*const u8>()));
+                        let e142 = {
+                          let l136 = *base.add(0).cast::<*mut u8>();
+                          let l137 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len138 = l137;
+                          let bytes138 = _rt::Vec::from_raw_parts(l136.cast(), len138, len138);
+                          let l139 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                          let l140 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len141 = l140;
+                          let bytes141 = _rt::Vec::from_raw_parts(l139.cast(), len141, len141);
 
                           super::super::super::workspace_recovery::plugin::types::FieldProblem{
-                            field: _rt::string_lift(bytes126),
-                            detail: _rt::string_lift(bytes129),
+                            field: _rt::string_lift(bytes138),
+                            detail: _rt::string_lift(bytes141),
                           }
                         };
-                        result130.push(e130);
+                        result142.push(e142);
                       }
-                      _rt::cabi_dealloc(base130, len130 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                      let l131 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      _rt::cabi_dealloc(base142, len142 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                      let l143 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                       super::super::super::workspace_recovery::plugin::types::Refusal{
-                        message: _rt::string_lift(bytes117),
-                        detail: match l118 {
+                        message: _rt::string_lift(bytes129),
+                        detail: match l130 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l119 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l120 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len121 = l120;
-                              let bytes121 = _rt::Vec::from_raw_parts(l119.cast(), len121, len121);
+                              let l131 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l132 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len133 = l132;
+                              let bytes133 = _rt::Vec::from_raw_parts(l131.cast(), len133, len133);
 
-                              _rt::string_lift(bytes121)
+                              _rt::string_lift(bytes133)
                             };
                             Some(e)
                           }
                           _ => _rt::invalid_enum_discriminant(),
                         },
-                        validations: result130,
-                        template: match l131 {
+                        validations: result142,
+                        template: match l143 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l132 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l133 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len134 = l133;
-                              let bytes134 = _rt::Vec::from_raw_parts(l132.cast(), len134, len134);
+                              let l144 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l145 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len146 = l145;
+                              let bytes146 = _rt::Vec::from_raw_parts(l144.cast(), len146, len146);
 
-                              _rt::string_lift(bytes134)
+                              _rt::string_lift(bytes146)
                             };
                             Some(e)
                           }
@@ -2097,82 +2214,82 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V217::UnseenConflict(e217)
+                    V229::UnseenConflict(e229)
                   }
                   3 => {
-                    V217::Rebound
+                    V229::Rebound
                   }
                   4 => {
-                    V217::Interrupted
+                    V229::Interrupted
                   }
                   5 => {
-                    V217::Expired
+                    V229::Expired
                   }
                   6 => {
-                    V217::Gone
+                    V229::Gone
                   }
                   7 => {
-                    let e217 = {
-                      let l135 = *ptr8.add(16).cast::<*mut u8>();
-                      let l136 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len137 = l136;
-                      let bytes137 = _rt::Vec::from_raw_parts(l135.cast(), len137, len137);
-                      let l138 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l142 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l143 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base150 = l142;
-                      let len150 = l143;
-                      let mut result150 = _rt::Vec::with_capacity(len150);
-                      for i in 0..len150 {
-                        let base = base150.add(i * (4*::core::mem::size_of::<*const u8>()));
-                        let e150 = {
-                          let l144 = *base.add(0).cast::<*mut u8>();
-                          let l145 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len146 = l145;
-                          let bytes146 = _rt::Vec::from_raw_parts(l144.cast(), len146, len146);
-                          let l147 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l148 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len149 = l148;
-                          let bytes149 = _rt::Vec::from_raw_parts(l147.cast(), len149, len149);
+                    let e229 = {
+                      let l147 = *ptr8.add(16).cast::<*mut u8>();
+                      let l148 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len149 = l148;
+                      let bytes149 = _rt::Vec::from_raw_parts(l147.cast(), len149, len149);
+                      let l150 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l154 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l155 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let base162 = l154;
+                      let len162 = l155;
+                      let mut result162 = _rt::Vec::with_capacity(len162);
+                      for i in 0..len162 {
+                        let base = base162.add(i * (4*::core::mem::size_of::<*const u8>()));
+                        let e162 = {
+                          let l156 = *base.add(0).cast::<*mut u8>();
+                          let l157 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len158 = l157;
+                          let bytes158 = _rt::Vec::from_raw_parts(l156.cast(), len158, len158);
+                          let l159 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                          let l160 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len161 = l160;
+                          let bytes161 = _rt::Vec::from_raw_parts(l159.cast(), len161, len161);
 
                           super::super::super::workspace_recovery::plugin::types::FieldProblem{
-                            field: _rt::string_lift(bytes146),
-                            detail: _rt::string_lift(bytes149),
+                            field: _rt::string_lift(bytes158),
+                            detail: _rt::string_lift(bytes161),
                           }
                         };
-                        result150.push(e150);
+                        result162.push(e162);
                       }
-                      _rt::cabi_dealloc(base150, len150 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                      let l151 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      _rt::cabi_dealloc(base162, len162 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                      let l163 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                       super::super::super::workspace_recovery::plugin::types::Refusal{
-                        message: _rt::string_lift(bytes137),
-                        detail: match l138 {
+                        message: _rt::string_lift(bytes149),
+                        detail: match l150 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l139 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l140 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len141 = l140;
-                              let bytes141 = _rt::Vec::from_raw_parts(l139.cast(), len141, len141);
+                              let l151 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l152 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len153 = l152;
+                              let bytes153 = _rt::Vec::from_raw_parts(l151.cast(), len153, len153);
 
-                              _rt::string_lift(bytes141)
+                              _rt::string_lift(bytes153)
                             };
                             Some(e)
                           }
                           _ => _rt::invalid_enum_discriminant(),
                         },
-                        validations: result150,
-                        template: match l151 {
+                        validations: result162,
+                        template: match l163 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l152 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l153 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len154 = l153;
-                              let bytes154 = _rt::Vec::from_raw_parts(l152.cast(), len154, len154);
+                              let l164 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l165 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len166 = l165;
+                              let bytes166 = _rt::Vec::from_raw_parts(l164.cast(), len166, len166);
 
-                              _rt::string_lift(bytes154)
+                              _rt::string_lift(bytes166)
                             };
                             Some(e)
                           }
@@ -2180,70 +2297,70 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V217::Forbidden(e217)
+                    V229::Forbidden(e229)
                   }
                   8 => {
-                    let e217 = {
-                      let l155 = *ptr8.add(16).cast::<*mut u8>();
-                      let l156 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len157 = l156;
-                      let bytes157 = _rt::Vec::from_raw_parts(l155.cast(), len157, len157);
-                      let l158 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l162 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l163 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base170 = l162;
-                      let len170 = l163;
-                      let mut result170 = _rt::Vec::with_capacity(len170);
-                      for i in 0..len170 {
-                        let base = base170.add(i * (4*::core::mem::size_of::<*const u8>()));
-                        let e170 = {
-                          let l164 = *base.add(0).cast::<*mut u8>();
-                          let l165 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len166 = l165;
-                          let bytes166 = _rt::Vec::from_raw_parts(l164.cast(), len166, len166);
-                          let l167 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l168 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len169 = l168;
-                          let bytes169 = _rt::Vec::from_raw_parts(l167.cast(), len169, len169);
+                    let e229 = {
+                      let l167 = *ptr8.add(16).cast::<*mut u8>();
+                      let l168 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len169 = l168;
+                      let bytes169 = _rt::Vec::from_raw_parts(l167.cast(), len169, len169);
+                      let l170 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l174 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l175 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let base182 = l174;
+                      let len182 = l175;
+                      let mut result182 = _rt::Vec::with_capacity(len182);
+                      for i in 0..len182 {
+                        let base = base182.add(i * (4*::core::mem::size_of::<*const u8>()));
+                        let e182 = {
+                          let l176 = *base.add(0).cast::<*mut u8>();
+                          let l177 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len178 = l177;
+                          let bytes178 = _rt::Vec::from_raw_parts(l176.cast(), len178, len178);
+                          let l179 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                          let l180 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len181 = l180;
+                          let bytes181 = _rt::Vec::from_raw_parts(l179.cast(), len181, len181);
 
                           super::super::super::workspace_recovery::plugin::types::FieldProblem{
-                            field: _rt::string_lift(bytes166),
-                            detail: _rt::string_lift(bytes169),
+                            field: _rt::string_lift(bytes178),
+                            detail: _rt::string_lift(bytes181),
                           }
                         };
-                        result170.push(e170);
+                        result182.push(e182);
                       }
-                      _rt::cabi_dealloc(base170, len170 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                      let l171 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      _rt::cabi_dealloc(base182, len182 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                      let l183 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                       super::super::super::workspace_recovery::plugin::types::Refusal{
-                        message: _rt::string_lift(bytes157),
-                        detail: match l158 {
+                        message: _rt::string_lift(bytes169),
+                        detail: match l170 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l159 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l160 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len161 = l160;
-                              let bytes161 = _rt::Vec::from_raw_parts(l159.cast(), len161, len161);
+                              let l171 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l172 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len173 = l172;
+                              let bytes173 = _rt::Vec::from_raw_parts(l171.cast(), len173, len173);
 
-                              _rt::string_lift(bytes161)
+                              _rt::string_lift(bytes173)
                             };
                             Some(e)
                           }
                           _ => _rt::invalid_enum_discriminant(),
                         },
-                        validations: result170,
-                        template: match l171 {
+                        validations: result182,
+                        template: match l183 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l172 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l173 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len174 = l173;
-                              let bytes174 = _rt::Vec::from_raw_parts(l172.cast(), len174, len174);
+                              let l184 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l185 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len186 = l185;
+                              let bytes186 = _rt::Vec::from_raw_parts(l184.cast(), len186, len186);
 
-                              _rt::string_lift(bytes174)
+                              _rt::string_lift(bytes186)
                             };
                             Some(e)
                           }
@@ -2251,70 +2368,70 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V217::Invalid(e217)
+                    V229::Invalid(e229)
                   }
                   9 => {
-                    let e217 = {
-                      let l175 = *ptr8.add(16).cast::<*mut u8>();
-                      let l176 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len177 = l176;
-                      let bytes177 = _rt::Vec::from_raw_parts(l175.cast(), len177, len177);
-                      let l178 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l182 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l183 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base190 = l182;
-                      let len190 = l183;
-                      let mut result190 = _rt::Vec::with_capacity(len190);
-                      for i in 0..len190 {
-                        let base = base190.add(i * (4*::core::mem::size_of::<*const u8>()));
-                        let e190 = {
-                          let l184 = *base.add(0).cast::<*mut u8>();
-                          let l185 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len186 = l185;
-                          let bytes186 = _rt::Vec::from_raw_parts(l184.cast(), len186, len186);
-                          let l187 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l188 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len189 = l188;
-                          let bytes189 = _rt::Vec::from_raw_parts(l187.cast(), len189, len189);
+                    let e229 = {
+                      let l187 = *ptr8.add(16).cast::<*mut u8>();
+                      let l188 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len189 = l188;
+                      let bytes189 = _rt::Vec::from_raw_parts(l187.cast(), len189, len189);
+                      let l190 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l194 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l195 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let base202 = l194;
+                      let len202 = l195;
+                      let mut result202 = _rt::Vec::with_capacity(len202);
+                      for i in 0..len202 {
+                        let base = base202.add(i * (4*::core::mem::size_of::<*const u8>()));
+                        let e202 = {
+                          let l196 = *base.add(0).cast::<*mut u8>();
+                          let l197 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len198 = l197;
+                          let bytes198 = _rt::Vec::from_raw_parts(l196.cast(), len198, len198);
+                          let l199 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                          let l200 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len201 = l200;
+                          let bytes201 = _rt::Vec::from_raw_parts(l199.cast(), len201, len201);
 
                           super::super::super::workspace_recovery::plugin::types::FieldProblem{
-                            field: _rt::string_lift(bytes186),
-                            detail: _rt::string_lift(bytes189),
+                            field: _rt::string_lift(bytes198),
+                            detail: _rt::string_lift(bytes201),
                           }
                         };
-                        result190.push(e190);
+                        result202.push(e202);
                       }
-                      _rt::cabi_dealloc(base190, len190 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                      let l191 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      _rt::cabi_dealloc(base202, len202 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                      let l203 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                       super::super::super::workspace_recovery::plugin::types::Refusal{
-                        message: _rt::string_lift(bytes177),
-                        detail: match l178 {
+                        message: _rt::string_lift(bytes189),
+                        detail: match l190 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l179 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l180 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len181 = l180;
-                              let bytes181 = _rt::Vec::from_raw_parts(l179.cast(), len181, len181);
+                              let l191 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l192 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len193 = l192;
+                              let bytes193 = _rt::Vec::from_raw_parts(l191.cast(), len193, len193);
 
-                              _rt::string_lift(bytes181)
+                              _rt::string_lift(bytes193)
                             };
                             Some(e)
                           }
                           _ => _rt::invalid_enum_discriminant(),
                         },
-                        validations: result190,
-                        template: match l191 {
+                        validations: result202,
+                        template: match l203 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l192 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l193 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len194 = l193;
-                              let bytes194 = _rt::Vec::from_raw_parts(l192.cast(), len194, len194);
+                              let l204 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l205 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len206 = l205;
+                              let bytes206 = _rt::Vec::from_raw_parts(l204.cast(), len206, len206);
 
-                              _rt::string_lift(bytes194)
+                              _rt::string_lift(bytes206)
                             };
                             Some(e)
                           }
@@ -2322,90 +2439,90 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V217::Policy(e217)
+                    V229::Policy(e229)
                   }
                   10 => {
-                    let e217 = {
-                      let l195 = i32::from(*ptr8.add(16).cast::<u8>());
+                    let e229 = {
+                      let l207 = i32::from(*ptr8.add(16).cast::<u8>());
 
-                      match l195 {
+                      match l207 {
                         0 => None,
                         1 => {
                           let e = {
-                            let l196 = *ptr8.add(20).cast::<i32>();
+                            let l208 = *ptr8.add(20).cast::<i32>();
 
-                            l196 as u32
+                            l208 as u32
                           };
                           Some(e)
                         }
                         _ => _rt::invalid_enum_discriminant(),
                       }
                     };
-                    V217::Unavailable(e217)
+                    V229::Unavailable(e229)
                   }
                   n => {
                     debug_assert_eq!(n, 11, "invalid enum discriminant");
-                    let e217 = {
-                      let l197 = *ptr8.add(16).cast::<*mut u8>();
-                      let l198 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len199 = l198;
-                      let bytes199 = _rt::Vec::from_raw_parts(l197.cast(), len199, len199);
-                      let l200 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                      let l204 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l205 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base212 = l204;
-                      let len212 = l205;
-                      let mut result212 = _rt::Vec::with_capacity(len212);
-                      for i in 0..len212 {
-                        let base = base212.add(i * (4*::core::mem::size_of::<*const u8>()));
-                        let e212 = {
-                          let l206 = *base.add(0).cast::<*mut u8>();
-                          let l207 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len208 = l207;
-                          let bytes208 = _rt::Vec::from_raw_parts(l206.cast(), len208, len208);
-                          let l209 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l210 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len211 = l210;
-                          let bytes211 = _rt::Vec::from_raw_parts(l209.cast(), len211, len211);
+                    let e229 = {
+                      let l209 = *ptr8.add(16).cast::<*mut u8>();
+                      let l210 = *ptr8.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len211 = l210;
+                      let bytes211 = _rt::Vec::from_raw_parts(l209.cast(), len211, len211);
+                      let l212 = i32::from(*ptr8.add(16+2*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l216 = *ptr8.add(16+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l217 = *ptr8.add(16+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let base224 = l216;
+                      let len224 = l217;
+                      let mut result224 = _rt::Vec::with_capacity(len224);
+                      for i in 0..len224 {
+                        let base = base224.add(i * (4*::core::mem::size_of::<*const u8>()));
+                        let e224 = {
+                          let l218 = *base.add(0).cast::<*mut u8>();
+                          let l219 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len220 = l219;
+                          let bytes220 = _rt::Vec::from_raw_parts(l218.cast(), len220, len220);
+                          let l221 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                          let l222 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                          let len223 = l222;
+                          let bytes223 = _rt::Vec::from_raw_parts(l221.cast(), len223, len223);
 
                           super::super::super::workspace_recovery::plugin::types::FieldProblem{
-                            field: _rt::string_lift(bytes208),
-                            detail: _rt::string_lift(bytes211),
+                            field: _rt::string_lift(bytes220),
+                            detail: _rt::string_lift(bytes223),
                           }
                         };
-                        result212.push(e212);
+                        result224.push(e224);
                       }
-                      _rt::cabi_dealloc(base212, len212 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                      let l213 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      _rt::cabi_dealloc(base224, len224 * (4*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                      let l225 = i32::from(*ptr8.add(16+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                       super::super::super::workspace_recovery::plugin::types::Refusal{
-                        message: _rt::string_lift(bytes199),
-                        detail: match l200 {
+                        message: _rt::string_lift(bytes211),
+                        detail: match l212 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l201 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l202 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len203 = l202;
-                              let bytes203 = _rt::Vec::from_raw_parts(l201.cast(), len203, len203);
+                              let l213 = *ptr8.add(16+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l214 = *ptr8.add(16+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len215 = l214;
+                              let bytes215 = _rt::Vec::from_raw_parts(l213.cast(), len215, len215);
 
-                              _rt::string_lift(bytes203)
+                              _rt::string_lift(bytes215)
                             };
                             Some(e)
                           }
                           _ => _rt::invalid_enum_discriminant(),
                         },
-                        validations: result212,
-                        template: match l213 {
+                        validations: result224,
+                        template: match l225 {
                           0 => None,
                           1 => {
                             let e = {
-                              let l214 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                              let l215 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                              let len216 = l215;
-                              let bytes216 = _rt::Vec::from_raw_parts(l214.cast(), len216, len216);
+                              let l226 = *ptr8.add(16+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l227 = *ptr8.add(16+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len228 = l227;
+                              let bytes228 = _rt::Vec::from_raw_parts(l226.cast(), len228, len228);
 
-                              _rt::string_lift(bytes216)
+                              _rt::string_lift(bytes228)
                             };
                             Some(e)
                           }
@@ -2413,17 +2530,17 @@ pub mod workspace_recovery {
                         },
                       }
                     };
-                    V217::Other(e217)
+                    V229::Other(e229)
                   }
                 };
 
-                v217
+                v229
               };
               Err(e)
             }
             _ => _rt::invalid_enum_discriminant(),
           };
-          result218
+          result230
         }
       }
       #[allow(unused_unsafe, clippy::all)]
@@ -2550,8 +2667,8 @@ pub mod workspace_recovery {
         unsafe {
 
           #[repr(align(8))]
-          struct RetArea([::core::mem::MaybeUninit::<u8>; 80+16*::core::mem::size_of::<*const u8>()]);
-          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 80+16*::core::mem::size_of::<*const u8>()]);
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 72+20*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 72+20*::core::mem::size_of::<*const u8>()]);
           let vec0 = build;
           let ptr0 = vec0.as_ptr().cast::<u8>();
           let len0 = vec0.len();
@@ -2567,7 +2684,7 @@ pub mod workspace_recovery {
           unsafe extern "C" fn wit_import2(_: *mut u8, _: usize, _: i32, _: *mut u8, ) { unreachable!() }
           wit_import2(ptr0.cast_mut(), len0, _rt::as_i32(&limit_ms), ptr1);
           let l3 = i32::from(*ptr1.add(0).cast::<u8>());
-          let result48 = match l3 {
+          let result52 = match l3 {
             0 => {
               let e = {
                 let l4 = i32::from(*ptr1.add(8).cast::<u8>());
@@ -2653,6 +2770,7 @@ pub mod workspace_recovery {
                         let l30 = i32::from(*ptr1.add(40+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
                         let l34 = i32::from(*ptr1.add(48+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
                         let l37 = i32::from(*ptr1.add(72+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                        let l41 = i32::from(*ptr1.add(72+17*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                         super::super::super::workspace_recovery::plugin::types::Build{
                           id: _rt::string_lift(bytes9),
@@ -2735,6 +2853,21 @@ pub mod workspace_recovery {
                             }
                             _ => _rt::invalid_enum_discriminant(),
                           },
+                          reason: match l41 {
+                            0 => None,
+                            1 => {
+                              let e = {
+                                let l42 = *ptr1.add(72+18*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l43 = *ptr1.add(72+19*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                let len44 = l43;
+                                let bytes44 = _rt::Vec::from_raw_parts(l42.cast(), len44, len44);
+
+                                _rt::string_lift(bytes44)
+                              };
+                              Some(e)
+                            }
+                            _ => _rt::invalid_enum_discriminant(),
+                          },
                         }
                       };
                       Some(e)
@@ -2747,58 +2880,58 @@ pub mod workspace_recovery {
             }
             1 => {
               let e = {
-                let l41 = i32::from(*ptr1.add(8).cast::<u8>());
-                use super::super::super::workspace_recovery::plugin::types::ReadError as V47;
-                let v47 = match l41 {
+                let l45 = i32::from(*ptr1.add(8).cast::<u8>());
+                use super::super::super::workspace_recovery::plugin::types::ReadError as V51;
+                let v51 = match l45 {
                   0 => {
-                    V47::Unauthorized
+                    V51::Unauthorized
                   }
                   1 => {
-                    V47::Forbidden
+                    V51::Forbidden
                   }
                   2 => {
-                    V47::NotFound
+                    V51::NotFound
                   }
                   3 => {
-                    let e47 = {
-                      let l42 = i32::from(*ptr1.add(8+1*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    let e51 = {
+                      let l46 = i32::from(*ptr1.add(8+1*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
-                      match l42 {
+                      match l46 {
                         0 => None,
                         1 => {
                           let e = {
-                            let l43 = *ptr1.add(12+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
+                            let l47 = *ptr1.add(12+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
 
-                            l43 as u32
+                            l47 as u32
                           };
                           Some(e)
                         }
                         _ => _rt::invalid_enum_discriminant(),
                       }
                     };
-                    V47::Unavailable(e47)
+                    V51::Unavailable(e51)
                   }
                   n => {
                     debug_assert_eq!(n, 4, "invalid enum discriminant");
-                    let e47 = {
-                      let l44 = *ptr1.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l45 = *ptr1.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len46 = l45;
-                      let bytes46 = _rt::Vec::from_raw_parts(l44.cast(), len46, len46);
+                    let e51 = {
+                      let l48 = *ptr1.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l49 = *ptr1.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len50 = l49;
+                      let bytes50 = _rt::Vec::from_raw_parts(l48.cast(), len50, len50);
 
-                      _rt::string_lift(bytes46)
+                      _rt::string_lift(bytes50)
                     };
-                    V47::Other(e47)
+                    V51::Other(e51)
                   }
                 };
 
-                v47
+                v51
               };
               Err(e)
             }
             _ => _rt::invalid_enum_discriminant(),
           };
-          result48
+          result52
         }
       }
       #[allow(unused_unsafe, clippy::all)]
@@ -2811,8 +2944,8 @@ pub mod workspace_recovery {
         unsafe {
 
           #[repr(align(8))]
-          struct RetArea([::core::mem::MaybeUninit::<u8>; 96+12*::core::mem::size_of::<*const u8>()]);
-          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 96+12*::core::mem::size_of::<*const u8>()]);
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 104+14*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 104+14*::core::mem::size_of::<*const u8>()]);
           let vec0 = build;
           let ptr0 = vec0.as_ptr().cast::<u8>();
           let len0 = vec0.len();
@@ -2831,7 +2964,7 @@ pub mod workspace_recovery {
           unsafe extern "C" fn wit_import3(_: *mut u8, _: usize, _: *mut u8, _: usize, _: i32, _: i32, _: *mut u8, ) { unreachable!() }
           wit_import3(ptr0.cast_mut(), len0, ptr1.cast_mut(), len1, _rt::as_i32(&connect_limit_ms), _rt::as_i32(&scripts_limit_ms), ptr2);
           let l4 = i32::from(*ptr2.add(0).cast::<u8>());
-          let result44 = match l4 {
+          let result48 = match l4 {
             0 => {
               let e = {
                 let l5 = i32::from(*ptr2.add(8).cast::<u8>());
@@ -2931,6 +3064,7 @@ pub mod workspace_recovery {
                         let l31 = i32::from(*ptr2.add(48+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
                         let l33 = i32::from(*ptr2.add(64+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
                         let l35 = i32::from(*ptr2.add(80+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                        let l37 = i32::from(*ptr2.add(96+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                         super::super::super::workspace_recovery::plugin::types::Agent{
                           id: _rt::string_lift(bytes10),
@@ -2991,6 +3125,21 @@ pub mod workspace_recovery {
                             }
                             _ => _rt::invalid_enum_discriminant(),
                           },
+                          process: match l37 {
+                            0 => None,
+                            1 => {
+                              let e = {
+                                let l38 = *ptr2.add(96+13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                                let l39 = *ptr2.add(96+14*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                                let len40 = l39;
+                                let bytes40 = _rt::Vec::from_raw_parts(l38.cast(), len40, len40);
+
+                                _rt::string_lift(bytes40)
+                              };
+                              Some(e)
+                            }
+                            _ => _rt::invalid_enum_discriminant(),
+                          },
                         }
                       };
                       Some(e)
@@ -3003,58 +3152,58 @@ pub mod workspace_recovery {
             }
             1 => {
               let e = {
-                let l37 = i32::from(*ptr2.add(8).cast::<u8>());
-                use super::super::super::workspace_recovery::plugin::types::ReadError as V43;
-                let v43 = match l37 {
+                let l41 = i32::from(*ptr2.add(8).cast::<u8>());
+                use super::super::super::workspace_recovery::plugin::types::ReadError as V47;
+                let v47 = match l41 {
                   0 => {
-                    V43::Unauthorized
+                    V47::Unauthorized
                   }
                   1 => {
-                    V43::Forbidden
+                    V47::Forbidden
                   }
                   2 => {
-                    V43::NotFound
+                    V47::NotFound
                   }
                   3 => {
-                    let e43 = {
-                      let l38 = i32::from(*ptr2.add(8+1*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    let e47 = {
+                      let l42 = i32::from(*ptr2.add(8+1*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
-                      match l38 {
+                      match l42 {
                         0 => None,
                         1 => {
                           let e = {
-                            let l39 = *ptr2.add(12+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
+                            let l43 = *ptr2.add(12+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
 
-                            l39 as u32
+                            l43 as u32
                           };
                           Some(e)
                         }
                         _ => _rt::invalid_enum_discriminant(),
                       }
                     };
-                    V43::Unavailable(e43)
+                    V47::Unavailable(e47)
                   }
                   n => {
                     debug_assert_eq!(n, 4, "invalid enum discriminant");
-                    let e43 = {
-                      let l40 = *ptr2.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l41 = *ptr2.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len42 = l41;
-                      let bytes42 = _rt::Vec::from_raw_parts(l40.cast(), len42, len42);
+                    let e47 = {
+                      let l44 = *ptr2.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l45 = *ptr2.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len46 = l45;
+                      let bytes46 = _rt::Vec::from_raw_parts(l44.cast(), len46, len46);
 
-                      _rt::string_lift(bytes42)
+                      _rt::string_lift(bytes46)
                     };
-                    V43::Other(e43)
+                    V47::Other(e47)
                   }
                 };
 
-                v43
+                v47
               };
               Err(e)
             }
             _ => _rt::invalid_enum_discriminant(),
           };
-          result44
+          result48
         }
       }
 
@@ -3224,7 +3373,7 @@ pub mod exports {
       #[doc(hidden)]
       #[allow(non_snake_case, unused_unsafe)]
       pub unsafe fn _export_call_tool_cabi<T_: Guest>(arg0: *mut u8,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
-      _rt::run_ctors_once();let result29 = {
+      _rt::run_ctors_once();let result32 = {
         let l0 = *arg0.add(0).cast::<*mut u8>();
         let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
         let len2 = l1;
@@ -3236,68 +3385,85 @@ pub mod exports {
         let l6 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<i32>();
         let l7 = *arg0.add(4+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
         let l8 = i32::from(*arg0.add(8+4*::core::mem::size_of::<*const u8>()).cast::<u8>());
-        let l9 = *arg0.add(12+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
-        let l10 = *arg0.add(16+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
-        let l11 = *arg0.add(20+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
+        let l11 = i32::from(*arg0.add(20+4*::core::mem::size_of::<*const u8>()).cast::<u8>());
         let l12 = *arg0.add(24+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
         let l13 = *arg0.add(28+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
         let l14 = *arg0.add(32+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
-        let l15 = *arg0.add(32+5*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-        let l16 = *arg0.add(32+6*::core::mem::size_of::<*const u8>()).cast::<usize>();
-        let base20 = l15;
-        let len20 = l16;
-        let mut result20 = _rt::Vec::with_capacity(len20);
-        for i in 0..len20 {
-          let base = base20.add(i * (2*::core::mem::size_of::<*const u8>()));
-          let e20 = {
-            let l17 = *base.add(0).cast::<*mut u8>();
-            let l18 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-            let len19 = l18;
-            let bytes19 = _rt::Vec::from_raw_parts(l17.cast(), len19, len19);
+        let l15 = *arg0.add(36+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
+        let l16 = *arg0.add(40+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
+        let l17 = *arg0.add(44+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
+        let l18 = *arg0.add(48+4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+        let l19 = *arg0.add(48+5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+        let base23 = l18;
+        let len23 = l19;
+        let mut result23 = _rt::Vec::with_capacity(len23);
+        for i in 0..len23 {
+          let base = base23.add(i * (2*::core::mem::size_of::<*const u8>()));
+          let e23 = {
+            let l20 = *base.add(0).cast::<*mut u8>();
+            let l21 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len22 = l21;
+            let bytes22 = _rt::Vec::from_raw_parts(l20.cast(), len22, len22);
 
-            _rt::string_lift(bytes19)
+            _rt::string_lift(bytes22)
           };
-          result20.push(e20);
+          result23.push(e23);
         }
-        _rt::cabi_dealloc(base20, len20 * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-        let l21 = i32::from(*arg0.add(32+7*::core::mem::size_of::<*const u8>()).cast::<u8>());
-        let l25 = i32::from(*arg0.add(32+10*::core::mem::size_of::<*const u8>()).cast::<u8>());
+        _rt::cabi_dealloc(base23, len23 * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+        let l24 = i32::from(*arg0.add(48+6*::core::mem::size_of::<*const u8>()).cast::<u8>());
+        let l28 = i32::from(*arg0.add(48+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
         T_::call_tool(_rt::string_lift(bytes2), _rt::string_lift(bytes5), super::super::super::super::workspace_recovery::plugin::types::Policy{
           recover_after_ms: l6 as u32,
           dial_timeout_ms: l7 as u32,
-          never_connected: super::super::super::super::workspace_recovery::plugin::types::NeverConnected::_lift(l8 as u8),
-          max_restarts: l9 as u32,
-          build_limit_ms: l10 as u32,
-          restart_stop_limit_ms: l11 as u32,
-          connect_limit_ms: l12 as u32,
-          scripts_limit_ms: l13 as u32,
-          conflict_rounds: l14 as u32,
-          tools: result20,
-          ask_user_tool: match l21 {
+          known_dead: match l8 {
             0 => None,
             1 => {
               let e = {
-                let l22 = *arg0.add(32+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                let l23 = *arg0.add(32+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                let len24 = l23;
-                let bytes24 = _rt::Vec::from_raw_parts(l22.cast(), len24, len24);
+                let l9 = *arg0.add(12+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
+                let l10 = *arg0.add(16+4*::core::mem::size_of::<*const u8>()).cast::<i32>();
 
-                _rt::string_lift(bytes24)
+                super::super::super::super::workspace_recovery::plugin::types::KnownDead{
+                  after_ms: l9 as u32,
+                  dial_ms: l10 as u32,
+                }
               };
               Some(e)
             }
             _ => _rt::invalid_enum_discriminant(),
           },
-          create_tool: match l25 {
+          never_connected: super::super::super::super::workspace_recovery::plugin::types::NeverConnected::_lift(l11 as u8),
+          max_restarts: l12 as u32,
+          build_limit_ms: l13 as u32,
+          restart_stop_limit_ms: l14 as u32,
+          connect_limit_ms: l15 as u32,
+          scripts_limit_ms: l16 as u32,
+          conflict_rounds: l17 as u32,
+          tools: result23,
+          ask_user_tool: match l24 {
             0 => None,
             1 => {
               let e = {
-                let l26 = *arg0.add(32+11*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                let l27 = *arg0.add(32+12*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                let len28 = l27;
-                let bytes28 = _rt::Vec::from_raw_parts(l26.cast(), len28, len28);
+                let l25 = *arg0.add(48+7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l26 = *arg0.add(48+8*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len27 = l26;
+                let bytes27 = _rt::Vec::from_raw_parts(l25.cast(), len27, len27);
 
-                _rt::string_lift(bytes28)
+                _rt::string_lift(bytes27)
+              };
+              Some(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          },
+          create_tool: match l28 {
+            0 => None,
+            1 => {
+              let e = {
+                let l29 = *arg0.add(48+10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l30 = *arg0.add(48+11*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len31 = l30;
+                let bytes31 = _rt::Vec::from_raw_parts(l29.cast(), len31, len31);
+
+                _rt::string_lift(bytes31)
               };
               Some(e)
             }
@@ -3305,40 +3471,40 @@ pub mod exports {
           },
         })
       };
-      _rt::cabi_dealloc(arg0, 32+13*::core::mem::size_of::<*const u8>(), ::core::mem::size_of::<*const u8>());
-      let ptr30 = (&raw mut _RET_AREA.0).cast::<u8>();
-      match result29 {
+      _rt::cabi_dealloc(arg0, 48+12*::core::mem::size_of::<*const u8>(), ::core::mem::size_of::<*const u8>());
+      let ptr33 = (&raw mut _RET_AREA.0).cast::<u8>();
+      match result32 {
         Ok(e) => { {
-          *ptr30.add(0).cast::<u8>() = (0i32) as u8;
-          let ToolResult{ json:json31, is_error:is_error31, } = e;
-          let vec32 = (json31.into_bytes()).into_boxed_slice();
-          let ptr32 = vec32.as_ptr().cast::<u8>();
-          let len32 = vec32.len();
-          ::core::mem::forget(vec32);
-          *ptr30.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len32;
-          *ptr30.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr32.cast_mut();
-          *ptr30.add(3*::core::mem::size_of::<*const u8>()).cast::<u8>() = (match is_error31 { true => 1, false => 0 }) as u8;
+          *ptr33.add(0).cast::<u8>() = (0i32) as u8;
+          let ToolResult{ json:json34, is_error:is_error34, } = e;
+          let vec35 = (json34.into_bytes()).into_boxed_slice();
+          let ptr35 = vec35.as_ptr().cast::<u8>();
+          let len35 = vec35.len();
+          ::core::mem::forget(vec35);
+          *ptr33.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len35;
+          *ptr33.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr35.cast_mut();
+          *ptr33.add(3*::core::mem::size_of::<*const u8>()).cast::<u8>() = (match is_error34 { true => 1, false => 0 }) as u8;
         } },
         Err(e) => { {
-          *ptr30.add(0).cast::<u8>() = (1i32) as u8;
+          *ptr33.add(0).cast::<u8>() = (1i32) as u8;
           match e {
             CallError::UnknownTool=> {
               {
-                *ptr30.add(::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
+                *ptr33.add(::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
               }
             }
             CallError::InvalidArguments(e) => {
-              *ptr30.add(::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-              let vec33 = (e.into_bytes()).into_boxed_slice();
-              let ptr33 = vec33.as_ptr().cast::<u8>();
-              let len33 = vec33.len();
-              ::core::mem::forget(vec33);
-              *ptr30.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>() = len33;
-              *ptr30.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr33.cast_mut();
+              *ptr33.add(::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
+              let vec36 = (e.into_bytes()).into_boxed_slice();
+              let ptr36 = vec36.as_ptr().cast::<u8>();
+              let len36 = vec36.len();
+              ::core::mem::forget(vec36);
+              *ptr33.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>() = len36;
+              *ptr33.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr36.cast_mut();
             },
           }
         } },
-      };ptr30
+      };ptr33
     } }
     #[doc(hidden)]
     #[allow(non_snake_case)]
@@ -3426,7 +3592,8 @@ pub mod exports {
       Interrupted,
       /// It failed in a way that waiting cannot cure (credentials, permission, protocol). The error, in words.
       FailedFast(_rt::String),
-      /// The agent could not be reached for the whole window. Its length in milliseconds.
+      /// The agent could not be reached for the whole window, or is known to be dead (see `policy.known-dead`). For how long it
+      /// was tried, in milliseconds.
       TimedOut(u32),
     }
     impl ::core::fmt::Debug for Dial {
@@ -3450,20 +3617,24 @@ pub mod exports {
       pub dial: Dial,
       /// The agent that was dialled, if it came to that.
       pub dialed: ::core::option::Option<AgentId>,
-      /// That agent's `disconnected` when the dial began.
+      /// That agent's `process` when the dial began.
+      pub dialed_process: ::core::option::Option<_rt::String>,
+      /// That agent's `disconnected` when the dial began, if it read disconnected then.
       pub disconnected_at_start: ::core::option::Option<TimeMs>,
       /// Timeouts counted before this one, in a row, for this chat and this build.
       pub earlier_timeouts: u32,
       /// Authenticated reads failed during the window, or within 90 s before it.
       pub control_plane_away: bool,
+      /// In how many milliseconds that will not count any more, if the control plane stays there, where that is known.
+      pub trusted_in_ms: ::core::option::Option<u32>,
       /// How often in a row that was the verdict before.
       pub earlier_away: u32,
-      /// Restart verdicts for this workspace within the last hour.
+      /// Restarts of this workspace within the last hour: those that were made, by whichever tools, not those advised.
       pub recent_restarts: u32,
     }
     impl ::core::fmt::Debug for Evidence {
       fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        f.debug_struct("Evidence").field("dial", &self.dial).field("dialed", &self.dialed).field("disconnected-at-start", &self.disconnected_at_start).field("earlier-timeouts", &self.earlier_timeouts).field("control-plane-away", &self.control_plane_away).field("earlier-away", &self.earlier_away).field("recent-restarts", &self.recent_restarts).finish()
+        f.debug_struct("Evidence").field("dial", &self.dial).field("dialed", &self.dialed).field("dialed-process", &self.dialed_process).field("disconnected-at-start", &self.disconnected_at_start).field("earlier-timeouts", &self.earlier_timeouts).field("control-plane-away", &self.control_plane_away).field("trusted-in-ms", &self.trusted_in_ms).field("earlier-away", &self.earlier_away).field("recent-restarts", &self.recent_restarts).finish()
       }
     }
     /// What the model should do now.
@@ -3686,14 +3857,16 @@ pub mod exports {
       pub cause: Cause,
       /// Whether this timeout is to be counted in the next `evidence.earlier-timeouts`.
       pub counts_as_timeout: bool,
+      /// With a `retry`: after how many milliseconds it may end otherwise, where that is known. Earlier does no harm.
+      pub retry_after_ms: ::core::option::Option<u32>,
       /// The tools that the text names, in the order in which they are to be called. Only tools that the chat has.
       pub tools: _rt::Vec::<_rt::String>,
-      /// For the model. Empty when the failure is to be passed on unchanged and there is nothing to add.
+      /// For the model. A failure that is to be passed on unchanged is told in the words of `dial`.
       pub message: _rt::String,
     }
     impl ::core::fmt::Debug for Verdict {
       fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-        f.debug_struct("Verdict").field("action", &self.action).field("cause", &self.cause).field("counts-as-timeout", &self.counts_as_timeout).field("tools", &self.tools).field("message", &self.message).finish()
+        f.debug_struct("Verdict").field("action", &self.action).field("cause", &self.cause).field("counts-as-timeout", &self.counts_as_timeout).field("retry-after-ms", &self.retry_after_ms).field("tools", &self.tools).field("message", &self.message).finish()
       }
     }
     /// What to do with a connection from the cache.
@@ -3736,7 +3909,7 @@ pub mod exports {
     #[doc(hidden)]
     #[allow(non_snake_case, unused_unsafe)]
     pub unsafe fn _export_classify_failure_cabi<T_: Guest>(arg0: *mut u8,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
-    _rt::run_ctors_once();let result39 = {
+    _rt::run_ctors_once();let result48 = {
       let l0 = i32::from(*arg0.add(0).cast::<u8>());
       let v5 = match l0 {
         0 => {
@@ -3765,39 +3938,42 @@ pub mod exports {
       };
       let l6 = i32::from(*arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<u8>());
       let l10 = i32::from(*arg0.add(6*::core::mem::size_of::<*const u8>()).cast::<u8>());
-      let l12 = *arg0.add(16+6*::core::mem::size_of::<*const u8>()).cast::<i32>();
-      let l13 = i32::from(*arg0.add(20+6*::core::mem::size_of::<*const u8>()).cast::<u8>());
-      let l14 = *arg0.add(24+6*::core::mem::size_of::<*const u8>()).cast::<i32>();
-      let l15 = *arg0.add(28+6*::core::mem::size_of::<*const u8>()).cast::<i32>();
-      let l16 = *arg0.add(32+6*::core::mem::size_of::<*const u8>()).cast::<i32>();
-      let l17 = *arg0.add(36+6*::core::mem::size_of::<*const u8>()).cast::<i32>();
-      let l18 = i32::from(*arg0.add(40+6*::core::mem::size_of::<*const u8>()).cast::<u8>());
-      let l19 = *arg0.add(44+6*::core::mem::size_of::<*const u8>()).cast::<i32>();
-      let l20 = *arg0.add(48+6*::core::mem::size_of::<*const u8>()).cast::<i32>();
-      let l21 = *arg0.add(52+6*::core::mem::size_of::<*const u8>()).cast::<i32>();
-      let l22 = *arg0.add(56+6*::core::mem::size_of::<*const u8>()).cast::<i32>();
-      let l23 = *arg0.add(60+6*::core::mem::size_of::<*const u8>()).cast::<i32>();
-      let l24 = *arg0.add(64+6*::core::mem::size_of::<*const u8>()).cast::<i32>();
-      let l25 = *arg0.add(64+7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-      let l26 = *arg0.add(64+8*::core::mem::size_of::<*const u8>()).cast::<usize>();
-      let base30 = l25;
-      let len30 = l26;
-      let mut result30 = _rt::Vec::with_capacity(len30);
-      for i in 0..len30 {
-        let base = base30.add(i * (2*::core::mem::size_of::<*const u8>()));
-        let e30 = {
-          let l27 = *base.add(0).cast::<*mut u8>();
-          let l28 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-          let len29 = l28;
-          let bytes29 = _rt::Vec::from_raw_parts(l27.cast(), len29, len29);
+      let l14 = i32::from(*arg0.add(8+8*::core::mem::size_of::<*const u8>()).cast::<u8>());
+      let l16 = *arg0.add(24+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+      let l17 = i32::from(*arg0.add(28+8*::core::mem::size_of::<*const u8>()).cast::<u8>());
+      let l18 = i32::from(*arg0.add(32+8*::core::mem::size_of::<*const u8>()).cast::<u8>());
+      let l20 = *arg0.add(40+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+      let l21 = *arg0.add(44+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+      let l22 = *arg0.add(48+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+      let l23 = *arg0.add(52+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+      let l24 = i32::from(*arg0.add(56+8*::core::mem::size_of::<*const u8>()).cast::<u8>());
+      let l27 = i32::from(*arg0.add(68+8*::core::mem::size_of::<*const u8>()).cast::<u8>());
+      let l28 = *arg0.add(72+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+      let l29 = *arg0.add(76+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+      let l30 = *arg0.add(80+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+      let l31 = *arg0.add(84+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+      let l32 = *arg0.add(88+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+      let l33 = *arg0.add(92+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+      let l34 = *arg0.add(96+8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+      let l35 = *arg0.add(96+9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+      let base39 = l34;
+      let len39 = l35;
+      let mut result39 = _rt::Vec::with_capacity(len39);
+      for i in 0..len39 {
+        let base = base39.add(i * (2*::core::mem::size_of::<*const u8>()));
+        let e39 = {
+          let l36 = *base.add(0).cast::<*mut u8>();
+          let l37 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+          let len38 = l37;
+          let bytes38 = _rt::Vec::from_raw_parts(l36.cast(), len38, len38);
 
-          _rt::string_lift(bytes29)
+          _rt::string_lift(bytes38)
         };
-        result30.push(e30);
+        result39.push(e39);
       }
-      _rt::cabi_dealloc(base30, len30 * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-      let l31 = i32::from(*arg0.add(64+9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-      let l35 = i32::from(*arg0.add(64+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+      _rt::cabi_dealloc(base39, len39 * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+      let l40 = i32::from(*arg0.add(96+10*::core::mem::size_of::<*const u8>()).cast::<u8>());
+      let l44 = i32::from(*arg0.add(96+13*::core::mem::size_of::<*const u8>()).cast::<u8>());
       T_::classify_failure(Evidence{
         dial: v5,
         dialed: match l6 {
@@ -3815,58 +3991,101 @@ pub mod exports {
           }
           _ => _rt::invalid_enum_discriminant(),
         },
-        disconnected_at_start: match l10 {
+        dialed_process: match l10 {
           0 => None,
           1 => {
             let e = {
-              let l11 = *arg0.add(8+6*::core::mem::size_of::<*const u8>()).cast::<i64>();
+              let l11 = *arg0.add(7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+              let l12 = *arg0.add(8*::core::mem::size_of::<*const u8>()).cast::<usize>();
+              let len13 = l12;
+              let bytes13 = _rt::Vec::from_raw_parts(l11.cast(), len13, len13);
 
-              l11 as u64
+              _rt::string_lift(bytes13)
             };
             Some(e)
           }
           _ => _rt::invalid_enum_discriminant(),
         },
-        earlier_timeouts: l12 as u32,
-        control_plane_away: _rt::bool_lift(l13 as u8),
-        earlier_away: l14 as u32,
-        recent_restarts: l15 as u32,
+        disconnected_at_start: match l14 {
+          0 => None,
+          1 => {
+            let e = {
+              let l15 = *arg0.add(16+8*::core::mem::size_of::<*const u8>()).cast::<i64>();
+
+              l15 as u64
+            };
+            Some(e)
+          }
+          _ => _rt::invalid_enum_discriminant(),
+        },
+        earlier_timeouts: l16 as u32,
+        control_plane_away: _rt::bool_lift(l17 as u8),
+        trusted_in_ms: match l18 {
+          0 => None,
+          1 => {
+            let e = {
+              let l19 = *arg0.add(36+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+              l19 as u32
+            };
+            Some(e)
+          }
+          _ => _rt::invalid_enum_discriminant(),
+        },
+        earlier_away: l20 as u32,
+        recent_restarts: l21 as u32,
       }, super::super::super::super::workspace_recovery::plugin::types::Policy{
-        recover_after_ms: l16 as u32,
-        dial_timeout_ms: l17 as u32,
-        never_connected: super::super::super::super::workspace_recovery::plugin::types::NeverConnected::_lift(l18 as u8),
-        max_restarts: l19 as u32,
-        build_limit_ms: l20 as u32,
-        restart_stop_limit_ms: l21 as u32,
-        connect_limit_ms: l22 as u32,
-        scripts_limit_ms: l23 as u32,
-        conflict_rounds: l24 as u32,
-        tools: result30,
-        ask_user_tool: match l31 {
+        recover_after_ms: l22 as u32,
+        dial_timeout_ms: l23 as u32,
+        known_dead: match l24 {
           0 => None,
           1 => {
             let e = {
-              let l32 = *arg0.add(64+10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l33 = *arg0.add(64+11*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len34 = l33;
-              let bytes34 = _rt::Vec::from_raw_parts(l32.cast(), len34, len34);
+              let l25 = *arg0.add(60+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
+              let l26 = *arg0.add(64+8*::core::mem::size_of::<*const u8>()).cast::<i32>();
 
-              _rt::string_lift(bytes34)
+              super::super::super::super::workspace_recovery::plugin::types::KnownDead{
+                after_ms: l25 as u32,
+                dial_ms: l26 as u32,
+              }
             };
             Some(e)
           }
           _ => _rt::invalid_enum_discriminant(),
         },
-        create_tool: match l35 {
+        never_connected: super::super::super::super::workspace_recovery::plugin::types::NeverConnected::_lift(l27 as u8),
+        max_restarts: l28 as u32,
+        build_limit_ms: l29 as u32,
+        restart_stop_limit_ms: l30 as u32,
+        connect_limit_ms: l31 as u32,
+        scripts_limit_ms: l32 as u32,
+        conflict_rounds: l33 as u32,
+        tools: result39,
+        ask_user_tool: match l40 {
           0 => None,
           1 => {
             let e = {
-              let l36 = *arg0.add(64+13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l37 = *arg0.add(64+14*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len38 = l37;
-              let bytes38 = _rt::Vec::from_raw_parts(l36.cast(), len38, len38);
+              let l41 = *arg0.add(96+11*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+              let l42 = *arg0.add(96+12*::core::mem::size_of::<*const u8>()).cast::<usize>();
+              let len43 = l42;
+              let bytes43 = _rt::Vec::from_raw_parts(l41.cast(), len43, len43);
 
-              _rt::string_lift(bytes38)
+              _rt::string_lift(bytes43)
+            };
+            Some(e)
+          }
+          _ => _rt::invalid_enum_discriminant(),
+        },
+        create_tool: match l44 {
+          0 => None,
+          1 => {
+            let e = {
+              let l45 = *arg0.add(96+14*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+              let l46 = *arg0.add(96+15*::core::mem::size_of::<*const u8>()).cast::<usize>();
+              let len47 = l46;
+              let bytes47 = _rt::Vec::from_raw_parts(l45.cast(), len47, len47);
+
+              _rt::string_lift(bytes47)
             };
             Some(e)
           }
@@ -3874,42 +4093,52 @@ pub mod exports {
         },
       })
     };
-    _rt::cabi_dealloc(arg0, 72+14*::core::mem::size_of::<*const u8>(), 8);
-    let ptr40 = (&raw mut _RET_AREA.0).cast::<u8>();
-    let Verdict{ action:action41, cause:cause41, counts_as_timeout:counts_as_timeout41, tools:tools41, message:message41, } = result39;
-    *ptr40.add(0).cast::<u8>() = (action41.clone() as i32) as u8;
-    *ptr40.add(1).cast::<u8>() = (cause41.clone() as i32) as u8;
-    *ptr40.add(2).cast::<u8>() = (match counts_as_timeout41 { true => 1, false => 0 }) as u8;
-    let vec43 = tools41;
-    let len43 = vec43.len();
-    let layout43 = _rt::alloc::Layout::from_size_align(vec43.len() * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-    let (result43, _cleanup43) = wit_bindgen::rt::Cleanup::new(layout43);if let Some(cleanup) = _cleanup43 { cleanup.forget(); }
-    for (i, e) in vec43.into_iter().enumerate() {
-      let base = result43.add(i * (2*::core::mem::size_of::<*const u8>()));
+    _rt::cabi_dealloc(arg0, 96+16*::core::mem::size_of::<*const u8>(), 8);
+    let ptr49 = (&raw mut _RET_AREA.0).cast::<u8>();
+    let Verdict{ action:action50, cause:cause50, counts_as_timeout:counts_as_timeout50, retry_after_ms:retry_after_ms50, tools:tools50, message:message50, } = result48;
+    *ptr49.add(0).cast::<u8>() = (action50.clone() as i32) as u8;
+    *ptr49.add(1).cast::<u8>() = (cause50.clone() as i32) as u8;
+    *ptr49.add(2).cast::<u8>() = (match counts_as_timeout50 { true => 1, false => 0 }) as u8;
+    match retry_after_ms50 {
+      Some(e) => {
+        *ptr49.add(4).cast::<u8>() = (1i32) as u8;
+        *ptr49.add(8).cast::<i32>() = _rt::as_i32(e);
+      },
+      None => {
+        {
+          *ptr49.add(4).cast::<u8>() = (0i32) as u8;
+        }
+      },
+    };let vec52 = tools50;
+    let len52 = vec52.len();
+    let layout52 = _rt::alloc::Layout::from_size_align(vec52.len() * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+    let (result52, _cleanup52) = wit_bindgen::rt::Cleanup::new(layout52);if let Some(cleanup) = _cleanup52 { cleanup.forget(); }
+    for (i, e) in vec52.into_iter().enumerate() {
+      let base = result52.add(i * (2*::core::mem::size_of::<*const u8>()));
       {
-        let vec42 = (e.into_bytes()).into_boxed_slice();
-        let ptr42 = vec42.as_ptr().cast::<u8>();
-        let len42 = vec42.len();
-        ::core::mem::forget(vec42);
-        *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len42;
-        *base.add(0).cast::<*mut u8>() = ptr42.cast_mut();
+        let vec51 = (e.into_bytes()).into_boxed_slice();
+        let ptr51 = vec51.as_ptr().cast::<u8>();
+        let len51 = vec51.len();
+        ::core::mem::forget(vec51);
+        *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len51;
+        *base.add(0).cast::<*mut u8>() = ptr51.cast_mut();
       }
     }
-    *ptr40.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len43;
-    *ptr40.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result43;
-    let vec44 = (message41.into_bytes()).into_boxed_slice();
-    let ptr44 = vec44.as_ptr().cast::<u8>();
-    let len44 = vec44.len();
-    ::core::mem::forget(vec44);
-    *ptr40.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len44;
-    *ptr40.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr44.cast_mut();
-    ptr40
+    *ptr49.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len52;
+    *ptr49.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result52;
+    let vec53 = (message50.into_bytes()).into_boxed_slice();
+    let ptr53 = vec53.as_ptr().cast::<u8>();
+    let len53 = vec53.len();
+    ::core::mem::forget(vec53);
+    *ptr49.add(8+4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len53;
+    *ptr49.add(8+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr53.cast_mut();
+    ptr49
   } }
   #[doc(hidden)]
   #[allow(non_snake_case)]
   pub unsafe fn __post_return_classify_failure<T_: Guest>(arg0: *mut u8,) { unsafe {
-    let l0 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-    let l1 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+    let l0 = *arg0.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+    let l1 = *arg0.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
     let base4 = l0;
     let len4 = l1;
     for i in 0..len4 {
@@ -3921,8 +4150,8 @@ pub mod exports {
       }
     }
     _rt::cabi_dealloc(base4, len4 * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-    let l5 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-    let l6 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+    let l5 = *arg0.add(8+3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+    let l6 = *arg0.add(8+4*::core::mem::size_of::<*const u8>()).cast::<usize>();
     _rt::cabi_dealloc(l5, l6, 1);
   } }
   #[doc(hidden)]
@@ -3968,8 +4197,8 @@ pub(crate) use __export_workspace_recovery_plugin_recovery_0_1_0_cabi;
 
 #[cfg_attr(target_pointer_width="64", repr(align(8)))]
 #[cfg_attr(target_pointer_width="32", repr(align(4)))]
-struct _RetArea([::core::mem::MaybeUninit::<u8>; 5*::core::mem::size_of::<*const u8>()]);
-static mut _RET_AREA: _RetArea = _RetArea([::core::mem::MaybeUninit::uninit(); 5*::core::mem::size_of::<*const u8>()]);
+struct _RetArea([::core::mem::MaybeUninit::<u8>; 8+5*::core::mem::size_of::<*const u8>()]);
+static mut _RET_AREA: _RetArea = _RetArea([::core::mem::MaybeUninit::uninit(); 8+5*::core::mem::size_of::<*const u8>()]);
 
 }
 
@@ -4126,92 +4355,94 @@ pub(crate) use __export_plugin_impl as export;
 #[unsafe(link_section = "component-type:wit-bindgen:0.61.1:workspace-recovery:plugin@0.1.0:plugin:encoded world")]
 #[doc(hidden)]
 #[allow(clippy::octal_escapes)]
-pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 4108] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x8f\x1f\x01A\x02\x01\
-A\x17\x01B;\x01s\x04\0\x08build-id\x03\0\0\x01s\x04\0\x08agent-id\x03\0\x02\x01w\
+pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 4231] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x8a\x20\x01A\x02\x01\
+A\x17\x01B>\x01s\x04\0\x08build-id\x03\0\0\x01s\x04\0\x08agent-id\x03\0\x02\x01w\
 \x04\0\x07time-ms\x03\0\x04\x01q\x04\x05start\0\0\x04stop\0\0\x06delete\0\0\x07u\
 nknown\x01s\0\x04\0\x0atransition\x03\0\x06\x01q\x07\x07pending\0\0\x07running\0\
 \0\x09canceling\0\0\x09succeeded\0\0\x06failed\0\0\x08canceled\0\0\x07unknown\x01\
 s\0\x04\0\x0ajob-status\x03\0\x08\x01m\x03\x09available\x07missing\x07unknown\x04\
 \0\x0bprovisioner\x03\0\x0a\x01r\x02\x10credits-consumedx\x06budgetx\x04\0\x05qu\
-ota\x03\0\x0c\x01ky\x01ks\x01k\x0d\x01r\x0c\x02id\x01\x06numbery\x0atransition\x07\
+ota\x03\0\x0c\x01ky\x01ks\x01k\x0d\x01r\x0d\x02id\x01\x06numbery\x0atransition\x07\
 \x06status\x09\x10cancel-requested\x7f\x04ours\x7f\x0equeue-position\x0e\x0bprov\
-isioner\x0b\x05error\x0f\x0aerror-code\x0f\x05quota\x10\x10template-version\x0f\x04\
-\0\x05build\x03\0\x11\x01r\x02\x05fields\x06details\x04\0\x0dfield-problem\x03\0\
-\x13\x01p\x14\x01r\x04\x07messages\x06detail\x0f\x0bvalidations\x15\x08template\x0f\
-\x04\0\x07refusal\x03\0\x16\x01r\x02\x04names\x05values\x04\0\x09parameter\x03\0\
-\x18\x01k\x17\x01r\x05\x0eworkspace-names\x08template\x0f\x07dormant\x7f\x06late\
-st\x12\x0dstart-refusal\x1a\x04\0\x08snapshot\x03\0\x1b\x01q\x04\x07unbound\0\0\x07\
-rebound\0\0\x07deleted\0\0\x05bound\x01\x1c\0\x04\0\x07binding\x03\0\x1d\x01q\x05\
-\x0aconnecting\0\0\x09connected\0\0\x0cdisconnected\0\0\x09timed-out\0\0\x07unkn\
-own\x01s\0\x04\0\x0bagent-state\x03\0\x1f\x01q\x0a\x07created\0\0\x08starting\0\0\
-\x0dstart-timeout\0\0\x0bstart-error\0\0\x05ready\0\0\x0dshutting-down\0\0\x10sh\
-utdown-timeout\0\0\x0eshutdown-error\0\0\x03off\0\0\x07unknown\x01s\0\x04\0\x09l\
-ifecycle\x03\0!\x01k\x03\x01k\x05\x01r\x0b\x02id\x03\x06parent#\x04names\x05orde\
-rz\x08external\x7f\x05state\x20\x09lifecycle\"\x07created\x05\x0ffirst-connected\
-$\x0elast-connected$\x0cdisconnected$\x04\0\x05agent\x03\0%\x01p&\x01r\x04\x05bu\
-ild\x12\x08observed$\x0freadable-for-msw\x06agents'\x04\0\x06agents\x03\0(\x01q\x05\
-\x0cunauthorized\0\0\x09forbidden\0\0\x09not-found\0\0\x0bunavailable\x01\x0e\0\x05\
-other\x01s\0\x04\0\x0aread-error\x03\0*\x01k\x12\x01q\x0c\x0asuperseded\x01\x12\0\
-\x08conflict\x01,\0\x0funseen-conflict\x01\x17\0\x07rebound\0\0\x0binterrupted\0\
-\0\x07expired\0\0\x04gone\0\0\x09forbidden\x01\x17\0\x07invalid\x01\x17\0\x06pol\
-icy\x01\x17\0\x0bunavailable\x01\x0e\0\x05other\x01\x17\0\x04\0\x10transition-er\
-ror\x03\0-\x01m\x04\x07reached\x05limit\x0binterrupted\x04gone\x04\0\x08wait-end\
-\x03\0/\x01r\x03\x03end0\x09waited-msy\x05build,\x04\0\x0abuild-wait\x03\01\x01k\
-&\x01r\x03\x03end0\x09waited-msy\x05agent3\x04\0\x0aagent-wait\x03\04\x01m\x02\x08\
-ask-user\x07restart\x04\0\x0fnever-connected\x03\06\x01ps\x01r\x0c\x10recover-af\
-ter-msy\x0fdial-timeout-msy\x0fnever-connected7\x0cmax-restartsy\x0ebuild-limit-\
-msy\x15restart-stop-limit-msy\x10connect-limit-msy\x10scripts-limit-msy\x0fconfl\
-ict-roundsy\x05tools8\x0dask-user-tool\x0f\x0bcreate-tool\x0f\x04\0\x06policy\x03\
-\09\x03\0%workspace-recovery:plugin/types@0.1.0\x05\0\x02\x03\0\0\x07binding\x02\
-\x03\0\0\x06agents\x02\x03\0\0\x0atransition\x02\x03\0\0\x05build\x02\x03\0\0\x08\
-build-id\x02\x03\0\0\x09parameter\x02\x03\0\0\x0aread-error\x02\x03\0\0\x10trans\
-ition-error\x01B\x1d\x02\x03\x02\x01\x01\x04\0\x07binding\x03\0\0\x02\x03\x02\x01\
-\x02\x04\0\x06agents\x03\0\x02\x02\x03\x02\x01\x03\x04\0\x0atransition\x03\0\x04\
-\x02\x03\x02\x01\x04\x04\0\x05build\x03\0\x06\x02\x03\x02\x01\x05\x04\0\x08build\
--id\x03\0\x08\x02\x03\x02\x01\x06\x04\0\x09parameter\x03\0\x0a\x02\x03\x02\x01\x07\
-\x04\0\x0aread-error\x03\0\x0c\x02\x03\x02\x01\x08\x04\0\x10transition-error\x03\
-\0\x0e\x01j\x01\x01\x01\x0d\x01@\x01\x0bcheck-start\x7f\0\x10\x04\0\x0clatest-bu\
-ild\x01\x11\x01j\x01\x03\x01\x0d\x01@\0\0\x12\x04\0\x0cagent-status\x01\x13\x01p\
-\x0b\x01j\x01\x07\x01\x0f\x01@\x03\x02to\x05\x08rests-on\x09\x0aparameters\x14\0\
-\x15\x04\0\x10issue-transition\x01\x16\x01j\x01\x7f\x01\x0d\x01@\x01\x05build\x09\
-\0\x17\x04\0\x0fpublish-binding\x01\x18\x03\0)workspace-recovery:plugin/workspac\
-e@0.1.0\x05\x09\x02\x03\0\0\x08agent-id\x02\x03\0\0\x0abuild-wait\x02\x03\0\0\x0a\
-agent-wait\x01B\x10\x02\x03\x02\x01\x05\x04\0\x08build-id\x03\0\0\x02\x03\x02\x01\
-\x0a\x04\0\x08agent-id\x03\0\x02\x02\x03\x02\x01\x0b\x04\0\x0abuild-wait\x03\0\x04\
-\x02\x03\x02\x01\x0c\x04\0\x0aagent-wait\x03\0\x06\x02\x03\x02\x01\x07\x04\0\x0a\
-read-error\x03\0\x08\x01j\x01\x05\x01\x09\x01@\x02\x05build\x01\x08limit-msy\0\x0a\
-\x04\0\x0ewait-for-build\x01\x0b\x01j\x01\x07\x01\x09\x01@\x04\x05build\x01\x05a\
-gent\x03\x10connect-limit-msy\x10scripts-limit-msy\0\x0c\x04\0\x0ewait-for-agent\
-\x01\x0d\x03\0%workspace-recovery:plugin/waits@0.1.0\x05\x0d\x02\x03\0\0\x06poli\
-cy\x01B\x0e\x02\x03\x02\x01\x0e\x04\0\x06policy\x03\0\0\x01r\x09\x04names\x05tit\
-les\x0bdescriptions\x0cinput-schemas\x0doutput-schemas\x09read-only\x7f\x0bdestr\
-uctive\x7f\x0aidempotent\x7f\x0aopen-world\x7f\x04\0\x04tool\x03\0\x02\x01r\x02\x04\
-jsons\x08is-error\x7f\x04\0\x0btool-result\x03\0\x04\x01q\x02\x0cunknown-tool\0\0\
-\x11invalid-arguments\x01s\0\x04\0\x0acall-error\x03\0\x06\x01p\x03\x01@\0\0\x08\
-\x04\0\x0alist-tools\x01\x09\x01j\x01\x05\x01\x07\x01@\x03\x04names\x09arguments\
-s\x06policy\x01\0\x0a\x04\0\x09call-tool\x01\x0b\x04\0%workspace-recovery:plugin\
-/tools@0.1.0\x05\x0f\x02\x03\0\0\x07time-ms\x01B\x19\x02\x03\x02\x01\x0e\x04\0\x06\
-policy\x03\0\0\x02\x03\x02\x01\x0a\x04\0\x08agent-id\x03\0\x02\x02\x03\x02\x01\x10\
-\x04\0\x07time-ms\x03\0\x04\x01q\x03\x0binterrupted\0\0\x0bfailed-fast\x01s\0\x09\
-timed-out\x01y\0\x04\0\x04dial\x03\0\x06\x01k\x03\x01k\x05\x01r\x07\x04dial\x07\x06\
-dialed\x08\x15disconnected-at-start\x09\x10earlier-timeoutsy\x12control-plane-aw\
-ay\x7f\x0cearlier-awayy\x0frecent-restartsy\x04\0\x08evidence\x03\0\x0a\x01m\x06\
-\x09propagate\x05retry\x08ask-user\x05start\x07restart\x0freconnect-agent\x04\0\x06\
-action\x03\0\x0c\x01m\x19\x0binterrupted\x0bfailed-fast\x12control-plane-away\x11\
+isioner\x0b\x05error\x0f\x0aerror-code\x0f\x05quota\x10\x10template-version\x0f\x06\
+reason\x0f\x04\0\x05build\x03\0\x11\x01r\x02\x05fields\x06details\x04\0\x0dfield\
+-problem\x03\0\x13\x01p\x14\x01r\x04\x07messages\x06detail\x0f\x0bvalidations\x15\
+\x08template\x0f\x04\0\x07refusal\x03\0\x16\x01r\x02\x04names\x05values\x04\0\x09\
+parameter\x03\0\x18\x01k\x17\x01r\x05\x0eworkspace-names\x08template\x0f\x07dorm\
+ant\x7f\x06latest\x12\x0dstart-refusal\x1a\x04\0\x08snapshot\x03\0\x1b\x01q\x04\x07\
+unbound\0\0\x07rebound\0\0\x07deleted\0\0\x05bound\x01\x1c\0\x04\0\x07binding\x03\
+\0\x1d\x01q\x05\x0aconnecting\0\0\x09connected\0\0\x0cdisconnected\0\0\x09timed-\
+out\0\0\x07unknown\x01s\0\x04\0\x0bagent-state\x03\0\x1f\x01q\x0a\x07created\0\0\
+\x08starting\0\0\x0dstart-timeout\0\0\x0bstart-error\0\0\x05ready\0\0\x0dshuttin\
+g-down\0\0\x10shutdown-timeout\0\0\x0eshutdown-error\0\0\x03off\0\0\x07unknown\x01\
+s\0\x04\0\x09lifecycle\x03\0!\x01k\x03\x01k\x05\x01r\x0c\x02id\x03\x06parent#\x04\
+names\x05orderz\x08external\x7f\x05state\x20\x09lifecycle\"\x07created\x05\x0ffi\
+rst-connected$\x0elast-connected$\x0cdisconnected$\x07process\x0f\x04\0\x05agent\
+\x03\0%\x01p&\x01r\x04\x05build\x12\x08observed$\x0freadable-for-msw\x06agents'\x04\
+\0\x06agents\x03\0(\x01q\x05\x0cunauthorized\0\0\x09forbidden\0\0\x09not-found\0\
+\0\x0bunavailable\x01\x0e\0\x05other\x01s\0\x04\0\x0aread-error\x03\0*\x01k\x12\x01\
+q\x0c\x0asuperseded\x01\x12\0\x08conflict\x01,\0\x0funseen-conflict\x01\x17\0\x07\
+rebound\0\0\x0binterrupted\0\0\x07expired\0\0\x04gone\0\0\x09forbidden\x01\x17\0\
+\x07invalid\x01\x17\0\x06policy\x01\x17\0\x0bunavailable\x01\x0e\0\x05other\x01\x17\
+\0\x04\0\x10transition-error\x03\0-\x01m\x04\x07reached\x05limit\x0binterrupted\x04\
+gone\x04\0\x08wait-end\x03\0/\x01r\x03\x03end0\x09waited-msy\x05build,\x04\0\x0a\
+build-wait\x03\01\x01k&\x01r\x03\x03end0\x09waited-msy\x05agent3\x04\0\x0aagent-\
+wait\x03\04\x01m\x02\x08ask-user\x07restart\x04\0\x0fnever-connected\x03\06\x01r\
+\x02\x08after-msy\x07dial-msy\x04\0\x0aknown-dead\x03\08\x01k9\x01ps\x01r\x0d\x10\
+recover-after-msy\x0fdial-timeout-msy\x0aknown-dead:\x0fnever-connected7\x0cmax-\
+restartsy\x0ebuild-limit-msy\x15restart-stop-limit-msy\x10connect-limit-msy\x10s\
+cripts-limit-msy\x0fconflict-roundsy\x05tools;\x0dask-user-tool\x0f\x0bcreate-to\
+ol\x0f\x04\0\x06policy\x03\0<\x03\0%workspace-recovery:plugin/types@0.1.0\x05\0\x02\
+\x03\0\0\x07binding\x02\x03\0\0\x06agents\x02\x03\0\0\x0atransition\x02\x03\0\0\x05\
+build\x02\x03\0\0\x08build-id\x02\x03\0\0\x09parameter\x02\x03\0\0\x0aread-error\
+\x02\x03\0\0\x10transition-error\x01B\x1d\x02\x03\x02\x01\x01\x04\0\x07binding\x03\
+\0\0\x02\x03\x02\x01\x02\x04\0\x06agents\x03\0\x02\x02\x03\x02\x01\x03\x04\0\x0a\
+transition\x03\0\x04\x02\x03\x02\x01\x04\x04\0\x05build\x03\0\x06\x02\x03\x02\x01\
+\x05\x04\0\x08build-id\x03\0\x08\x02\x03\x02\x01\x06\x04\0\x09parameter\x03\0\x0a\
+\x02\x03\x02\x01\x07\x04\0\x0aread-error\x03\0\x0c\x02\x03\x02\x01\x08\x04\0\x10\
+transition-error\x03\0\x0e\x01j\x01\x01\x01\x0d\x01@\x01\x0bcheck-start\x7f\0\x10\
+\x04\0\x0clatest-build\x01\x11\x01j\x01\x03\x01\x0d\x01@\0\0\x12\x04\0\x0cagent-\
+status\x01\x13\x01p\x0b\x01j\x01\x07\x01\x0f\x01@\x03\x02to\x05\x08rests-on\x09\x0a\
+parameters\x14\0\x15\x04\0\x10issue-transition\x01\x16\x01j\x01\x7f\x01\x0d\x01@\
+\x01\x05build\x09\0\x17\x04\0\x0fpublish-binding\x01\x18\x03\0)workspace-recover\
+y:plugin/workspace@0.1.0\x05\x09\x02\x03\0\0\x08agent-id\x02\x03\0\0\x0abuild-wa\
+it\x02\x03\0\0\x0aagent-wait\x01B\x10\x02\x03\x02\x01\x05\x04\0\x08build-id\x03\0\
+\0\x02\x03\x02\x01\x0a\x04\0\x08agent-id\x03\0\x02\x02\x03\x02\x01\x0b\x04\0\x0a\
+build-wait\x03\0\x04\x02\x03\x02\x01\x0c\x04\0\x0aagent-wait\x03\0\x06\x02\x03\x02\
+\x01\x07\x04\0\x0aread-error\x03\0\x08\x01j\x01\x05\x01\x09\x01@\x02\x05build\x01\
+\x08limit-msy\0\x0a\x04\0\x0ewait-for-build\x01\x0b\x01j\x01\x07\x01\x09\x01@\x04\
+\x05build\x01\x05agent\x03\x10connect-limit-msy\x10scripts-limit-msy\0\x0c\x04\0\
+\x0ewait-for-agent\x01\x0d\x03\0%workspace-recovery:plugin/waits@0.1.0\x05\x0d\x02\
+\x03\0\0\x06policy\x01B\x0e\x02\x03\x02\x01\x0e\x04\0\x06policy\x03\0\0\x01r\x09\
+\x04names\x05titles\x0bdescriptions\x0cinput-schemas\x0doutput-schemas\x09read-o\
+nly\x7f\x0bdestructive\x7f\x0aidempotent\x7f\x0aopen-world\x7f\x04\0\x04tool\x03\
+\0\x02\x01r\x02\x04jsons\x08is-error\x7f\x04\0\x0btool-result\x03\0\x04\x01q\x02\
+\x0cunknown-tool\0\0\x11invalid-arguments\x01s\0\x04\0\x0acall-error\x03\0\x06\x01\
+p\x03\x01@\0\0\x08\x04\0\x0alist-tools\x01\x09\x01j\x01\x05\x01\x07\x01@\x03\x04\
+names\x09argumentss\x06policy\x01\0\x0a\x04\0\x09call-tool\x01\x0b\x04\0%workspa\
+ce-recovery:plugin/tools@0.1.0\x05\x0f\x02\x03\0\0\x07time-ms\x01B\x1b\x02\x03\x02\
+\x01\x0e\x04\0\x06policy\x03\0\0\x02\x03\x02\x01\x0a\x04\0\x08agent-id\x03\0\x02\
+\x02\x03\x02\x01\x10\x04\0\x07time-ms\x03\0\x04\x01q\x03\x0binterrupted\0\0\x0bf\
+ailed-fast\x01s\0\x09timed-out\x01y\0\x04\0\x04dial\x03\0\x06\x01k\x03\x01ks\x01\
+k\x05\x01ky\x01r\x09\x04dial\x07\x06dialed\x08\x0edialed-process\x09\x15disconne\
+cted-at-start\x0a\x10earlier-timeoutsy\x12control-plane-away\x7f\x0dtrusted-in-m\
+s\x0b\x0cearlier-awayy\x0frecent-restartsy\x04\0\x08evidence\x03\0\x0c\x01m\x06\x09\
+propagate\x05retry\x08ask-user\x05start\x07restart\x0freconnect-agent\x04\0\x06a\
+ction\x03\0\x0e\x01m\x19\x0binterrupted\x0bfailed-fast\x12control-plane-away\x11\
 status-unreadable\x0cchat-rebound\x11workspace-deleted\x11delete-unfinished\x11s\
 tart-in-progress\x14own-stop-in-progress\x18foreign-stop-in-progress\x07stopped\x0f\
 stop-unfinished\x0estart-canceled\x0cstart-failed\x08no-agent\x0fambiguous-agent\
 \x16external-agent-offline\x15external-agent-online\x0eagent-replaced\x0bagent-a\
 live\x15agent-never-connected\x15recently-disconnected\x13changed-during-dial\x13\
-inferred-disconnect\x0cdisconnected\x04\0\x05cause\x03\0\x0e\x01ps\x01r\x05\x06a\
-ction\x0d\x05cause\x0f\x11counts-as-timeout\x7f\x05tools\x10\x07messages\x04\0\x07\
-verdict\x03\0\x11\x01m\x02\x05reuse\x06redial\x04\0\x0aconnection\x03\0\x13\x01@\
-\x02\x08evidence\x0b\x06policy\x01\0\x12\x04\0\x10classify-failure\x01\x15\x01@\x01\
-\x06cached\x03\0\x14\x04\0\x10check-connection\x01\x16\x04\0(workspace-recovery:\
-plugin/recovery@0.1.0\x05\x11\x04\0&workspace-recovery:plugin/plugin@0.1.0\x04\0\
-\x0b\x0c\x01\0\x06plugin\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-\
-component\x070.258.3\x10wit-bindgen-rust\x060.61.1";
+inferred-disconnect\x0cdisconnected\x04\0\x05cause\x03\0\x10\x01ps\x01r\x06\x06a\
+ction\x0f\x05cause\x11\x11counts-as-timeout\x7f\x0eretry-after-ms\x0b\x05tools\x12\
+\x07messages\x04\0\x07verdict\x03\0\x13\x01m\x02\x05reuse\x06redial\x04\0\x0acon\
+nection\x03\0\x15\x01@\x02\x08evidence\x0d\x06policy\x01\0\x14\x04\0\x10classify\
+-failure\x01\x17\x01@\x01\x06cached\x03\0\x16\x04\0\x10check-connection\x01\x18\x04\
+\0(workspace-recovery:plugin/recovery@0.1.0\x05\x11\x04\0&workspace-recovery:plu\
+gin/plugin@0.1.0\x04\0\x0b\x0c\x01\0\x06plugin\x03\0\0\0G\x09producers\x01\x0cpr\
+ocessed-by\x02\x0dwit-component\x070.258.3\x10wit-bindgen-rust\x060.61.1";
 
 #[inline(never)]
 #[doc(hidden)]

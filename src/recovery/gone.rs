@@ -21,3 +21,8 @@ pub fn gone_for_ms(agent: &Agent, observed: Option<u64>) -> Option<u64> {
 pub fn is_inferred(agent: &Agent) -> bool {
     agent.disconnected.is_some() && agent.disconnected == agent.last_connected
 }
+
+/// Whether the agent is known to be dead: gone for at least `after_ms`, by a disconnect that was recorded, not inferred.
+pub fn is_known_dead(agent: &Agent, observed: Option<u64>, after_ms: u64) -> bool {
+    !is_inferred(agent) && gone_for_ms(agent, observed).is_some_and(|gone| gone >= after_ms)
+}

@@ -23,8 +23,10 @@
 //! | 19 | the dialled agent is not this agent | retry, not counted |
 //! | 20 | connected or connecting | retry once, then ask the user |
 //! | 21 | never connected | retry once, then ask the user; by policy: restart |
-//! | 22 | disconnected, age unknown or below the threshold | retry once, then ask the user |
-//! | 23 | disconnected for long enough, but `disconnected` changed during the window | retry once, then ask the user |
+//! | 22 | disconnected, recorded, age below the threshold | retry, not counted: time ends it |
+//! | 22 | the same, but it had come back and gone again during the window | retry once, then ask the user |
+//! | 22 | disconnected, age unknown, or inferred and below the threshold | retry once, then ask the user |
+//! | 23 | disconnected for long enough, but `disconnected` or the process changed during the window | retry once, then ask the user |
 //! | 24 | disconnected for long enough, inferred | retry; on a repeated timeout restart |
 //! | 25 | disconnected for long enough, recorded | restart |
 //!
@@ -51,6 +53,8 @@ pub struct Row {
     pub cause: Cause,
     /// Whether this timeout counts towards "once".
     pub counts_as_timeout: bool,
+    /// After how many milliseconds another try may end otherwise, where that is known.
+    pub retry_after_ms: Option<u64>,
 }
 
 /// Whether rows 1 to 3 decide, which need no read.
@@ -74,8 +78,9 @@ pub fn row(evidence: &Evidence, policy: &Policy, view: &View) -> Row {
         Dial::FailedFast(_) => return uncounted(Action::Propagate, Cause::FailedFast),
         Dial::TimedOut(_) if evidence.control_plane_away => {
             let again = evidence.earlier_away < AWAY_RETRIES;
-            let action = if again { Action::Retry } else { Action::AskUser };
-            return uncounted(action, Cause::ControlPlaneAway);
+            let row = uncounted(if again { Action::Retry } else { Action::AskUser }, Cause::ControlPlaneAway);
+            let wait = evidence.trusted_in_ms.filter(|_| again).map(u64::from);
+            return Row { retry_after_ms: wait, ..row };
         }
         Dial::TimedOut(_) => {}
     }
@@ -148,17 +153,31 @@ fn of_agents(evidence: &Evidence, policy: &Policy, agents: &Agents) -> Row {
 /// Rows 22 to 25.
 fn of_disconnect(evidence: &Evidence, policy: &Policy, observed: Option<TimeMs>, agent: &Agent) -> Row {
     let threshold = u64::from(policy.recover_after_ms);
-    if gone_for_ms(agent, observed).is_none_or(|age| age < threshold) {
-        counted(once(evidence), Cause::RecentlyDisconnected)
-    } else if evidence.disconnected_at_start != agent.disconnected {
-        counted(once(evidence), Cause::ChangedDuringDial)
-    } else if is_inferred(agent) && evidence.earlier_timeouts == 0 {
-        counted(Action::Retry, Cause::InferredDisconnect)
-    } else if is_inferred(agent) {
-        counted(Action::Restart, Cause::InferredDisconnect)
-    } else {
-        counted(Action::Restart, Cause::Disconnected)
+    let changed = evidence.disconnected_at_start != agent.disconnected || is_another_process(evidence, agent);
+    let was_back = changed && evidence.disconnected_at_start.is_some();
+    match gone_for_ms(agent, observed) {
+        // Not counted, and still no loop without an end for whoever tries again at once: each try takes a dial, so that the
+        // threshold ends this after two of them while the agent stays away. To be below it again, the agent must have been
+        // back. A dial then reaches it, or ends while it is connected, or sees it go a second time, and both of these count.
+        Some(age) if age < threshold && !is_inferred(agent) && !was_back => Row {
+            retry_after_ms: Some(threshold - age),
+            ..uncounted(Action::Retry, Cause::RecentlyDisconnected)
+        },
+        None => counted(once(evidence), Cause::RecentlyDisconnected),
+        Some(age) if age < threshold => counted(once(evidence), Cause::RecentlyDisconnected),
+        Some(_) if changed => counted(once(evidence), Cause::ChangedDuringDial),
+        Some(_) if is_inferred(agent) && evidence.earlier_timeouts == 0 => {
+            counted(Action::Retry, Cause::InferredDisconnect)
+        }
+        Some(_) if is_inferred(agent) => counted(Action::Restart, Cause::InferredDisconnect),
+        Some(_) => counted(Action::Restart, Cause::Disconnected),
     }
+}
+
+/// Whether the control plane tells that another process of the agent has taken the place of the one that was dialled.
+fn is_another_process(evidence: &Evidence, agent: &Agent) -> bool {
+    let (dialed, now) = (&evidence.dialed_process, &agent.process);
+    dialed.is_some() && now.is_some() && dialed != now
 }
 
 /// Retry once, then ask the user.
@@ -167,9 +186,9 @@ fn once(evidence: &Evidence) -> Action {
 }
 
 fn counted(action: Action, cause: Cause) -> Row {
-    Row { action, cause, counts_as_timeout: true }
+    Row { action, cause, counts_as_timeout: true, retry_after_ms: None }
 }
 
 fn uncounted(action: Action, cause: Cause) -> Row {
-    Row { action, cause, counts_as_timeout: false }
+    Row { action, cause, counts_as_timeout: false, retry_after_ms: None }
 }

@@ -114,6 +114,7 @@ fn expected(case: &Case, row: u8) -> (Action, Cause, bool) {
         19 => (Retry, Cause::AgentReplaced, false),
         20 => (once, Cause::AgentAlive, true),
         21 => (never, Cause::AgentNeverConnected, true),
+        22 if case.age == Age::Short && !case.changed => (Retry, Cause::RecentlyDisconnected, false),
         22 => (once, Cause::RecentlyDisconnected, true),
         23 => (once, Cause::ChangedDuringDial, true),
         24 => (inferred, Cause::InferredDisconnect, true),
@@ -245,6 +246,112 @@ fn the_threshold_is_inclusive() {
 }
 
 #[test]
+fn a_retry_whose_end_is_known_says_after_how_long_and_is_not_counted() {
+    let verdict = after_ms(48_001);
+    assert_eq!((verdict.retry_after_ms, verdict.counts_as_timeout), (Some(41_999), false));
+    assert!(verdict.message.contains("gone for 48 seconds"), "{}", verdict.message);
+    assert!(
+        verdict.message.contains("Wait 42 seconds, then make the same call again."),
+        "{}",
+        verdict.message
+    );
+    for case in cases::all() {
+        let verdict = self::verdict(&case);
+        if verdict.retry_after_ms.is_some() {
+            assert_eq!((verdict.action, verdict.counts_as_timeout), (Action::Retry, false), "{verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn an_outage_says_for_how_long_to_wait_where_that_is_known() {
+    let wait = |known: bool| {
+        let case = cases::all()
+            .find(|case| {
+                let evidence = &case.evidence;
+                matches!(evidence.dial, Dial::TimedOut(_))
+                    && evidence.control_plane_away
+                    && evidence.trusted_in_ms.is_some() == known
+            })
+            .unwrap();
+        verdict(&case)
+    };
+    assert_eq!(wait(true).retry_after_ms, Some(61_001));
+    assert!(wait(true).message.contains("Wait 62 seconds"), "{}", wait(true).message);
+    assert!(wait(false).message.contains("once more"), "{}", wait(false).message);
+}
+
+/// An agent that is gone for so long, and was gone since `before` when the dial began, once and a second time.
+fn changed(gone_for_ms: u64, before: Option<u64>) -> [Verdict; 2] {
+    [0, 1].map(|earlier_timeouts| {
+        let agent = fake::gone_agent("a1", gone_for_ms);
+        let case = cases::all().last().unwrap();
+        let evidence = Evidence {
+            dialed: Some(agent.id.clone()),
+            disconnected_at_start: before,
+            earlier_timeouts,
+            recent_restarts: 0,
+            ..case.evidence
+        };
+        let status = fake::status(fake::start(1, JobStatus::Succeeded), vec![agent]);
+        classify(&Fake::new([status]), &evidence, &fake::policy())
+    })
+}
+
+#[test]
+fn an_agent_that_comes_and_goes_during_the_dials_is_no_reason_to_retry_for_ever() {
+    let [first, second] = changed(20_000, Some(fake::NOW - 60_000));
+    assert_eq!((first.action, first.counts_as_timeout), (Action::Retry, true));
+    assert_eq!((second.action, second.retry_after_ms), (Action::AskUser, None));
+    // One that hung, and was noticed in the midst of the second dial, is not asked about.
+    let [_, went] = changed(20_000, None);
+    assert_eq!((went.action, went.retry_after_ms), (Action::Retry, Some(70_000)));
+}
+
+#[test]
+fn an_agent_that_went_away_during_the_dial_is_told_otherwise_than_one_that_came_back() {
+    let [went, _] = changed(90_000, None);
+    let [back, _] = changed(90_000, Some(fake::NOW - 300_000));
+    assert_eq!([went.cause, back.cause], [Cause::ChangedDuringDial; 2]);
+    assert!(went.message.contains("was there when the call began"), "{}", went.message);
+    assert!(back.message.contains("had come back"), "{}", back.message);
+}
+
+#[test]
+fn another_process_is_another_agent_whatever_its_id() {
+    let agent = Agent { process: Some("p2".into()), ..fake::gone_agent("a1", 90_000) };
+    let of = |dialed: Option<&str>| {
+        let evidence = Evidence {
+            dialed: Some("a1".into()),
+            dialed_process: dialed.map(Into::into),
+            disconnected_at_start: agent.disconnected,
+            earlier_timeouts: 0,
+            recent_restarts: 0,
+            ..cases::all().last().unwrap().evidence
+        };
+        let status = fake::status(fake::start(1, JobStatus::Succeeded), vec![agent.clone()]);
+        classify(&Fake::new([status]), &evidence, &fake::policy()).cause
+    };
+    assert_eq!(of(Some("p1")), Cause::ChangedDuringDial);
+    assert_eq!([of(Some("p2")), of(None)], [Cause::Disconnected; 2]);
+}
+
+#[test]
+fn a_workspace_that_was_paused_as_a_task_is_started_and_called_paused() {
+    let of = |reason: Option<&str>| {
+        let paused = Build { reason: reason.map(Into::into), ..fake::stop(2, JobStatus::Succeeded) };
+        let evidence = Evidence { dialed: Some("a1".into()), ..cases::all().last().unwrap().evidence };
+        classify(&Fake::new([fake::status(paused, vec![])]), &evidence, &fake::policy())
+    };
+    let paused = of(Some("task_auto_pause"));
+    assert_eq!((paused.action, &paused.tools[..]), (Action::Start, &["start_workspace".to_owned()][..]));
+    assert!(paused.message.contains("paused"), "{}", paused.message);
+    for other in [None, Some("autostop")] {
+        assert!(of(other).message.contains("is stopped") && !of(other).message.contains("paused"));
+    }
+}
+
+#[test]
 fn an_answer_that_contradicts_itself_gives_no_age() {
     let agent = fake::gone_agent("a1", 90_000);
     assert_eq!(gone::gone_for_ms(&agent, Some(fake::NOW)), Some(90_000));
@@ -256,10 +363,14 @@ fn an_answer_that_contradicts_itself_gives_no_age() {
 }
 
 #[test]
-fn an_interrupt_and_a_fast_failure_are_passed_on_without_a_word_or_a_read() {
+fn an_interrupt_and_a_fast_failure_are_passed_on_as_they_came_without_a_read() {
     for case in cases::all().filter(|case| !matches!(case.evidence.dial, Dial::TimedOut(_))) {
         let verdict = verdict(&case);
-        assert_eq!((verdict.action, verdict.message.as_str()), (Action::Propagate, ""));
+        let told = match &case.evidence.dial {
+            Dial::FailedFast(error) => error,
+            _ => "The call was interrupted.",
+        };
+        assert_eq!((verdict.action, verdict.message.as_str()), (Action::Propagate, told));
     }
 }
 
@@ -284,6 +395,11 @@ fn what_is_not_known_is_named_and_nothing_is_claimed_of_it() {
             assert!(!verdict.message.contains(claim), "{}", verdict.message);
         }
     }
+}
+
+#[test]
+fn no_verdict_is_silent() {
+    assert!(cases::all().all(|case| !verdict(&case).message.is_empty()));
 }
 
 #[test]

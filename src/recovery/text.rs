@@ -2,11 +2,16 @@
 
 use crate::agent_select::{CHAT_SUFFIX, select};
 use crate::build;
-use crate::contract::{Action, Agent, AgentState, Agents, Cause, Evidence, JobStatus, Policy, Transition};
+use crate::contract::{
+    Action, Agent, AgentState, Agents, Cause, Dial, Evidence, JobStatus, Policy, Transition,
+};
 use crate::recovery::gone::gone_for_ms;
 use crate::recovery::table::Row;
 use crate::recovery::{View, claimants};
 use crate::tools::names::{RESTART, START, STOP, has};
+
+/// The control plane's words for a stop that sets a task's workspace aside.
+const PAUSES: [&str; 2] = ["task_auto_pause", "task_manual_pause"];
 
 /// The tools that the text names, in the order in which they are to be called, and the text.
 pub fn of(row: &Row, evidence: &Evidence, policy: &Policy, view: &View) -> (Vec<String>, String) {
@@ -14,7 +19,7 @@ pub fn of(row: &Row, evidence: &Evidence, policy: &Policy, view: &View) -> (Vec<
     let why = why(row, evidence, view);
     let what = match row.action {
         Action::Propagate => after_propagation(&tools),
-        Action::Retry => "Make the same call once more.".into(),
+        Action::Retry => retry(row),
         Action::AskUser => ask(&tools),
         Action::Start => start(&tools),
         Action::Restart => restart(&tools),
@@ -38,10 +43,11 @@ fn tools(row: &Row, policy: &Policy) -> Vec<String> {
     }
 }
 
-/// What is known of the cause. Empty where a failure is passed on as it is.
+/// What is known of the cause. A failure that is passed on is told as it came.
 fn why(row: &Row, evidence: &Evidence, view: &View) -> String {
     match row.cause {
-        Cause::Interrupted | Cause::FailedFast => String::new(),
+        Cause::Interrupted => "The call was interrupted.".into(),
+        Cause::FailedFast => failed_fast(evidence),
         Cause::ControlPlaneAway => {
             "The control plane did not answer for a while and may still be away, so nothing is known of the agent yet."
                 .into()
@@ -61,6 +67,9 @@ fn why(row: &Row, evidence: &Evidence, view: &View) -> String {
         Cause::StartInProgress => "The workspace is still being started.".into(),
         Cause::OwnStopInProgress => "The workspace is being stopped by an earlier call of this host.".into(),
         Cause::ForeignStopInProgress => "Somebody else is stopping the workspace right now.".into(),
+        Cause::Stopped if is_paused(view) => {
+            "The workspace is paused: its task was set aside, and the workspace stopped, on purpose.".into()
+        }
         Cause::Stopped => "The workspace is stopped.".into(),
         Cause::StopUnfinished => "The workspace was being stopped, and that was not finished.".into(),
         Cause::StartCanceled => "Starting the workspace was canceled, and it has no agent.".into(),
@@ -73,17 +82,45 @@ fn why(row: &Row, evidence: &Evidence, view: &View) -> String {
              does not manage."
                 .into()
         }
-        Cause::AgentReplaced => "The workspace has a new agent since.".into(),
+        Cause::AgentReplaced => "The workspace has a new agent since it was last reached.".into(),
         Cause::AgentAlive => "The agent did not answer in time, although it is connected or connecting.".into(),
         Cause::AgentNeverConnected => "The agent has not connected since the workspace was started.".into(),
-        Cause::RecentlyDisconnected => {
-            "The agent did not answer in time; if it lost its connection, that was not long ago.".into()
+        Cause::RecentlyDisconnected => recently(view),
+        Cause::ChangedDuringDial if evidence.disconnected_at_start.is_none() => {
+            "The agent did not answer in time: it was there when the call began, and has gone since.".into()
         }
-        Cause::ChangedDuringDial => "The agent did not answer in time, but was seen in the meantime.".into(),
+        Cause::ChangedDuringDial => {
+            "The agent did not answer in time: it had come back, and has gone again since.".into()
+        }
         Cause::InferredDisconnect if row.action == Action::Retry => {
             "The agent did not answer in time; it has shown no sign of life for a while.".into()
         }
         Cause::InferredDisconnect | Cause::Disconnected => gone(row, evidence, view),
+    }
+}
+
+/// In the words of whoever saw it fail: nothing is added.
+fn failed_fast(evidence: &Evidence) -> String {
+    match &evidence.dial {
+        Dial::FailedFast(error) if !error.is_empty() => error.clone(),
+        _ => "The connection failed.".into(),
+    }
+}
+
+/// Whether the newest build set a task's workspace aside, by itself or because somebody asked for it.
+fn is_paused(view: &View) -> bool {
+    let View::Read(agents) = view else { return false };
+    agents.build.reason.as_deref().is_some_and(|reason| PAUSES.contains(&reason))
+}
+
+fn recently(view: &View) -> String {
+    let age = agent(view).and_then(|(agent, observed)| gone_for_ms(agent, observed));
+    match age.map(|age| age / 1000) {
+        Some(gone) => format!(
+            "The agent did not answer in time: it has been gone for {}, and may come back by itself.",
+            seconds(gone)
+        ),
+        None => "The agent did not answer in time: it is gone, and since when is not known.".into(),
     }
 }
 
@@ -93,9 +130,7 @@ fn gone(row: &Row, evidence: &Evidence, view: &View) -> String {
     let gone = format!("The agent cannot be reached and has been gone for at least {seconds} seconds.");
     if row.action == Action::AskUser {
         let times = evidence.recent_restarts;
-        return format!(
-            "{gone} The workspace was to be restarted {times} times within the last hour already."
-        );
+        return format!("{gone} The workspace was restarted {times} times within the last hour already.");
     }
     gone
 }
@@ -121,6 +156,21 @@ fn ambiguous(view: &View) -> String {
     format!("Only one agent's name may end in {CHAT_SUFFIX}, but several do: {names}.")
 }
 
+/// Seconds are rounded up: who waits that long has waited long enough.
+fn retry(row: &Row) -> String {
+    match row.retry_after_ms {
+        Some(wait) => format!("Wait {}, then make the same call again.", seconds(wait.div_ceil(1000))),
+        None => "Make the same call once more.".into(),
+    }
+}
+
+fn seconds(count: u64) -> String {
+    match count {
+        1 => "1 second".into(),
+        _ => format!("{count} seconds"),
+    }
+}
+
 fn after_propagation(tools: &[String]) -> String {
     tools.first().map(|create| format!("A new one is made with {create}.")).unwrap_or_default()
 }
@@ -134,8 +184,10 @@ fn ask(tools: &[String]) -> String {
 
 fn start(tools: &[String]) -> String {
     match tools.first() {
-        Some(tool) => format!("Call {tool}, which waits until it is up, and then make the same call again."),
-        None => "It has to be started before it can be used; tell the user so.".into(),
+        Some(tool) => {
+            format!("Call {tool}, which waits until the workspace is up, and then make the same call again.")
+        }
+        None => "The workspace has to be started before it can be used; tell the user so.".into(),
     }
 }
 
@@ -160,7 +212,7 @@ pub fn external_guidance(agent: &Agent) -> &'static str {
     if agent.first_connected.is_some() {
         "Restarting the workspace cannot help: ask the user to reconnect the agent on the computer where it runs."
     } else {
-        "It has never connected: ask the user to start the agent on its computer and to attach it to the workspace."
+        "The agent has never connected: ask the user to start the agent on its computer and to attach it to the workspace."
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::agent_select::select;
 use crate::build;
 use crate::contract::{Action, Agent, Agents, Cause, Dial, Evidence, Policy, WaitEnd};
+use crate::recovery::gone::gone_for_ms;
 use crate::recovery::{View, not_known, table};
 use crate::tools::call::Call;
 use crate::tools::names::{START, has};
@@ -22,8 +23,9 @@ pub enum Condition {
 /// Looks whether the agent is unreachable enough for a restart row of the decision table.
 ///
 /// A control plane that was away itself calls healthy agents disconnected. So its reads must have worked without a
-/// gap for as long as a dial takes, or as the threshold where the disconnect is inferred; what is missing is waited
-/// for, and an agent that comes back in that time is back.
+/// gap for as long as a dial takes, or as the threshold where the disconnect is inferred, or for the few seconds that do for
+/// an agent that is known to be dead. What is missing is waited for, and an agent that comes back in that time is back: one
+/// whose own watchdog ends it after a minute and a half is back some seconds later, and is not overtaken.
 pub fn look(call: &Call) -> Result<Condition, Outcome> {
     for _ in 0..READS {
         let agents = match call.host.agent_status() {
@@ -37,7 +39,7 @@ pub fn look(call: &Call) -> Result<Condition, Outcome> {
         let Some(agent) = agent.filter(|_| row.action == Action::Restart) else {
             return Ok(Condition::Fails(reason(row.cause, &agents, call.policy)));
         };
-        let missing = required_ms(call.policy, row.cause).saturating_sub(agents.readable_for_ms);
+        let missing = missing_ms(call.policy, row.cause, &agents, agent);
         if missing == 0 {
             return Ok(Condition::Holds(agents.build.id));
         }
@@ -68,22 +70,32 @@ fn judge<'a>(policy: &Policy, agents: &'a Agents) -> (table::Row, Option<&'a Age
     let evidence = Evidence {
         dial: Dial::TimedOut(policy.dial_timeout_ms),
         dialed: agent.map(|agent| agent.id.clone()),
+        dialed_process: agent.and_then(|agent| agent.process.clone()),
         disconnected_at_start: agent.and_then(|agent| agent.disconnected),
         earlier_timeouts: 1,
         control_plane_away: false,
+        trusted_in_ms: None,
         earlier_away: 0,
         recent_restarts: 0,
     };
     (table::row(&evidence, policy, &View::Read(agents.clone())), agent)
 }
 
-/// For how long reads must have worked, in milliseconds.
-fn required_ms(policy: &Policy, cause: Cause) -> u64 {
-    let threshold = match cause {
-        Cause::InferredDisconnect => policy.recover_after_ms.max(policy.dial_timeout_ms),
-        _ => policy.dial_timeout_ms,
-    };
-    u64::from(threshold)
+/// For how long to wait until the control plane has been there for long enough, and the agent gone, in milliseconds.
+fn missing_ms(policy: &Policy, cause: Cause, agents: &Agents, agent: &Agent) -> u64 {
+    let dial = u64::from(policy.dial_timeout_ms);
+    let readable = |required: u64| required.saturating_sub(agents.readable_for_ms);
+    match (cause, policy.known_dead) {
+        (Cause::InferredDisconnect, _) => readable(dial.max(policy.recover_after_ms.into())),
+        (Cause::Disconnected, Some(known)) => {
+            let gone = gone_for_ms(agent, agents.observed).unwrap_or_default();
+            match u64::from(known.after_ms).saturating_sub(gone) {
+                0 => readable(known.dial_ms.into()),
+                young => readable(dial).max(young),
+            }
+        }
+        _ => readable(dial),
+    }
 }
 
 fn reason(cause: Cause, agents: &Agents, policy: &Policy) -> String {

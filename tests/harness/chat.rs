@@ -345,7 +345,7 @@ async fn an_external_agent_is_dialled_while_it_connects_and_is_the_users_to_reco
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_keeps_refusing_leads_to_advice_too() {
     let host = Plane::running().host();
-    host.plane.world().disconnect(seconds(600));
+    host.plane.world().disconnect(seconds(119));
     let begun = Instant::now();
     assert_eq!(verdict(&host).await.0, Action::Restart);
     assert_eq!(begun.elapsed(), seconds(30));
@@ -372,15 +372,40 @@ async fn the_last_error_accuses_nobody_who_is_well() {
 #[tokio::test(start_paused = true)]
 async fn a_third_restart_within_the_hour_asks_the_user() {
     let host = Plane::running().host();
-    host.plane.world().disconnect(seconds(600));
-    let mut actions = Vec::new();
-    for _ in 0..3 {
-        actions.push(verdict(&host).await.0);
-        sleep(seconds(60)).await;
+    for tools in [&["restart_workspace"][..], &["stop_workspace", "start_workspace"]] {
+        host.plane.world().disconnect(seconds(600));
+        assert_eq!(verdict(&host).await.0, Action::Restart);
+        for tool in tools {
+            host.chat().call_tool(tool, "{}", &CancellationToken::new()).await.unwrap().unwrap();
+        }
+        works(&host).await;
     }
-    assert_eq!(actions, [Action::Restart, Action::Restart, Action::AskUser]);
+    host.plane.world().disconnect(seconds(600));
+    let refused = unreachable(&host).await.verdict;
+    assert_eq!(refused.action, Action::AskUser);
+    assert!(refused.message.contains("was restarted 2 times within the last hour"), "{}", refused.message);
     sleep(seconds(3600)).await;
     assert_eq!(verdict(&host).await.0, Action::Restart, "an hour later they are forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarts_that_were_advised_and_not_made_use_nothing_up() {
+    let host = Plane::running().host();
+    host.plane.world().disconnect(seconds(600));
+    for _ in 0..5 {
+        assert_eq!(verdict(&host).await.0, Action::Restart);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_after_somebody_elses_stop_is_no_restart() {
+    let host = Plane::running().host();
+    for number in [2, 4, 6] {
+        host.plane.foreign_build(&format!("f{number}"), Transition::Stop, JobStatus::Succeeded);
+        host.chat().call_tool("start_workspace", "{}", &CancellationToken::new()).await.unwrap().unwrap();
+    }
+    host.plane.world().disconnect(seconds(600));
+    assert_eq!(verdict(&host).await.0, Action::Restart);
 }
 
 #[tokio::test(start_paused = true)]

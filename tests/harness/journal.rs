@@ -43,6 +43,7 @@ fn build(id: &str) -> Build {
         error_code: None,
         quota: None,
         template_version: None,
+        reason: None,
     }
 }
 
@@ -215,6 +216,7 @@ fn more_agents_than_a_plugin_may_be_given_are_refused_instead_of_cut() {
         first_connected: None,
         last_connected: None,
         disconnected: None,
+        process: None,
     };
     let size = ANSWER_AGENTS + 1;
     let found = Agents { build: build("b"), observed: None, readable_for_ms: 0, agents: vec![agent; size] };

@@ -11,6 +11,7 @@ mod crashes;
 mod driver;
 mod features;
 mod journal;
+mod known_dead;
 mod lanes;
 mod plane;
 mod recordings;

@@ -257,6 +257,7 @@ pub fn build(id: &str, number: u32, transition: Transition, status: JobStatus) -
         error_code: None,
         quota: None,
         template_version: Some("v1".into()),
+        reason: None,
     };
     BuildRead { build, created: Some(BEGIN), initiator: Some(ME.into()), reason: Some("initiator".into()) }
 }
@@ -275,6 +276,7 @@ pub fn agent(id: &str) -> Agent {
         first_connected: Some(BEGIN - 7_190_000),
         last_connected: Some(BEGIN),
         disconnected: None,
+        process: None,
     }
 }
 
@@ -300,13 +302,14 @@ impl World {
         BEGIN + u64::try_from(self.begun.elapsed().as_millis()).unwrap()
     }
 
-    /// Makes the agent `a1` disconnected, recorded, since so long before the beginning of the test.
+    /// Makes the agent disconnected, recorded, since so long before the beginning of the test.
     pub fn disconnect(&mut self, before: Duration) {
         let at = BEGIN - u64::try_from(before.as_millis()).unwrap();
         self.agents[0].state = AgentState::Disconnected;
         self.agents[0].last_connected = Some(at - 5_000);
         self.agents[0].disconnected = Some(at);
-        self.answers("a1", Answers::Refusal(unavailable()));
+        let agent = self.agents[0].id.clone();
+        self.answers(&agent, Answers::Refusal(unavailable()));
     }
 
     /// What an agent answers.

@@ -106,5 +106,6 @@ fn build(number: u32, transition: Transition, status: JobStatus) -> Build {
         error_code: None,
         quota: None,
         template_version: None,
+        reason: None,
     }
 }

@@ -4,8 +4,8 @@
 //! has a module `types` beside it.
 
 use super::types::{
-    Agent, AgentState, Agents, Binding, Build, Dial, Evidence, JobStatus, Lifecycle, NeverConnected, Policy,
-    Provisioner, ReadError, Snapshot, Transition,
+    Agent, AgentState, Agents, Binding, Build, Dial, Evidence, JobStatus, KnownDead, Lifecycle,
+    NeverConnected, Policy, Provisioner, ReadError, Snapshot, Transition,
 };
 
 /// The control plane's time of every read.
@@ -82,6 +82,7 @@ fn by_evidence() -> Vec<Case> {
                 let mut case = Case::new(0, NeverConnected::Restart);
                 case.evidence.dial = dial.clone();
                 case.evidence.control_plane_away = away;
+                case.evidence.trusted_in_ms = (earlier_timeouts == 1).then_some(61_001);
                 case.evidence.earlier_away = earlier_away;
                 case.evidence.earlier_timeouts = earlier_timeouts;
                 cases.push(case);
@@ -284,9 +285,11 @@ impl Case {
             evidence: Evidence {
                 dial: Dial::TimedOut(30_000),
                 dialed: Some("a1".into()),
+                dialed_process: None,
                 disconnected_at_start: None,
                 earlier_timeouts: 0,
                 control_plane_away: false,
+                trusted_in_ms: None,
                 earlier_away: 0,
                 recent_restarts: 0,
             },
@@ -316,6 +319,7 @@ fn policy(tools: usize, never_connected: NeverConnected) -> Policy {
         recover_after_ms: 90_000,
         dial_timeout_ms: 30_000,
         never_connected,
+        known_dead: Some(KnownDead { after_ms: 120_000, dial_ms: 5_000 }),
         max_restarts: 2,
         build_limit_ms: 600_000,
         restart_stop_limit_ms: 3_600_000,
@@ -342,6 +346,7 @@ fn build(transition: Transition, status: JobStatus) -> Build {
         error_code: None,
         quota: None,
         template_version: None,
+        reason: None,
     }
 }
 
@@ -358,6 +363,7 @@ fn agent(state: AgentState) -> Agent {
         first_connected: Some(2_000),
         last_connected: Some(NOW - 500_000),
         disconnected: None,
+        process: None,
     }
 }
 

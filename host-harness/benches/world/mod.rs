@@ -116,6 +116,7 @@ fn made(workspace: &str, number: u32, transition: Transition, status: JobStatus)
         error_code: None,
         quota: None,
         template_version: Some("41d0a6ac-1f43-4b4f-a9ad-0d3f3c3f5a55".into()),
+        reason: None,
     };
     let created = Some(1_800_000_000_000);
     BuildRead { build, created, initiator: Some(USER.into()), reason: Some("initiator".into()) }

@@ -44,6 +44,7 @@ mod tests {
                 first_connected: None,
                 last_connected: None,
                 disconnected: None,
+                process: None,
             };
             let agents: Vec<_> = candidates.iter().enumerate().map(agent).collect();
             let id = choose_agent(&agents).map(|agent| agent.id.clone());

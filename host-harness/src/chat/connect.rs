@@ -1,9 +1,11 @@
 //! Reaching the agent of a chat, and what to make of it if that fails.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::bindings::Connection as Check;
-use crate::bindings::{Action, Cause, Dial, Evidence, Verdict};
+use crate::bindings::{Cause, Dial, Evidence, Verdict};
 use crate::chat::dial::{DialEnd, Dialed, Target, dial};
 use crate::chat::{Began, Chat, ChatState, ExecuteError, Unreachable};
 use crate::control_plane::{Terminal, millis};
@@ -33,7 +35,8 @@ impl Chat {
         // A status that cannot be read at once keeps the connection.
         call.read_until(begun + performer.timings().validate_after);
         let agent = self.known_agent(call, &record, &state).await;
-        let target = Target { performer, call, workspace, agent, begun };
+        let away_lately = away_since(lookback(begun, performer), last_away(&record.failures, performer));
+        let target = Target { performer, call, workspace, agent, begun, away_lately };
         let hard_end = target.hard_end();
         let dialed = dial(target).await;
         // Whatever there is to say is said when the longest dial is over.
@@ -110,15 +113,19 @@ impl Chat {
         let performer = self.driver.performer();
         let tried = dialed.begun.elapsed();
         let away_now = performer.plane().failed_within(tried);
+        let last_away = last_away(&record.failures, performer);
+        let away = away_since(lookback(dialed.begun, performer), last_away);
         let earlier = earlier(&record.failures, dialed.build.as_deref(), performer);
         let since =
             performer.clock().now_ms().saturating_sub(u64::from(millis(performer.timings().restart_memory)));
         let evidence = Evidence {
             dial: Dial::TimedOut(millis(tried)),
             dialed: dialed.agent.clone(),
+            dialed_process: dialed.process_at_start.clone(),
             disconnected_at_start: dialed.disconnected_at_start,
             earlier_timeouts: earlier.timeouts,
-            control_plane_away: away_now || away_lately(&record.failures, dialed.begun, performer),
+            control_plane_away: away,
+            trusted_in_ms: last_away.filter(|_| away).map(|at| trusted_in(at, performer)),
             earlier_away: earlier.away,
             recent_restarts: performer.store().restarts_since(&state.workspace, since)?,
         };
@@ -131,7 +138,8 @@ impl Chat {
             return Err(ExecuteError::Interrupted { running: false });
         }
         let Dialed { agent, build, last_error, .. } = dialed;
-        self.count(&state.workspace, build, earlier, &verdict, away_now).await?;
+        let away_at = last_away.filter(|_| away_now);
+        self.count(&state.workspace, build, earlier, &verdict, away_at).await?;
         let failure = Unreachable {
             verdict,
             call: kept,
@@ -152,7 +160,7 @@ impl Chat {
         build: Option<String>,
         earlier: Failures,
         verdict: &Verdict,
-        away_now: bool,
+        away_at: Option<u64>,
     ) -> Result<(), StoreError> {
         let performer = self.driver.performer();
         let now = performer.clock().now_ms();
@@ -161,9 +169,7 @@ impl Chat {
         failures.away = if verdict.cause == Cause::ControlPlaneAway { failures.away + 1 } else { 0 };
         failures.build = build.or(failures.build);
         failures.last_ms = Some(now);
-        if away_now {
-            failures.last_away_ms = Some(now);
-        }
+        failures.last_away_ms = away_at.or(failures.last_away_ms);
         let bound = workspace.to_owned();
         let counted = move |chat: &mut ChatRecord| {
             if chat.workspace.as_ref() == Some(&bound) {
@@ -171,9 +177,6 @@ impl Chat {
             }
         };
         performer.store().update(&self.name, counted).await?;
-        if verdict.action == Action::Restart {
-            performer.store().note_restart(workspace, now).await?;
-        }
         Ok(())
     }
 }
@@ -190,9 +193,27 @@ fn earlier(failures: &Failures, build: Option<&str>, performer: &Performer) -> F
     }
 }
 
-/// Whether the control plane could not be read shortly before the dial: by this process, or by one before it.
-fn away_lately(failures: &Failures, begun: Instant, performer: &Performer) -> bool {
-    let span = begun.elapsed() + performer.timings().away_lookback;
-    let since = performer.clock().now_ms().saturating_sub(u64::from(millis(span)));
-    performer.plane().failed_within(span) || failures.last_away_ms.is_some_and(|at| at >= since)
+/// When the control plane could not be read last, as far as is known: by this process, or by one before it.
+fn last_away(failures: &Failures, performer: &Performer) -> Option<u64> {
+    let here = performer.plane().failed_ago().map(|ago| ms_ago(ago, performer));
+    here.max(failures.last_away_ms)
+}
+
+/// From when on an absence of the control plane counts for a dial that began then.
+fn lookback(begun: Instant, performer: &Performer) -> u64 {
+    ms_ago(begun.elapsed() + performer.timings().away_lookback, performer)
+}
+
+fn away_since(since: u64, last_away: Option<u64>) -> bool {
+    last_away.is_some_and(|at| at >= since)
+}
+
+/// After how many milliseconds a dial may begin for which an absence at `at` does not count any more.
+fn trusted_in(at: u64, performer: &Performer) -> u32 {
+    let from = at.saturating_add(millis(performer.timings().away_lookback).into()).saturating_add(1);
+    u32::try_from(from.saturating_sub(performer.clock().now_ms())).unwrap_or(u32::MAX)
+}
+
+fn ms_ago(ago: Duration, performer: &Performer) -> u64 {
+    performer.clock().now_ms().saturating_sub(millis(ago).into())
 }

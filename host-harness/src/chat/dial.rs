@@ -11,9 +11,10 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::bindings::AgentState;
+use crate::bindings::{Agent, AgentState};
 use crate::chat::agent_choice::choose_agent;
 use crate::chat::greeting::{NoGreeting, greeted};
+use crate::chat::known_dead::DeathWatch;
 use crate::control_plane::{ApiError, ControlPlane, Terminal, Workspace};
 use crate::driver::{Call, EventKind, Performer};
 use crate::policy::Timings;
@@ -37,6 +38,8 @@ pub(super) struct Target<'a> {
     pub(super) agent: Option<String>,
     /// When whoever waits began to wait.
     pub(super) begun: Instant,
+    /// The control plane has been away lately: what it says of agents proves little, and every dial takes its window.
+    pub(super) away_lately: bool,
 }
 
 impl Target<'_> {
@@ -51,7 +54,8 @@ pub(super) struct Dialed {
     pub(super) end: DialEnd,
     /// The agent dialled last.
     pub(super) agent: Option<String>,
-    /// Its `disconnected` when its dial began.
+    /// Its `process`, and its `disconnected` if it read so, when its dial began.
+    pub(super) process_at_start: Option<String>,
     pub(super) disconnected_at_start: Option<u64>,
     /// The newest build, if it could be read.
     pub(super) build: Option<String>,
@@ -68,7 +72,7 @@ pub(super) enum DialEnd {
     NoShell {
         said: String,
     },
-    /// Unreachable for the whole window, or there is no agent to reach.
+    /// Unreachable for the whole window, or known to be dead, or there is no agent to reach.
     TimedOut,
     Interrupted,
 }
@@ -99,8 +103,8 @@ pub(super) async fn dial(target: Target<'_>) -> Dialed {
             break end;
         }
     };
-    let Dial { agent, disconnected_at_start, build, begun, last_error, .. } = dial;
-    Dialed { end, agent, disconnected_at_start, build, begun, last_error }
+    let Dial { agent, process_at_start, disconnected_at_start, build, begun, last_error, .. } = dial;
+    Dialed { end, agent, process_at_start, disconnected_at_start, build, begun, last_error }
 }
 
 struct Dial<'a> {
@@ -109,7 +113,9 @@ struct Dial<'a> {
     begun: Instant,
     hard_end: Instant,
     agent: Option<String>,
+    process_at_start: Option<String>,
     disconnected_at_start: Option<u64>,
+    death: DeathWatch,
     /// It was seen disconnected while it was dialled.
     seen_disconnected: bool,
     build: Option<String>,
@@ -145,7 +151,9 @@ impl<'a> Dial<'a> {
             begun: target.begun,
             hard_end: target.hard_end(),
             agent: target.agent.clone(),
+            process_at_start: None,
             disconnected_at_start: None,
+            death: DeathWatch::off(timings, now),
             seen_disconnected: false,
             build: None,
             attempts: FuturesUnordered::new(),
@@ -208,6 +216,9 @@ impl<'a> Dial<'a> {
             Ok(terminal) => return Some(DialEnd::Reached(terminal)),
             Err(failed) => failed,
         };
+        if !matches!(failed, NoGreeting::Refused(_)) {
+            self.death.rule_out();
+        }
         match failed {
             NoGreeting::SaysElse { said } => return Some(DialEnd::NoShell { said }),
             NoGreeting::Ended { said } => {
@@ -223,6 +234,7 @@ impl<'a> Dial<'a> {
                 self.unanswered += 1;
                 self.last_error = self.why_refused(&error);
                 if curable(&error) {
+                    self.death.refused();
                     self.retry(now, error.retry_after());
                 } else {
                     // A control plane in trouble says all sorts of things: what the workspace is like now decides.
@@ -234,6 +246,10 @@ impl<'a> Dial<'a> {
         if !self.may_judge {
             // Looked at once, now; later with every read.
             self.may_judge = true;
+            self.probe_at = now;
+        }
+        if self.death.is_dead(now) {
+            // What was read last is looked at once more.
             self.probe_at = now;
         }
         None
@@ -273,13 +289,25 @@ impl<'a> Dial<'a> {
         };
         self.probed_once = true;
         self.probe_at = self.next_probe(now);
-        end.or_else(|| (self.counted >= self.timings.dial_timeout).then_some(DialEnd::TimedOut))
+        let over = self.counted >= self.timings.dial_timeout || self.is_known_dead(now);
+        end.or_else(|| over.then_some(DialEnd::TimedOut))
     }
 
-    /// Every poll interval, when the agent may be judged, and when the window should be over.
+    /// Whether the agent is known to be dead: every attempt since its dial began was refused, and every read, also those of
+    /// others, worked and showed the same.
+    fn is_known_dead(&self, now: Instant) -> bool {
+        self.death.is_dead(now)
+            && self.attempts.is_empty()
+            && !self.target.performer.plane().failed_within(now - self.begun)
+    }
+
+    /// Every poll interval, when the agent may be judged, and when it may be known to be dead or the window should be over.
     fn next_probe(&self, now: Instant) -> Instant {
         let window = now + self.timings.dial_timeout.saturating_sub(self.counted);
         let mut next = (now + self.timings.poll).min(window);
+        if let Some(due) = self.death.due().filter(|due| *due > now) {
+            next = next.min(due);
+        }
         if !self.may_judge {
             next = next.min((self.begun + self.timings.validate_after).max(now));
         }
@@ -296,13 +324,16 @@ impl<'a> Dial<'a> {
     /// What a read says about whom to dial.
     fn look(&mut self, workspace: &Workspace, now: Instant) -> Option<DialEnd> {
         self.build = Some(workspace.latest.build.id.clone());
-        if !self.probed_once {
-            self.disconnected_at_start = self.agent.as_deref().and_then(|id| disconnected(workspace, id));
+        let chosen = choose_agent(&workspace.agents);
+        if self.probed_once {
+            self.death.read(chosen, workspace.observed);
+        } else if let Some(dialed) = self.agent.clone() {
+            let dialed = workspace.agents.iter().find(|agent| agent.id == dialed);
+            self.begin_with(dialed, workspace.observed, now);
         }
         if self.agent.is_some() && !self.may_judge {
             return None;
         }
-        let chosen = choose_agent(&workspace.agents);
         if workspace.dormant && (self.may_judge || chosen.is_none()) {
             // Terminals in it are refused in many ways, and no start would be made.
             return Some(DialEnd::Failed(ApiError::Dormant));
@@ -315,7 +346,7 @@ impl<'a> Dial<'a> {
         let another = self.agent.as_deref() != Some(chosen.id.as_str());
         if another {
             self.agent = Some(chosen.id.clone());
-            self.disconnected_at_start = chosen.disconnected;
+            self.begin_with(Some(chosen), workspace.observed, now);
             self.in_doubt = None;
         }
         // A terminal from before an agent was gone and came back may stay silent for ever.
@@ -331,8 +362,20 @@ impl<'a> Dial<'a> {
         self.in_doubt.take().map(DialEnd::Failed)
     }
 
+    /// The dial of an agent begins, if it is among those that were read.
+    fn begin_with(&mut self, agent: Option<&Agent>, observed: Option<u64>, now: Instant) {
+        let gone = agent.filter(|agent| agent.state == AgentState::Disconnected);
+        self.disconnected_at_start = gone.and_then(|agent| agent.disconnected);
+        self.process_at_start = agent.and_then(|agent| agent.process.clone());
+        self.death = match self.target.away_lately {
+            true => DeathWatch::off(self.timings, now),
+            false => DeathWatch::begin(self.timings, now, agent, observed),
+        };
+    }
+
     /// What a failed read says.
     fn not_probed(&mut self, error: ApiError, now: Instant) -> Option<DialEnd> {
+        self.death.rule_out();
         if error.is_away() {
             self.readable_at = None;
             if self.in_doubt.take().is_some() {
@@ -368,10 +411,6 @@ impl<'a> Dial<'a> {
 /// Whether an attempt that failed so may succeed a little later: the agent is not there, or nobody answered.
 fn curable(error: &ApiError) -> bool {
     error.is_transient() || matches!(error, ApiError::UnknownOutcome(_))
-}
-
-fn disconnected(workspace: &Workspace, agent: &str) -> Option<u64> {
-    workspace.agents.iter().find(|candidate| candidate.id == agent)?.disconnected
 }
 
 /// The result of what runs; waits for ever if nothing does.

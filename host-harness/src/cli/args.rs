@@ -51,7 +51,7 @@ A first session, in two terminals:
   2$ workspace-recovery chat bind talk dev
   2$ workspace-recovery exec talk -- uname -a
   2$ workspace-recovery workspace kill-agent dev
-  2$ workspace-recovery exec talk -- uname -a        # times out after 30 s, and says what to do
+  2$ workspace-recovery exec talk -- uname -a        # times out after 30 s at most, and says what to do
   2$ workspace-recovery call talk restart_workspace '{\"only_if_unreachable\": true}'
 
 Exit codes:

@@ -89,14 +89,19 @@ async fn its_agent_is_killed(stage: &mut Stage, claims: &mut Claims) -> anyhow::
         "an agent that was only just lost is no reason to stop anything: the verdict is to retry, and names no tool",
         unreachable.verdict.action == Action::Retry && unreachable.verdict.tools.is_empty(),
     );
+    claims.seen("it says after how long to try again", unreachable.verdict.retry_after_ms.is_some());
     Ok(())
 }
 
 async fn it_is_brought_back(stage: &mut Stage, claims: &mut Claims) -> anyhow::Result<()> {
     claims.scene("3. It stays dead, and is brought back");
-    stage.wait_until_gone_long_enough().await?;
-    let unreachable = stage.expect_unreachable("a command after the threshold").await?;
+    stage.wait_until_known_dead().await?;
+    let unreachable = stage.expect_unreachable("a command to the dead agent").await?;
     show_verdict(claims, &unreachable);
+    claims.seen(
+        "an agent that is known to be dead is not dialled for the whole window",
+        unreachable.tried < stage.dial_timeout(),
+    );
     claims.seen(
         "two signals agree (a timeout, and an agent gone for long enough): the verdict is to restart",
         unreachable.verdict.action == Action::Restart && unreachable.verdict.tools == [RESTART],

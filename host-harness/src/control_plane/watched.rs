@@ -46,9 +46,14 @@ impl Watched {
         }
     }
 
+    /// How long ago an authenticated read failed last.
+    pub fn failed_ago(&self) -> Option<Duration> {
+        self.lock().last_failure.map(|at| at.elapsed())
+    }
+
     /// Whether an authenticated read failed within the last `span`.
     pub fn failed_within(&self, span: Duration) -> bool {
-        self.lock().last_failure.is_some_and(|at| at.elapsed() <= span)
+        self.failed_ago().is_some_and(|ago| ago <= span)
     }
 
     /// Notes that somebody gave up on a read before its answer came, and answers what that is.

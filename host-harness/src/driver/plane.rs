@@ -95,6 +95,7 @@ impl World {
             error_code: None,
             quota: None,
             template_version: None,
+            reason: None,
         };
         BuildRead { build, created: None, initiator: None, reason: None }
     }
@@ -113,6 +114,7 @@ impl World {
             first_connected: None,
             last_connected: None,
             disconnected: None,
+            process: None,
         }
     }
 }

@@ -122,6 +122,7 @@ impl Performer {
             user,
             version: names_version.clone().or(latest.template_version),
             names_version,
+            after_stop: latest.transition == Transition::Stop,
             rests_on: latest.id,
             rests_on_number: latest.number,
             observed: workspace.observed,

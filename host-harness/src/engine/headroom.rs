@@ -85,6 +85,7 @@ fn build(number: u32, transition: Transition, status: JobStatus) -> Build {
         error_code: None,
         quota: None,
         template_version: Some(id(0)),
+        reason: None,
     }
 }
 
@@ -101,6 +102,7 @@ fn agent(number: u32) -> Agent {
         first_connected: Some(1_799_990_010_000),
         last_connected: Some(1_799_999_390_000),
         disconnected: Some(1_799_999_400_000),
+        process: None,
     }
 }
 

@@ -94,6 +94,9 @@ pub struct BuildIntent {
     pub rests_on: String,
     /// Its number: the build asked for has a higher one.
     pub rests_on_number: u32,
+    /// Whether it is a stop. A start after a stop that was made here, too, is a restart.
+    #[serde(default)]
+    pub after_stop: bool,
     /// The control plane's time directly before sending, Unix milliseconds.
     pub observed: Option<u64>,
 }

@@ -160,6 +160,7 @@ impl Life {
             first_connected: self.first_connected().filter(|at| *at <= now).map(|at| begin + at),
             last_connected: last.map(|at| begin + at),
             disconnected: disconnected.map(|at| begin + at),
+            process: None,
         }
     }
 

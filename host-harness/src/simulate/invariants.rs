@@ -6,23 +6,27 @@ use serde_json::Value;
 
 use super::plan::At;
 use super::plane::{BEGIN, Plane, Standing};
-use crate::bindings::{Action, AgentState, Binding, Build, JobStatus, ToolResult, Transition};
+use crate::bindings::{
+    Action, AgentState, Binding, Build, Dial, Evidence, JobStatus, ToolResult, Transition,
+};
 use crate::journal::record::Outcome;
-use crate::journal::{Answer, Entry, Output, Request};
+use crate::journal::{Answer, Entry, Export, Output, Request};
 use crate::store::{CallRow, CallState, HostRow};
 
 /// For how long an agent must have been gone, in milliseconds.
 const GONE: u64 = 90_000;
 /// How long a dial takes, in milliseconds.
 const DIAL: u64 = 30_000;
+/// For how long an agent must have been gone to be known to be dead, in milliseconds.
+const DEAD: u64 = 120_000;
 
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
-    /// A conditional stop is asked for, and a restart advised, only if the agent was in truth unreachable for 90 s when
-    /// its status was last read, and was read as such. Where the control plane was away and only infers the time, that
-    /// it was away proves nothing: the agent was not there for 90 s since it is back, or for a dial of 30 s where a
-    /// restart is only advised.
+    /// A restart is advised only if the agent was in truth unreachable for 90 s when its status was last read, and was read
+    /// as such, after a dial of 30 s; for 120 s after a shorter one, or where a conditional stop is asked for. Where the
+    /// control plane was away and only infers the time, that it was away proves nothing: the agent was not there for 90 s
+    /// since it is back, or for a dial of 30 s where a restart is only advised; a shorter dial is not enough there.
     TwoSignals,
     /// No request for a build is written down after the call's interrupt.
     NothingAfterInterrupt,
@@ -123,7 +127,10 @@ pub fn is_conditional(row: &CallRow) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// A restart is advised. Whoever follows that looks again.
-    Advice,
+    Advice {
+        /// How long the agent was dialled, in milliseconds.
+        dial: u64,
+    },
     /// A conditional call is going to ask for a stop.
     Stop,
 }
@@ -141,14 +148,23 @@ pub fn two_signals(step: Step, entries: &[Entry], plane: &Plane) -> Check {
     match status.agents.as_slice() {
         [agent] if agent.state == AgentState::Disconnected => {
             let since = agent.disconnected.ok_or("nobody knows since when the agent is gone")?;
-            if observed.saturating_sub(since) < GONE {
+            let inferred = agent.disconnected == agent.last_connected;
+            // For how long it must have been read as gone, and have been gone in truth.
+            let (read, least) = match step {
+                Step::Advice { dial } if dial < DIAL && inferred => {
+                    return Err(format!("nobody saw the agent go, and it was dialled for only {dial} ms"));
+                }
+                Step::Advice { dial } if dial < DIAL => (DEAD, DEAD),
+                Step::Advice { .. } if inferred => (GONE, DIAL),
+                Step::Stop if !inferred => (DEAD, DEAD),
+                Step::Advice { .. } | Step::Stop => (GONE, GONE),
+            };
+            if observed.saturating_sub(since) < read {
                 return Err(format!(
                     "the agent was read as gone for only {} ms",
                     observed.saturating_sub(since)
                 ));
             }
-            let inferred = agent.disconnected == agent.last_connected;
-            let least = if inferred && step == Step::Advice { DIAL } else { GONE };
             gone(plane, &status.build.id, observed, inferred, least)
         }
         _ => Err(format!("the agent was not read as disconnected: {:?}", status.agents)),
@@ -168,12 +184,14 @@ fn gone(plane: &Plane, build: &str, observed: u64, inferred: bool, least: u64) -
     }
 }
 
-/// Whether a verdict has ended that names a restart, to which [`Invariant::TwoSignals`] applies too.
-pub fn advises_restart(outcome: &Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::Done { result: Output::ClassifyFailure(verdict) } if verdict.action == Action::Restart
-    )
+/// What a verdict that has ended advises, if it names a restart: [`Invariant::TwoSignals`] applies to it, too.
+pub fn restart_advice(export: Option<&Export>, outcome: &Outcome) -> Option<Step> {
+    let Outcome::Done { result: Output::ClassifyFailure(verdict) } = outcome else { return None };
+    let dial = match export {
+        Some(Export::ClassifyFailure { evidence: Evidence { dial: Dial::TimedOut(dial), .. }, .. }) => *dial,
+        _ => 0,
+    };
+    (verdict.action == Action::Restart).then_some(Step::Advice { dial: dial.into() })
 }
 
 /// [`Invariant::NobodyIsOverruled`] for a start that is going to be asked for. `known` is the newest build that the host can

@@ -12,6 +12,9 @@ const MINUTE: u64 = 60 * SECOND;
 /// Virtual time in which one call is made, on average: calls should meet each other now and then.
 const PER_CALL: u64 = 30 * SECOND;
 
+/// When an agent whose own watchdog ends it after a minute and a half is back.
+const WATCHDOG: u64 = 99 * SECOND;
+
 /// A world: how large it is, and what happens in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -271,7 +274,9 @@ impl Plan {
             // Else the condition would hardly ever be met.
             let (workspace, back) = (self.home(chat), dice.percent(30).then(|| dice.between(0, 5 * MINUTE)));
             let gone = dice.between(0, 4 * MINUTE);
-            let event = match dice.percent(60) {
+            let dies = dice.percent(60);
+            let back = if dice.percent(15) { Some(WATCHDOG) } else { back };
+            let event = match dies {
                 true => Event::AgentDies { workspace, back },
                 false => Event::AgentHangs { workspace, back },
             };

@@ -397,6 +397,7 @@ impl Plane {
             error_code: job.lacks_quota(now).then(|| "INSUFFICIENT_QUOTA".to_owned()),
             quota: None,
             template_version: Some(job.version.clone()),
+            reason: None,
         };
         BuildRead {
             build,

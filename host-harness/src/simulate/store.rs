@@ -169,7 +169,9 @@ impl Tables for Seen<'_> {
                 self.owned(id)?;
             }
             let (entries, open) = self.tables.journal(id)?;
-            self.stage.watch().ended(self.stage, &row, &entries, open.as_ref(), outcome);
+            let record = self.tables.record(id)?;
+            let call = record.as_ref().map(|record| &record.call);
+            self.stage.watch().ended(self.stage, &row, call, (&entries, open.as_ref()), outcome);
         }
         self.tables.end_call(id, outcome, at_ms)
     }

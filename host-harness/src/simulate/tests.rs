@@ -79,6 +79,11 @@ fn stops_of_agents_that_are_gone_for_too_short_a_time_are_seen() {
 }
 
 #[test]
+fn dials_that_end_too_soon_are_seen() {
+    is_seen(Sabotage::Hasty, Invariant::TwoSignals);
+}
+
+#[test]
 fn a_request_after_an_interrupt_is_seen() {
     is_seen(Sabotage::IgnoresInterrupts, Invariant::NothingAfterInterrupt);
 }

@@ -11,7 +11,7 @@ use crate::bindings::{Transition, TransitionError, Verdict};
 use crate::chat::Began;
 use crate::control_plane::{BuildRead, Workspace, is_active};
 use crate::journal::record::{CallId, Failure, Intent, Open, Outcome};
-use crate::journal::{Answer, Entry, Request};
+use crate::journal::{Answer, Entry, Export, Request};
 use crate::store::{CallRow, HostId, HostRow, Store, StoreError, Tables};
 
 /// Violations that are kept of one world: the first ones tell.
@@ -281,8 +281,8 @@ impl Watch {
         &mut self,
         stage: &Stage,
         row: &CallRow,
-        entries: &[Entry],
-        open: Option<&Open>,
+        export: Option<&Export>,
+        (entries, open): (&[Entry], Option<&Open>),
         outcome: &Outcome,
     ) {
         let (now, call) = (stage.now(), row.id);
@@ -295,8 +295,8 @@ impl Watch {
         }
         let told = |why: String| format!("call {call}: {why}");
         let plane = stage.plane();
-        if invariants::advises_restart(outcome) {
-            let check = invariants::two_signals(Step::Advice, entries, &plane);
+        if let Some(advice) = invariants::restart_advice(export, outcome) {
+            let check = invariants::two_signals(advice, entries, &plane);
             self.check(now, Invariant::TwoSignals, check.map_err(|why| format!("verdict {call}: {why}")));
         }
         let truth = invariants::results_are_true(row, entries, outcome, &plane, now).map_err(told);

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::presence::{self, Presence};
 use super::tables::{CallRow, CallState, HostId, HostRow, Tables, Turn};
 use super::{Store, StoreError};
-use crate::bindings::Build;
+use crate::bindings::{Build, Transition};
 use crate::clock::Clock;
 use crate::control_plane::millis;
 use crate::journal::record::{CallId, CallRecord, Failure, Holder, Intent, Open, Outcome};
@@ -527,12 +527,30 @@ fn put_entries(
         if sabotage::is(Sabotage::LosesTheLastEntry) && index + 1 == from + entries.len() {
             continue;
         }
-        if let Answer::IssueTransition(Ok(Build { id, .. })) = &entry.answer {
-            tables.add_own_build(id, now)?;
+        if let Answer::IssueTransition(Ok(build)) = &entry.answer {
+            note_build(tables, build, entry.asked.intent.as_ref(), now)?;
         }
         tables.put_entry(call, index, entry)?;
     }
     Ok(from + entries.len())
+}
+
+/// Remembers a build as made here, and a restart if it is a start that follows a stop made here, by whichever tools.
+fn note_build(
+    tables: &mut dyn Tables,
+    build: &Build,
+    intent: Option<&Intent>,
+    now: u64,
+) -> Result<(), StoreError> {
+    if let Some(Intent::Build(intent)) = intent
+        && intent.transition == Transition::Start
+        && intent.after_stop
+        && tables.is_own_build(&intent.rests_on)?
+        && !tables.is_own_build(&build.id)?
+    {
+        tables.add_restart(&intent.workspace, now)?;
+    }
+    tables.add_own_build(&build.id, now)
 }
 
 /// Ends the calls without a host that nobody may carry on, because it is not known for whom they act. They have sent

@@ -141,9 +141,9 @@ pub trait Tables {
     fn chats(&self) -> Result<Vec<ChatRecord>, StoreError>;
     /// Writes a chat, in place of the one of that name.
     fn put_chat(&mut self, chat: &ChatRecord) -> Result<(), StoreError>;
-    /// Notes that a restart of a workspace was advised.
+    /// Notes that a restart of a workspace was made.
     fn add_restart(&mut self, workspace: &str, at_ms: u64) -> Result<(), StoreError>;
-    /// How many restarts of a workspace were advised since.
+    /// How many restarts of a workspace were made since.
     fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError>;
     /// Notes a build that a call made.
     fn add_own_build(&mut self, build: &str, at_ms: u64) -> Result<(), StoreError>;

@@ -107,6 +107,7 @@ fn stop(chat: &str, key: Option<&str>) -> NewCall {
         recover_after_ms: 90_000,
         dial_timeout_ms: 30_000,
         never_connected: NeverConnected::AskUser,
+        known_dead: None,
         max_restarts: 2,
         build_limit_ms: 1,
         restart_stop_limit_ms: 1,
@@ -151,6 +152,7 @@ fn build() -> Build {
         error_code: None,
         quota: None,
         template_version: None,
+        reason: None,
     }
 }
 
@@ -165,6 +167,7 @@ fn intent() -> Open {
         version: Some("v1".into()),
         rests_on: "b1".into(),
         rests_on_number: 1,
+        after_stop: false,
         observed: Some(5),
     };
     Open { request, intent: Intent::Build(intent), asked_ms: 7 }

@@ -235,6 +235,7 @@ fn read_build() -> BuildRead {
         error: None,
         error_code: None,
         template_version: None,
+        reason: None,
         quota: None,
     };
     BuildRead { build, created: None, initiator: None, reason: None }
@@ -263,6 +264,7 @@ impl ControlPlane for Reach {
             first_connected: Some(2),
             last_connected: Some(3),
             disconnected: None,
+            process: None,
         };
         Ok(Workspace {
             id: id.to_owned(),

@@ -262,7 +262,7 @@ async fn row_25_an_agent_that_was_killed_is_restarted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_third_restart_of_a_workspace_within_an_hour_is_for_the_user_whoever_was_told_of_the_first_two() {
+async fn the_third_restart_of_a_workspace_within_an_hour_is_for_the_user_whoever_made_the_first_two() {
     let played = Played::new(VersionSpec::default()).await;
     let dies = async || {
         played.world.signal(AgentSignal::Kill).await;
@@ -275,9 +275,13 @@ async fn the_third_restart_of_a_workspace_within_an_hour_is_for_the_user_whoever
     let other = Agent::start(&played.world, &["--chat", "other", "--workspace", "dev"]).await;
     let result = other.call("execute", json!({ "command": "true" })).await;
     assert_eq!(data(&result)["verdict"]["action"], "restart", "{}", text(&result));
+    // Advice that is not followed uses nothing up.
+    let followed = follow(&other, "true").await;
+    assert!(followed.ran && followed.called == ["execute", "restart_workspace", "execute"], "{followed:?}");
     other.close().await;
-    let says = ["has been gone for at least", "restarted 2 times within the last hour", ASKS];
+    dies().await;
+    let says = ["has been gone for at least", "was restarted 2 times within the last hour", ASKS];
     played.gives_up_after(1, &says).await;
-    assert_eq!(played.world.transitions().await, [Start, Stop, Start]);
+    assert_eq!(played.world.transitions().await, [Start, Stop, Start, Stop, Start]);
     played.end().await;
 }

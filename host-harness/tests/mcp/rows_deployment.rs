@@ -189,7 +189,7 @@ async fn row_23_an_agent_that_was_seen_meanwhile_is_tried_again_and_then_for_the
             return;
         };
         let at: Timestamp = gone.as_str().unwrap().parse().unwrap();
-        *gone = json!((at - SignedDuration::from_millis(number)).to_string());
+        *gone = json!((at + SignedDuration::from_millis(number)).to_string());
     });
-    played.left_to_the_user_after(2, &["was seen in the meantime", ASKS]).await;
+    played.left_to_the_user_after(2, &["had come back", ASKS]).await;
 }

@@ -271,7 +271,15 @@ async fn a_killed_agent_is_brought_back_when_it_has_been_gone_for_long_and_used_
         (Action::Restart, Cause::Disconnected)
     );
     play.clock.pass(Duration::from_secs(30)).await;
-    // Begun at 150 s, and the agent comes back at 172.6 s: within the window.
+    // From 150 s on: known to be dead.
+    let unreachable = play.unreachable().await;
+    assert_eq!(
+        (unreachable.verdict.action, unreachable.verdict.cause),
+        (Action::Restart, Cause::Disconnected)
+    );
+    assert!((5..7).contains(&unreachable.tried.as_secs()), "{:?}", unreachable.tried);
+    play.clock.pass(Duration::from_secs(15)).await;
+    // Begun at 170 s, and the agent comes back at 172.6 s: within the five seconds.
     assert_eq!(play.echo().await.unwrap().exit_code, Some(0));
 }
 

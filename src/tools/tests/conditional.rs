@@ -38,7 +38,7 @@ impl Run {
 
 #[test]
 fn an_agent_that_is_gone_for_long_enough_is_stopped_on_the_strength_of_that_read() {
-    let look = status(start(9, Succeeded), vec![gone_agent("a1", 90_000)]);
+    let look = status(start(9, Succeeded), vec![gone_agent("a1", 120_000)]);
     let run = stop_if(&policy(), [look].into_iter().chain(stops()));
     run.has("stopped", true).has("build_id", "b2");
     assert_eq!(run.requests[..3], ["latest-build", "agent-status", "stop on b9"]);
@@ -47,7 +47,7 @@ fn an_agent_that_is_gone_for_long_enough_is_stopped_on_the_strength_of_that_read
 #[test]
 fn anything_but_a_restart_row_stops_nothing() {
     let with = |build: Build, agents: Vec<Agent>| status(build, agents);
-    let gone = || gone_agent("a1", 90_000);
+    let gone = || gone_agent("a1", 120_000);
     let looks = vec![
         Answer::Agents(Err(ReadError::Unavailable(None))),
         Answer::Agents(Err(ReadError::NotFound)),
@@ -80,15 +80,45 @@ fn an_agent_that_never_connected_is_restarted_by_policy_only() {
 }
 
 #[test]
-fn a_control_plane_that_was_away_lately_is_given_the_missing_time() {
+fn an_agent_that_is_known_to_be_dead_takes_some_seconds_of_reading() {
     let looks = [
-        readable(gone_agent("a1", 90_000), 10_000),
-        agent_waited(WaitEnd::Limit, Some(gone_agent("a1", 90_000))),
-        readable(gone_agent("a1", 90_000), 30_000),
+        readable(gone_agent("a1", 120_000), 1_000),
+        agent_waited(WaitEnd::Limit, Some(gone_agent("a1", 120_000))),
+        readable(gone_agent("a1", 124_000), 5_000),
     ];
     let run = stop_if(&policy(), looks.into_iter().chain(stops()));
     run.has("stopped", true);
+    assert_eq!(run.requests[2], "wait for agent a1 of b1 4000 0");
+}
+
+#[test]
+fn an_agent_that_may_still_be_brought_back_by_its_own_watchdog_is_given_the_time() {
+    let looks = [
+        readable(gone_agent("a1", 92_000), 600_000),
+        agent_waited(WaitEnd::Limit, Some(gone_agent("a1", 92_000))),
+        readable(gone_agent("a1", 120_000), 628_000),
+    ];
+    let run = stop_if(&policy(), looks.into_iter().chain(stops()));
+    run.has("stopped", true);
+    assert_eq!(run.requests[2], "wait for agent a1 of b1 28000 0");
+    let back =
+        [readable(gone_agent("a1", 92_000), 600_000), agent_waited(WaitEnd::Reached, Some(agent("a1")))];
+    stop_if(&policy(), back).stopped_nothing();
+}
+
+#[test]
+fn where_no_agent_is_known_to_be_dead_it_takes_a_whole_dial_of_reading() {
+    let policy = Policy { known_dead: None, ..policy() };
+    let looks = [
+        readable(gone_agent("a1", 120_000), 10_000),
+        agent_waited(WaitEnd::Limit, Some(gone_agent("a1", 120_000))),
+        readable(gone_agent("a1", 140_000), 30_000),
+    ];
+    let run = stop_if(&policy, looks.into_iter().chain(stops()));
+    run.has("stopped", true);
     assert_eq!(run.requests[2], "wait for agent a1 of b1 20000 0");
+    let young = status(start(9, Succeeded), vec![gone_agent("a1", 90_000)]);
+    stop_if(&policy, [young].into_iter().chain(stops())).has("stopped", true);
 }
 
 #[test]
@@ -131,7 +161,7 @@ fn another_build_after_the_look_stops_nothing() {
         (TransitionError::UnseenConflict(refusal("Busy.")), "It said: Busy."),
         (TransitionError::Conflict(None), "shows none."),
     ] {
-        let looks = [status(start(1, Succeeded), vec![gone_agent("a1", 90_000)]), refused(conflict)];
+        let looks = [status(start(1, Succeeded), vec![gone_agent("a1", 120_000)]), refused(conflict)];
         stop_if(&policy(), looks).has("stopped", false).says("reason", reason);
     }
 }
@@ -142,7 +172,7 @@ fn a_restart_keeps_to_the_same_condition() {
     run_with("restart_workspace", CONDITION, &policy(), back).stopped_nothing().has("restarted", false);
 
     let mut script =
-        vec![latest(start(1, Succeeded)), status(start(1, Succeeded), vec![gone_agent("a1", 90_000)])];
+        vec![latest(start(1, Succeeded)), status(start(1, Succeeded), vec![gone_agent("a1", 120_000)])];
     script.extend(stops());
     script.extend([latest(stop(2, Succeeded)), issued(start(3, Pending)), published()]);
     script.extend([reached(start(3, Succeeded)), latest(start(3, Succeeded))]);

@@ -173,7 +173,15 @@ impl Stage {
 
     /// Until the agent has been gone for as long as a restart takes.
     pub async fn wait_until_gone_long_enough(&self) -> anyhow::Result<()> {
-        let threshold = self.recover_after();
+        self.wait_until_gone_for(self.recover_after()).await
+    }
+
+    /// Until the agent has been gone for so long that it is known to be dead.
+    pub async fn wait_until_known_dead(&self) -> anyhow::Result<()> {
+        self.wait_until_gone_for(self.timings.known_dead_after).await
+    }
+
+    async fn wait_until_gone_for(&self, threshold: Duration) -> anyhow::Result<()> {
         self.wait_until("the agent reads as gone for long enough", |workspace, agent| {
             gone_for(workspace, agent).is_some_and(|gone| Duration::from_millis(gone) >= threshold)
         })

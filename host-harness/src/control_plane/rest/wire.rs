@@ -134,6 +134,9 @@ struct Agent {
     last_connected_at: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     disconnected_at: Option<String>,
+    /// Where a server tells one process of an agent from another.
+    #[serde(default, deserialize_with = "lenient")]
+    agent_run_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -241,6 +244,7 @@ impl Build {
             error_code: self.job.error_code.filter(|code| !code.trim().is_empty()),
             quota: None,
             template_version: self.template_version_id,
+            reason: self.reason.clone(),
             status,
         };
         let created = self.created_at.as_deref().and_then(time);
@@ -280,6 +284,7 @@ impl Agent {
             first_connected: at(&self.first_connected_at),
             last_connected: at(&self.last_connected_at),
             disconnected: at(&self.disconnected_at),
+            process: self.agent_run_id.clone(),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::of_sqlite;
 /// What each format adds to the one before. The file's `user_version` says how many of them it has.
 const STEPS: [&str; 3] = [CHATS, CALLS, DETACHED];
 
+/// `restart_verdict` holds the restarts that were made; its name is of a time in which advice was counted.
 const CHATS: &str = "
     CREATE TABLE chat (
         name TEXT PRIMARY KEY,

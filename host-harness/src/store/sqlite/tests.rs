@@ -54,7 +54,7 @@ async fn what_was_stored_is_found_by_the_next_process() {
         .await
         .unwrap();
     for (workspace, at) in [("w1", 100), ("w1", 200), ("w2", 200)] {
-        store.note_restart(workspace, at).await.unwrap();
+        store.write(move |tables| tables.add_restart(workspace, at)).await.unwrap();
     }
     drop(store);
 

@@ -122,6 +122,7 @@ struct Shared {
     bound: OnceLock<Bound>,
     /// One permit for each tool that runs.
     permits: Semaphore,
+    questions: ask::Questions,
     /// Dials that go on for clients who have gone.
     kept: patience::Kept,
     /// The server ends: requests are cancelled.
@@ -146,6 +147,7 @@ impl Server {
             chats,
             bound: OnceLock::new(),
             permits: Semaphore::new(MAX_CALLS as usize),
+            questions: ask::Questions::default(),
             kept: patience::Kept::default(),
             closing: CancellationToken::new(),
         };
@@ -195,14 +197,22 @@ impl Server {
         }
     }
 
-    /// The chat that a request is for, if it is known yet.
-    async fn chat(&self, context: &RequestContext<RoleServer>) -> Result<Option<Chat>, ServerError> {
-        let name = match &self.shared.chats {
+    /// The name of the chat that a request is for, if that is known without asking the control plane.
+    fn known_chat(&self, context: &RequestContext<RoleServer>) -> Option<String> {
+        match &self.shared.chats {
             Chats::One(name) => Some(name.clone()),
-            Chats::Of { workspace, chat } => Some(self.bound_once(workspace, chat.as_deref()).await?.chat),
+            Chats::Of { .. } => self.shared.bound.get().map(|bound| bound.chat.clone()),
             Chats::Chosen => {
                 http::named_chat(context).or_else(|| self.chosen().as_ref().map(|bound| bound.chat.clone()))
             }
+        }
+    }
+
+    /// The chat that a request is for, if it is known yet.
+    async fn chat(&self, context: &RequestContext<RoleServer>) -> Result<Option<Chat>, ServerError> {
+        let name = match &self.shared.chats {
+            Chats::Of { workspace, chat } => Some(self.bound_once(workspace, chat.as_deref()).await?.chat),
+            Chats::One(_) | Chats::Chosen => self.known_chat(context),
         };
         let Some(name) = name else { return Ok(None) };
         Ok(Some(self.shared.host.chat(&name, self.tools().await?.plugin.clone())))
@@ -329,7 +339,11 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let (tool, begun) = (request.name.clone(), Instant::now());
-        let answer = self.answer_call(request, context).await;
+        let chat = self.known_chat(&context);
+        let mut answer = self.answer_call(request, context).await;
+        if let (Some(chat), Ok(CallToolResponse::Complete(result))) = (chat, &mut answer) {
+            self.shared.questions.tell(&chat, result);
+        }
         let outcome = match &answer {
             Ok(CallToolResponse::Complete(result)) if result.is_error == Some(true) => {
                 "an error for the model"

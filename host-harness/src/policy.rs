@@ -91,6 +91,9 @@ pub struct Timings {
     /// After how long without news whoever waits for a call or a command is told that it goes on: well within the minute
     /// after which clients give up on a request of which they hear nothing.
     pub quiet: Duration,
+    /// For how long a call waits for the user's answer to a question before its verdict is told without: what most clients
+    /// give a tool at least. The question stays open.
+    pub user_patience: Duration,
 }
 
 /// The tools that a chat has right now.
@@ -143,6 +146,7 @@ impl Default for Timings {
             lease: seconds(15),
             news: Duration::from_millis(500),
             quiet: seconds(10),
+            user_patience: seconds(60),
         }
     }
 }
@@ -186,6 +190,7 @@ impl Timings {
             lease: (real.lease / by).max(Duration::from_secs(2)),
             news: real.news,
             quiet: real.quiet / by,
+            user_patience: real.user_patience / by,
         }
     }
 

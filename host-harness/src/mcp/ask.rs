@@ -1,16 +1,18 @@
 //! Asks the user, where the client can: a verdict to do so is of no use to a model that cannot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ClientResult, ElicitRequest,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ClientResult, ContentBlock, ElicitRequest,
     ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema, InputRequest,
     InputRequiredResult, ServerRequest,
 };
 use rmcp::service::{Peer, PeerRequestOptions, RequestContext, RoleServer, ServiceError};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::progress::{Progress, WaitsFor};
 use super::{Server, answers, is_stateless};
@@ -18,23 +20,78 @@ use crate::policy::LONGEST_COMMAND_SECONDS;
 
 /// The name of the question, and of the field that the answer is in.
 const QUESTION: &str = "answer";
-/// How long the user may think: as long as the longest command runs, so that no request is held longer for a question than
-/// it could be for its work. One that holds its client's session and its own permit has to end some time.
+/// How long the user may think: as long as the longest command runs. A question that is held for ever would be one too many
+/// in each of its client's windows.
 const PATIENCE: Duration = Duration::from_secs(LONGEST_COMMAND_SECONDS as u64);
 /// Characters of a command that the user is shown: enough to know it again.
 const COMMAND_SHOWN: usize = 200;
 /// How long a client may take to hear that a question is withdrawn: one that reads at all reads at once.
 const WITHDRAWAL: Duration = Duration::from_secs(1);
 
-/// Asks the user what the verdict wants to know, if the client can, and adds the answer to what the model is told.
+/// The questions that users have not answered in time, and the answers that have come since, by chat. What is answered is told
+/// with the next call in the chat.
+#[derive(Clone, Default)]
+pub(super) struct Questions(Arc<Mutex<HashMap<String, Late>>>);
+
+enum Late {
+    Unanswered,
+    /// What there is to tell of the user.
+    Answered(String),
+}
+
+impl Questions {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Late>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_open(&self, chat: &str) -> bool {
+        matches!(self.all().get(chat), Some(Late::Unanswered))
+    }
+
+    /// Waits for an answer that its call did not wait for, and keeps it.
+    fn await_late(&self, chat: &str, about: String, asked: impl Future<Output = Answered> + Send + 'static) {
+        self.all().insert(chat.to_owned(), Late::Unanswered);
+        let (questions, chat) = (self.clone(), chat.to_owned());
+        tokio::spawn(async move {
+            let answered = asked.await;
+            let mut all = questions.all();
+            match answered {
+                Ok(Some(answer)) => {
+                    let said = said(&answer);
+                    all.insert(chat, Late::Answered(format!("{about}\n{said}")));
+                }
+                // The client has gone, or cannot ask after all.
+                Ok(None) | Err(_) => {
+                    all.remove(&chat);
+                }
+            }
+        });
+    }
+
+    /// Adds to a result what the user has said since.
+    pub(super) fn tell(&self, chat: &str, result: &mut CallToolResult) {
+        let mut all = self.all();
+        if let Some(Late::Answered(_)) = all.get(chat)
+            && let Some(Late::Answered(said)) = all.remove(chat)
+        {
+            if let Some(Value::Object(data)) = &mut result.structured_content {
+                data.insert("user_answered".to_owned(), json!(said));
+            }
+            result.content.push(ContentBlock::text(said));
+        }
+    }
+}
+
+/// Asks the user what the verdict wants to know, if the client can, and adds the answer to what the model is told. A user who
+/// takes longer than a client may wait for a tool is told of as that; what comes later is told with the next call.
 pub(super) async fn ask(
-    question: String,
+    about: About<'_>,
     told: CallToolResult,
     server: &Server,
     progress: &mut Progress,
     context: &RequestContext<RoleServer>,
 ) -> CallToolResponse {
-    let Some(question) = question_for(question, context) else { return told.into() };
+    let Some(question) = question_for(about.question(), context) else { return told.into() };
     if is_stateless(context) {
         // These clients are not asked in mid-request: the request ends with the question, and comes again with the answer.
         let request = InputRequest::Elicitation(ElicitRequest::new(question));
@@ -42,29 +99,51 @@ pub(super) async fn ask(
         return InputRequiredResult::new(Some(BTreeMap::from([(QUESTION.to_owned(), request)])), Some(state))
             .into();
     }
-    let unwanted = async {
-        tokio::select! {
-            never = progress.tell(WaitsFor::User) => match never {},
-            () = server.gone(context) => {}
+    let (questions, data) = (&server.shared.questions, told.structured_content.clone().unwrap_or_default());
+    if questions.is_open(about.chat) {
+        return with_words(data, "The user was asked before, and has not answered yet. Wait for the user.")
+            .into();
+    }
+    // Withdrawn when nobody wants to know any more.
+    let wanted = CancellationToken::new();
+    let mut asked =
+        Box::pin(put(question, context.peer.clone(), wanted.clone(), server.shared.closing.clone()));
+    let answered = tokio::select! {
+        answered = &mut asked => Some(answered),
+        never = progress.tell(WaitsFor::User) => match never {},
+        () = sleep(server.shared.host.driver().performer().timings().user_patience) => None,
+        () = server.gone(context) => {
+            wanted.cancel();
+            Some(asked.as_mut().await)
         }
     };
-    match put(question, &context.peer, unwanted).await {
-        Ok(Some(answer)) => with_answer(told.structured_content.unwrap_or_default(), &answer).into(),
-        Ok(None) => told.into(),
-        Err(error) => {
+    match answered {
+        Some(Ok(Some(answer))) => with_answer(data, &answer).into(),
+        Some(Ok(None)) => told.into(),
+        Some(Err(error)) => {
             tracing::warn!(%error, "the user could not be asked");
-            with_words(told.structured_content.unwrap_or_default(), "The user could not be asked.").into()
+            with_words(data, "The user could not be asked.").into()
+        }
+        None => {
+            questions.await_late(about.chat, about.reminder(), asked);
+            let words = "The user was asked, and has not answered yet. Wait for the user: the answer will be told with the \
+                         next call.";
+            with_words(data, words).into()
         }
     }
 }
 
+/// The user's answer; `None` if nobody wants to know it any more.
+type Answered = Result<Option<ElicitResult>, ServiceError>;
+
 /// Puts a question to the user, and waits for the answer. One that is not answered in time, or that nobody wants to know any
-/// more (`None`), is withdrawn: else the client would go on showing it.
+/// more, is withdrawn: else the client would go on showing it.
 async fn put(
     question: ElicitRequestParams,
-    peer: &Peer<RoleServer>,
-    unwanted: impl Future<Output = ()>,
-) -> Result<Option<ElicitResult>, ServiceError> {
+    peer: Peer<RoleServer>,
+    unwanted: CancellationToken,
+    closing: CancellationToken,
+) -> Answered {
     let request = ServerRequest::ElicitRequest(ElicitRequest::new(question));
     let mut asked = peer.send_cancellable_request(request, PeerRequestOptions::no_options()).await?;
     let (answer, reason) = tokio::select! {
@@ -75,7 +154,8 @@ async fn put(
             };
         }
         () = sleep(PATIENCE) => (Some(ElicitResult::new(ElicitationAction::Cancel)), "it took too long"),
-        () = unwanted => (None, "nobody waits for the answer any more"),
+        () = unwanted.cancelled() => (None, "nobody waits for the answer any more"),
+        () = closing.cancelled() => (None, "the server ends"),
     };
     match timeout(WITHDRAWAL, asked.cancel(Some(reason.to_owned()))).await {
         Ok(Ok(())) => {}
@@ -97,15 +177,38 @@ pub(super) fn answered(request: &CallToolRequestParams) -> Option<CallToolResult
     })
 }
 
-/// What to ask about a command that could not be run. What its model was told is for the model, and therefore quoted.
-pub(super) fn about(command: &str, told: &str) -> String {
-    let mut short = command.chars().take(COMMAND_SHOWN).collect::<String>();
-    if short.len() < command.len() {
-        short += " ...";
+/// What the user is asked about: a command that could not be run.
+pub(super) struct About<'a> {
+    pub(super) chat: &'a str,
+    pub(super) command: &'a str,
+    /// What its model was told. That is for the model, and therefore quoted.
+    pub(super) told: &'a str,
+}
+
+impl About<'_> {
+    fn question(&self) -> String {
+        format!(
+            "This command could not be run in your workspace: {}\n\nThe model that wanted to run it was told: {}",
+            self.short(),
+            self.told
+        )
     }
-    format!(
-        "This command could not be run in your workspace: {short}\n\nThe model that wanted to run it was told: {told}"
-    )
+
+    /// What the model is reminded of when the answer comes late.
+    fn reminder(&self) -> String {
+        format!(
+            "An answer of the user to the question what to do, since this command could not be run: {}",
+            self.short()
+        )
+    }
+
+    fn short(&self) -> String {
+        let mut short = self.command.chars().take(COMMAND_SHOWN).collect::<String>();
+        if short.len() < self.command.len() {
+            short += " ...";
+        }
+        short
+    }
 }
 
 /// The question as a form, for a client that can show one.
@@ -125,8 +228,15 @@ fn question_for(message: String, context: &RequestContext<RoleServer>) -> Option
 
 /// What the model is told, with what the user said to it.
 fn with_answer(mut told: Value, answer: &ElicitResult) -> CallToolResult {
+    let said = said(answer);
+    told["user"] = json!({ "action": answer.action, "answer": answer.content.as_ref().map(|content| &content[QUESTION]) });
+    with_words(told, &said)
+}
+
+/// What the user said, for the model.
+fn said(answer: &ElicitResult) -> String {
     let said = answer.content.as_ref().and_then(|content| content[QUESTION].as_str());
-    let said = match (&answer.action, said) {
+    match (&answer.action, said) {
         // A form that was sent off empty says nothing that the model could do.
         (ElicitationAction::Accept, Some(said)) if !said.trim().is_empty() => {
             format!("The user has been asked already, and answers: {said}\nDo as the user says.")
@@ -136,9 +246,7 @@ fn with_answer(mut told: Value, answer: &ElicitResult) -> CallToolResult {
                 .to_owned()
         }
         _ => "The user has been asked already, and gave no answer: leave the workspace as it is.".to_owned(),
-    };
-    told["user"] = json!({ "action": answer.action, "answer": answer.content.as_ref().map(|content| &content[QUESTION]) });
-    with_words(told, &said)
+    }
 }
 
 fn with_words(told: Value, said: &str) -> CallToolResult {
@@ -151,7 +259,7 @@ fn with_words(told: Value, said: &str) -> CallToolResult {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::future::pending;
 
     use rmcp::model::{
         CancelledNotificationParam, ClientCapabilities, ClientConfig, ErrorData, Implementation,
@@ -217,6 +325,10 @@ mod tests {
         assert!(answered(&CallToolRequestParams::new("execute")).is_none());
     }
 
+    fn never() -> CancellationToken {
+        CancellationToken::new()
+    }
+
     fn asking(message: String) -> ElicitRequestParams {
         let requested_schema = ElicitationSchema::builder().required_string(QUESTION).build().unwrap();
         ElicitRequestParams::FormElicitationParams { meta: None, message, requested_schema }
@@ -229,7 +341,8 @@ mod tests {
         let (server, client) = tokio::join!(Asks.serve(here), NeverAnswers(told).serve(there));
         let (server, client) = (server.unwrap(), client.unwrap());
         let begun = Instant::now();
-        let answer = put(asking("what now?".to_owned()), server.peer(), pending()).await.unwrap().unwrap();
+        let put = put(asking("what now?".to_owned()), server.peer().clone(), never(), never());
+        let answer = put.await.unwrap().unwrap();
         assert_eq!((answer.action, answer.content), (ElicitationAction::Cancel, None));
         assert!(begun.elapsed() >= PATIENCE && begun.elapsed() < PATIENCE + WITHDRAWAL);
         assert_eq!(hears.recv().await, Some("asked"));
@@ -252,7 +365,9 @@ mod tests {
         let server = Asks.serve(here).await.unwrap();
         // Longer than what can be written to somebody who does not read.
         let question = asking("what now? ".repeat(1000));
-        let put = timeout(2 * WITHDRAWAL, put(question, server.peer(), ready(())));
+        let unwanted = never();
+        unwanted.cancel();
+        let put = timeout(2 * WITHDRAWAL, put(question, server.peer().clone(), unwanted, never()));
         assert!(put.await.expect("it is given up").unwrap().is_none());
         drop(there);
         server.cancel().await.unwrap();

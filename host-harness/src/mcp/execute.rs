@@ -32,6 +32,7 @@ impl Server {
             Ok(bound) => bound,
             Err(answer) => return (*answer).into(),
         };
+        let chat = bound.chat.name().to_owned();
         let mut progress = Progress::new(self, context);
         match self.run(bound, &execute, &mut progress, context).await {
             Ok(executed) => told(executed).into(),
@@ -39,8 +40,9 @@ impl Server {
                 let answer = unreachable_told(&unreachable);
                 match unreachable.verdict.action {
                     Action::AskUser => {
-                        let question = ask::about(&execute.command, &unreachable.verdict.message);
-                        ask::ask(question, answer, self, &mut progress, context).await
+                        let (command, told) = (&execute.command, &unreachable.verdict.message);
+                        let about = ask::About { chat: &chat, command, told };
+                        ask::ask(about, answer, self, &mut progress, context).await
                     }
                     _ => answer.into(),
                 }

@@ -84,6 +84,35 @@ async fn while_the_user_thinks_the_client_hears_that_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_takes_long_holds_no_verdict_back_and_is_heard_with_the_next_call() {
+    let world = with_a_question().await;
+    let thinks = Arc::new(Notify::new());
+    let client = Client { thinks: Some(thinks.clone()), ..who_answers(Some("wait for it")) };
+    let asked = client.asked.clone();
+    let agent =
+        Agent::start_as(&world, &["--workspace", "dev"], client, ClientLifecycleMode::Initialize).await;
+    for says in ["The user was asked, and has not answered yet.", "The user was asked before, and has not"] {
+        let result = agent.call("execute", json!({ "command": "true" })).await;
+        assert!(is_error(&result) && text(&result).contains(says), "{}", text(&result));
+        assert_eq!(data(&result)["verdict"]["action"], "ask-user");
+        assert_eq!(asked.lock().unwrap().len(), 1, "one question at a time");
+    }
+    assert!(!text(&agent.call("workspace_status", json!({})).await).contains("wait for it"));
+    thinks.notify_one();
+    // Until the answer has come.
+    let mut status = agent.call("workspace_status", json!({})).await;
+    while !text(&status).contains("answers: wait for it") {
+        status = agent.call("workspace_status", json!({})).await;
+    }
+    assert!(text(&status).contains("could not be run: true"), "{}", text(&status));
+    assert_eq!(data(&status)["workspace"]["name"], "dev", "what was asked for is told, too");
+    assert!(data(&status)["user_answered"].as_str().unwrap().contains("wait for it"));
+    assert!(!text(&agent.call("workspace_status", json!({})).await).contains("wait for it"), "once");
+    agent.close().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_question_whose_request_is_cancelled_is_withdrawn() {
     let world = with_a_question().await;
     let (progress, mut told) = tokio::sync::mpsc::unbounded_channel();

@@ -373,6 +373,10 @@ pub enum McpClient {
     ClaudeDesktop,
     Codex,
     Cursor,
+    GeminiCli,
+    /// MultiServerMCPClient of langchain-mcp-adapters.
+    Langchain,
+    Opencode,
     Vscode,
     Zed,
     /// Any other that takes the usual JSON.

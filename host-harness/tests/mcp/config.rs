@@ -53,14 +53,26 @@ async fn each_client_gets_the_same_server_in_its_own_form() {
         ("claude-code", "mcpServers"),
         ("claude-desktop", "mcpServers"),
         ("cursor", "mcpServers"),
+        ("gemini-cli", "mcpServers"),
+        ("langchain", ""),
         ("vscode", "servers"),
         ("zed", "context_servers"),
     ] {
         let snippet: Value = serde_json::from_str(&snippet(&world, client)).unwrap();
-        let its = &snippet[key]["workspace-recovery"];
+        let servers = if key.is_empty() { &snippet } else { &snippet[key] };
+        let its = &servers["workspace-recovery"];
         assert_eq!((&its["command"], &its["args"]), (&server["command"], &server["args"]), "{client}");
-        assert_eq!(its["timeout"], if client == "zed" { json!(7200) } else { json!(null) });
+        let timeout = match client {
+            "zed" => json!(7200),
+            "claude-code" | "gemini-cli" => json!(7_200_000),
+            _ => json!(null),
+        };
+        assert_eq!(its["timeout"], timeout, "{client}");
+        assert_eq!(its["transport"] == "stdio", client == "langchain");
     }
+    let opencode: Value = serde_json::from_str(&snippet(&world, "opencode")).unwrap();
+    let its = opencode["mcp"]["workspace-recovery"]["command"].as_array().unwrap();
+    assert_eq!((&its[0], &its[1..]), (&server["command"], &server["args"].as_array().unwrap()[..]));
     world.end().await;
 }
 

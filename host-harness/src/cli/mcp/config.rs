@@ -16,6 +16,8 @@ const NAME: &str = "workspace-recovery";
 /// may for its turn, its two builds, the agent and its scripts (an hour and a half), and than the longest command with its
 /// dial (an hour). A restart that other people's builds hold up for longer goes on without its client, and is joined.
 const TOOL_TIMEOUT_SECONDS: u32 = 2 * 60 * 60;
+/// For clients that give up on a server that takes long to start: this one answers at once, where the machine is not busy.
+const START_TIMEOUT_SECONDS: u32 = 30;
 
 /// Prints the snippet on standard output, and where it belongs on standard error.
 pub fn print(place: &Place, args: &McpArgs, client: McpClient) -> anyhow::Result<Exit> {
@@ -25,6 +27,10 @@ pub fn print(place: &Place, args: &McpArgs, client: McpClient) -> anyhow::Result
     let (snippet, file) = snippet(client, &command, &arguments);
     tell(&snippet);
     note(&format!("belongs into {file}, beside the servers that it names already"));
+    if let Some(also) = also(client, &command, &arguments) {
+        note(&also);
+    }
+    note(&timeouts(client));
     if let Some(variable) = place.token_variable() {
         note(&format!(
             "the client has to pass {variable} on, which few do: with --coder-token-file, or after `coder login`, nothing \
@@ -63,33 +69,97 @@ fn command_line(place: &Place, args: &McpArgs) -> anyhow::Result<(String, Vec<St
 
 /// The snippet, and the file that it belongs into.
 fn snippet(client: McpClient, command: &str, arguments: &[String]) -> (String, &'static str) {
+    let milliseconds = u64::from(TOOL_TIMEOUT_SECONDS) * 1000;
+    let mut server = json!({ "command": command, "args": arguments });
     let (key, file) = match client {
-        McpClient::ClaudeCode => ("mcpServers", ".mcp.json of your project"),
+        McpClient::ClaudeCode => {
+            server["timeout"] = json!(milliseconds);
+            ("mcpServers", ".mcp.json of your project")
+        }
         McpClient::ClaudeDesktop => ("mcpServers", "claude_desktop_config.json (Settings, Developer)"),
         McpClient::Cursor => ("mcpServers", "~/.cursor/mcp.json"),
-        McpClient::Json => ("mcpServers", "your client's configuration"),
-        McpClient::Vscode => ("servers", ".vscode/mcp.json of your project"),
-        McpClient::Zed => ("context_servers", "Zed's settings.json"),
-        McpClient::Codex => {
-            // Strings and lists of JSON are those of TOML, too.
-            let (command, arguments) = (json!(command), json!(arguments));
-            let text = format!(
-                "[mcp_servers.{NAME}]\ncommand = {command}\nargs = {arguments}\ntool_timeout_sec = {TOOL_TIMEOUT_SECONDS}"
-            );
-            return (text, "~/.codex/config.toml");
+        McpClient::GeminiCli => {
+            server["timeout"] = json!(milliseconds);
+            ("mcpServers", "~/.gemini/settings.json")
         }
-    };
-    let mut server = json!({ "command": command, "args": arguments });
-    match client {
-        McpClient::Vscode => server["type"] = json!("stdio"),
+        McpClient::Json => ("mcpServers", "your client's configuration"),
+        McpClient::Langchain => {
+            server["transport"] = json!("stdio");
+            return (format!("{:#}", json!({ NAME: server })), "what MultiServerMCPClient is made with");
+        }
+        McpClient::Opencode => {
+            let command = [&[command.to_owned()], arguments].concat();
+            server = json!({ "type": "local", "command": command, "enabled": true, "timeout": milliseconds });
+            ("mcp", "opencode.json of your project, or ~/.config/opencode/opencode.json")
+        }
+        McpClient::Vscode => {
+            server["type"] = json!("stdio");
+            ("servers", ".vscode/mcp.json of your project")
+        }
         McpClient::Zed => {
             server["env"] = json!({});
             // In seconds.
             server["timeout"] = json!(TOOL_TIMEOUT_SECONDS);
+            ("context_servers", "Zed's settings.json")
         }
-        _ => {}
-    }
+        McpClient::Codex => {
+            // Strings and lists of JSON are those of TOML, too. Without an approval mode `codex exec`, which has nobody to
+            // ask, calls none of the tools that change something.
+            let (command, arguments) = (json!(command), json!(arguments));
+            let text = format!(
+                "[mcp_servers.{NAME}]\ncommand = {command}\nargs = {arguments}\n\
+                 startup_timeout_sec = {START_TIMEOUT_SECONDS}\ntool_timeout_sec = {TOOL_TIMEOUT_SECONDS}\n\
+                 default_tools_approval_mode = \"approve\""
+            );
+            return (text, "~/.codex/config.toml");
+        }
+    };
     (format!("{:#}", json!({ key: { NAME: server } })), file)
+}
+
+/// What else there is to say to the users of a client.
+fn also(client: McpClient, command: &str, arguments: &[String]) -> Option<String> {
+    match client {
+        McpClient::ClaudeCode => {
+            let line = [&[command.to_owned()], arguments].concat();
+            let line = line.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+            Some(format!("or, instead of the file: claude mcp add {NAME} -- {line}"))
+        }
+        McpClient::Codex => Some(
+            "default_tools_approval_mode = \"approve\" lets the model call the tools without asking you; leave it out to be \
+             asked each time, which `codex exec` cannot do"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// How long a client has to wait at least, and how it is told.
+fn timeouts(client: McpClient) -> String {
+    let how = match client {
+        McpClient::ClaudeCode
+        | McpClient::Codex
+        | McpClient::GeminiCli
+        | McpClient::Opencode
+        | McpClient::Zed => "the snippet says so",
+        McpClient::Langchain => "without a shorter read_timeout_seconds in session_kwargs it does",
+        McpClient::ClaudeDesktop | McpClient::Cursor | McpClient::Vscode | McpClient::Json => {
+            "where it can be told; a call that it gives up may be made again, and joins the one that runs"
+        }
+    };
+    format!(
+        "a verdict takes up to 60 s, a restart or a command up to {TOOL_TIMEOUT_SECONDS} s: the client should wait so long \
+         for a tool ({how})"
+    )
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

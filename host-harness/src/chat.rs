@@ -135,8 +135,13 @@ pub enum ExecuteError {
     #[error("the command or its folder has a NUL character, which no shell can be given: leave it out")]
     Nul,
     /// The chat has no workspace.
-    #[error("the chat \"{0}\" is not bound to a workspace: bind it first")]
-    Unbound(String),
+    #[error("the chat \"{chat}\" is not bound to a workspace{}", making(.create))]
+    Unbound {
+        /// Its name.
+        chat: String,
+        /// The tool that makes a workspace, if the chat has one.
+        create: Option<String>,
+    },
     /// The agent could not be reached, and this is what to do.
     #[error("{}", unreachable_text(.0))]
     Unreachable(Box<Unreachable>),
@@ -402,6 +407,10 @@ fn no_shell(said: &str) -> String {
     }
 }
 
+fn making(create: &Option<String>) -> String {
+    create.as_ref().map(|tool| format!("; {tool} makes one")).unwrap_or_default()
+}
+
 fn lost_text(began: Began) -> &'static str {
     match began {
         Began::No => {
@@ -452,7 +461,7 @@ mod tests {
         for number in 0..10 {
             let chat = chats.chat(&format!("any name {number}"), ChatTools::default());
             let executed = chat.execute(&Execute::default(), &CancellationToken::new()).await;
-            assert!(matches!(executed, Err(ExecuteError::Unbound(_))), "{executed:?}");
+            assert!(matches!(executed, Err(ExecuteError::Unbound { .. })), "{executed:?}");
         }
         assert!(chats.states.lock().unwrap().is_empty());
     }

@@ -193,7 +193,7 @@ fn start(tools: &[String]) -> String {
 
 fn restart(tools: &[String]) -> String {
     let condition = "`only_if_unreachable: true`";
-    let loss = "Processes and unsaved memory in the workspace are lost; files on its volumes stay.";
+    let loss = "Processes, those of other clients too, and unsaved memory in the workspace are lost; files on its volumes stay.";
     match tools {
         [restart] => format!("Call {restart} with {condition}, and then make the same call again. {loss}"),
         [stop, start] => {

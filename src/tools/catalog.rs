@@ -43,7 +43,7 @@ pub fn tools() -> Vec<Tool> {
 }
 
 const STOP_DESCRIPTION: &str = "Stops this chat's workspace and waits until it is stopped. A build that is in progress \
-is awaited first; a workspace that is stopped already is left as it is. Processes end and unsaved memory is lost; files \
+is awaited first; a workspace that is stopped already is left as it is. Processes end, commands of other clients included, and unsaved memory is lost; files \
 on the workspace's volumes stay, and nothing is deleted. Use it when the user asks for it, or when an error of another \
 tool says so.";
 
@@ -52,7 +52,7 @@ progress is awaited first; a workspace that is started already is left as it is.
 for the values and pass them as `parameters`.";
 
 const RESTART_DESCRIPTION: &str = "Stops this chat's workspace, starts it again and waits until its agent can be used. \
-What would refuse the start is looked at before anything is stopped. Processes end and unsaved memory is lost; files on \
+What would refuse the start is looked at before anything is stopped. Processes end, commands of other clients included, and unsaved memory is lost; files on \
 the workspace's volumes stay. Use it when the user asks for it, or when an error of another tool says so.";
 
 const ONLY_IF: &str = r#""only_if_unreachable":{"type":"boolean","default":false,"description":"Stop only if a fresh look still shows the agent unreachable. To be set when an error of another tool says so."}"#;

@@ -52,7 +52,10 @@ fn restart(call: &mut Call, arguments: &Arguments) -> Result<Outcome, Outcome> {
             let snapshot = call.read().map_err(|outcome| down(call, outcome, &id))?;
             let started = bring_up(call, snapshot, &arguments.parameters, Some(&id));
             let started = started.map_err(|outcome| down(call, outcome, &id))?;
-            Ok(restarted(report(call, &name, started)).with("stop_build_id", id))
+            let outcome = restarted(report(call, &name, started)).with("stop_build_id", id);
+            // Whoever works here besides this chat is not asked, so at least it is told.
+            Ok(outcome
+                .adding("The stop has ended what ran in the workspace, commands of other clients included."))
         }
     }
 }
@@ -136,11 +139,18 @@ fn unfinished_stop(call: &Call, outcome: Outcome, stop_build: String) -> Outcome
             "No start was asked for: what of the workspace is still up is not known."
         }
     };
-    // Not in a chat that has left: the tool is for the workspace where it is bound now.
-    let goes_on = call.hope != Hope::Over && !outcome.says("rebound");
+    // Not in a chat that has left: what is advised is for the workspace where it is bound now.
+    let left = outcome.says("rebound");
     let outcome =
         not_restarted(outcome).with("started", false).with("stop_build_id", stop_build).adding(text);
-    if goes_on { with_way_on(call, outcome) } else { outcome }
+    match call.hope {
+        Hope::GoesOn if !left => with_way_on(call, outcome),
+        // As the verdict on a workspace in this state: row 12 of the decision table.
+        Hope::Failed if !left => outcome.adding(
+            "Try once whether a command runs in the workspace; if none does, ask the user what to do.",
+        ),
+        _ => outcome,
+    }
 }
 
 /// The call ended after its stop and before it had seen its start through: the workspace is down, unless a start was seen
@@ -164,7 +174,7 @@ fn down(call: &Call, outcome: Outcome, stop_build: &str) -> Outcome {
 /// Says what finishes the restart after all, if the chat has that tool.
 fn with_way_on(call: &Call, outcome: Outcome) -> Outcome {
     match has(call.policy, START) {
-        true => outcome.adding(&format!("To have it up again, call {START}.")),
+        true => outcome.adding(&format!("To have the workspace up again, call {START}.")),
         false => outcome,
     }
 }

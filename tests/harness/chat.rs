@@ -9,6 +9,7 @@ use workspace_recovery::chat::{Began, Execute, ExecuteError, Executed, MAX_OUTPU
 use workspace_recovery::control_plane::ApiError;
 use workspace_recovery::journal::Output;
 use workspace_recovery::journal::record::Outcome;
+use workspace_recovery::policy::ChatTools;
 use workspace_recovery::replay::replay;
 use workspace_recovery::store::Failures;
 
@@ -94,7 +95,16 @@ async fn long_output_loses_its_middle() {
 async fn an_unbound_chat_reaches_nothing() {
     let host = Plane::running().host();
     host.change_chat("ana", |chat| chat.bind(None));
-    assert!(matches!(echo(&host).await, Err(ExecuteError::Unbound(chat)) if chat == "ana"));
+    let unbound = echo(&host).await.unwrap_err();
+    assert!(matches!(&unbound, ExecuteError::Unbound { chat, create: None } if chat == "ana"));
+    assert_eq!(unbound.to_string(), "the chat \"ana\" is not bound to a workspace");
+    for (names, told) in [(&["make_workspace"][..], "; make_workspace makes one"), (&[], "")] {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let tools = ChatTools { names, create: Some("make_workspace".into()), ..ChatTools::default() };
+        let chat = host.chats.chat("ana", tools);
+        let unbound = chat.execute(&Execute::default(), &CancellationToken::new()).await.unwrap_err();
+        assert_eq!(unbound.to_string(), format!("the chat \"ana\" is not bound to a workspace{told}"));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -168,6 +168,7 @@ fn row(host: &Host, call: CallId) -> CallRow {
 fn restarted() -> Value {
     json!({
         OLD: "dev", "restarted": true, "started": true, "stop_build_id": "b2", "build_id": "b3",
+        "message": "The stop has ended what ran in the workspace, commands of other clients included.",
     })
 }
 

@@ -17,7 +17,10 @@ impl Chat {
     /// Reaches the chat's agent: a terminal in which a shell waits. Calls of a chat dial one after another; who waited while
     /// a dial failed shares its failure.
     pub(super) async fn connect(&self, call: &Call) -> Result<Box<dyn Terminal>, ExecuteError> {
-        let Some(workspace) = call.workspace() else { return Err(ExecuteError::Unbound(self.name.clone())) };
+        let Some(workspace) = call.workspace() else {
+            let create = self.tools.create.clone().filter(|tool| self.tools.names.contains(tool));
+            return Err(ExecuteError::Unbound { chat: self.name.clone(), create });
+        };
         let state = self.state(workspace);
         let failed_before = state.kept().failed;
         let _dialing = tokio::select! {

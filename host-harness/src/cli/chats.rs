@@ -97,7 +97,7 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
             output.print(&value, |_| text.clone())?;
             Err(ExecuteError::Lost { began, output: text }.into())
         }
-        Err(ExecuteError::Unbound(chat)) => {
+        Err(ExecuteError::Unbound { chat, .. }) => {
             anyhow::bail!(
                 "the chat \"{chat}\" is not bound to a workspace: bind it with \
                  `workspace-recovery chat bind {chat} WORKSPACE`"

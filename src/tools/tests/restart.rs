@@ -46,7 +46,8 @@ fn a_restart_stops_and_starts_and_names_both_builds() {
     let run = after_stop([latest(stop(2, Succeeded))].into_iter().chain(starts()));
     assert_eq!(
         run.json,
-        json!({"restarted": true, "started": true, "workspace_name": "dev", "stop_build_id": "b2", "build_id": "b3"})
+        json!({"message": "The stop has ended what ran in the workspace, commands of other clients included.",
+            "restarted": true, "started": true, "workspace_name": "dev", "stop_build_id": "b2", "build_id": "b3"})
     );
     run.asked(&[
         "latest-build with check",
@@ -128,7 +129,7 @@ fn a_stop_that_fails_ends_the_restart() {
     assert_eq!(
         run.json["error"],
         "Stop build 2 failed: disk stuck. No start was asked for: what of the workspace is still up is not known. \
-         To have it up again, call start_workspace."
+         Try once whether a command runs in the workspace; if none does, ask the user what to do."
     );
 }
 
@@ -166,7 +167,7 @@ fn a_stop_that_may_still_succeed_says_so_whatever_ended_the_wait() {
     unfinished(lost(), latest(going())).says("error", "no route. The build itself goes on. No start");
     unfinished(waited(WaitEnd::Limit, Some(going())), latest(going())).says(
         "error",
-        "the workspace is down if the stop still succeeds. To have it up again, call start_workspace.",
+        "the workspace is down if the stop still succeeds. To have the workspace up again, call start_workspace.",
     );
     let mut script = stops();
     script.truncate(2);

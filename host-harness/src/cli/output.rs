@@ -5,6 +5,7 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -42,7 +43,7 @@ fn write(shown: &str) -> anyhow::Result<()> {
     match write!(stdout, "{shown}{end}").and_then(|()| stdout.flush()) {
         // Whoever reads has seen enough, as `head` has.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
+        written => written.context("the result cannot be written to standard output"),
     }
 }
 

@@ -22,6 +22,16 @@ fn with_short_times<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     [&SHORTEN_TIMES, arguments].concat()
 }
 
+#[test]
+fn a_result_that_cannot_be_written_is_told_as_that() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_workspace-recovery"));
+    let ended = program.arg("tools").stdout(full).output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(told.contains("standard output: No space left on device"), "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_that_is_killed_after_its_stop_is_finished_for_whoever_attaches() {
     let world = World::with_a_workspace().await;

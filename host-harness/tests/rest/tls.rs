@@ -125,6 +125,29 @@ async fn an_authority_of_ones_own_is_trusted_if_its_certificate_is_given() {
     assert_eq!(client.workspace("w").await.unwrap().name, "conflict2");
 }
 
+/// What `doctor` says of a deployment on a machine without any authority.
+fn without_authorities(url: &str, ca_file: Option<PathBuf>) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_workspace-recovery"));
+    program.env_clear().env("HOME", folder.path()).env("CODER_SESSION_TOKEN", TOKEN);
+    program.env("SSL_CERT_FILE", "/nowhere").env("SSL_CERT_DIR", "/nowhere").args(["--coder-url", url]);
+    if let Some(file) = ca_file {
+        program.arg("--coder-ca-file").arg(file);
+    }
+    let ended = program.arg("doctor").output().unwrap();
+    String::from_utf8([ended.stdout, ended.stderr].concat()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_authorities_is_told_and_one_that_is_given_will_do() {
+    let identity = Identity::new(&["localhost"], Validity::Now);
+    let url = identity.serve(|_| recorded("01-setup-create-workspace", 1)).await;
+    let told = without_authorities(&url, None);
+    assert!(told.contains("ca-certificates") && told.contains("CA file"), "{told}");
+    let told = without_authorities(&url, Some(identity.ca_file()));
+    assert!(told.contains("is a Coder deployment"), "{told}");
+}
+
 #[test]
 fn a_file_of_certificates_that_is_of_no_use_is_told() {
     let folder = tempfile::tempdir().unwrap();

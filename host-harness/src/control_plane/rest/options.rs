@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use reqwest::{Certificate, Client, Url, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Url, redirect};
 
 use super::CONNECT_LIMIT;
-use super::failure::innermost;
+use super::failure::{cause, innermost};
 use super::token::{TokenError, TokenSource};
 
 /// What a [`RestClient`](super::RestClient) is made from.
@@ -73,6 +73,12 @@ pub enum RestError {
     /// The file of certificates holds none.
     #[error("the file {} has no certificate in it: it should be in the PEM format", .0.display())]
     NoCertificate(PathBuf),
+    /// The system has no certificates of authorities.
+    #[error(
+        "this machine has no certificates of authorities, without which no encrypted connection can be trusted: install \
+         them (the package is often called ca-certificates), or give a CA file"
+    )]
+    NoAuthorities,
     /// The system's certificates or sockets cannot be used.
     #[error("cannot make a web client: {0}")]
     Client(String),
@@ -120,19 +126,16 @@ impl RestOptions {
     pub(super) fn client(&self, base: &Url) -> Result<Client, RestError> {
         // Fails if a provider is installed already, which then is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = Client::builder().connect_timeout(CONNECT_LIMIT).redirect(redirect::Policy::none());
-        if is_loopback(base) {
-            // A proxy's loopback is not ours.
-            builder = builder.no_proxy();
-        }
         let extra = self.extra_certificates()?;
-        builder = if base.scheme() == "http" && is_loopback(base) {
-            // Machines without any authority have their local control plane all the same.
-            builder.tls_certs_only(extra)
-        } else {
-            builder.tls_certs_merge(extra)
-        };
-        builder.build().map_err(|error| RestError::Client(innermost(&error)))
+        // Machines without any authority have their local control plane all the same.
+        let only_extra = base.scheme() == "http" && is_loopback(base);
+        match builder(base, extra.clone(), only_extra).build() {
+            Err(error) if no_authorities(&error) && !extra.is_empty() => {
+                builder(base, extra, true).build().map_err(|error| RestError::Client(innermost(&error)))
+            }
+            Err(error) if no_authorities(&error) => Err(RestError::NoAuthorities),
+            made => made.map_err(|error| RestError::Client(innermost(&error))),
+        }
     }
 
     fn extra_certificates(&self) -> Result<Vec<Certificate>, RestError> {
@@ -155,6 +158,19 @@ impl fmt::Debug for RestOptions {
             .field("allow_plain_http", &self.allow_plain_http)
             .finish_non_exhaustive()
     }
+}
+
+/// A web client in the making. `only_extra`: none but those authorities are trusted, and not those of the system.
+fn builder(base: &Url, extra: Vec<Certificate>, only_extra: bool) -> ClientBuilder {
+    let builder = Client::builder().connect_timeout(CONNECT_LIMIT).redirect(redirect::Policy::none());
+    // A proxy's loopback is not ours.
+    let builder = if is_loopback(base) { builder.no_proxy() } else { builder };
+    if only_extra { builder.tls_certs_only(extra) } else { builder.tls_certs_merge(extra) }
+}
+
+/// Whether a client could not be made for want of authorities: nothing else of what it is made from can be missing.
+fn no_authorities(error: &reqwest::Error) -> bool {
+    matches!(cause::<rustls::Error>(error), Some(rustls::Error::General(_)))
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -168,6 +168,14 @@ async fn a_full_disk_is_told_as_that_and_nothing_of_the_work_is_there_afterwards
     assert_eq!(names, ["another", "small"]);
 }
 
+#[test]
+fn a_disk_that_is_full_when_a_store_is_opened_is_told_as_that_too() {
+    // What a full file system of some megabytes gave, in which the store's log was there already.
+    let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(SQLITE_IOERR_SHMSIZE), None);
+    let told = of_sqlite("store.db", &error);
+    assert!(matches!(told, StoreError::Full { .. }) && !told.to_string().contains("writable"), "{told}");
+}
+
 #[tokio::test]
 async fn a_file_that_may_not_be_written_is_told_as_that_and_stays_as_it_is() {
     let folder = folder();

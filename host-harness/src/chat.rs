@@ -22,12 +22,14 @@ mod agent_choice;
 mod connect;
 mod dial;
 mod greeting;
+mod inside;
 mod known_dead;
 mod output;
 mod session;
 
 #[cfg(feature = "cli")]
 pub(crate) use agent_choice::choose_agent;
+pub use inside::Inside;
 pub use output::MAX_OUTPUT_BYTES;
 pub use session::MAX_TYPED_BYTES;
 
@@ -46,6 +48,7 @@ const MAX_GARBLED: u32 = 2;
 #[derive(Clone)]
 pub struct ChatHost {
     driver: Driver,
+    inside: Option<Arc<Inside>>,
     states: States,
 }
 
@@ -53,6 +56,7 @@ pub struct ChatHost {
 #[derive(Clone)]
 pub struct Chat {
     driver: Driver,
+    inside: Option<Arc<Inside>>,
     name: String,
     tools: ChatTools,
     states: States,
@@ -211,7 +215,12 @@ pub enum BindError {
 impl ChatHost {
     /// The chats of the driver's store.
     pub fn new(driver: Driver) -> Self {
-        Self { driver, states: States::default() }
+        Self { driver, inside: None, states: States::default() }
+    }
+
+    /// For a process that runs in this workspace: no verdict names a tool that would end it.
+    pub fn running_in(self, inside: Option<Inside>) -> Self {
+        Self { inside: inside.map(Arc::new), ..self }
     }
 
     /// What runs the plugin's calls.
@@ -238,7 +247,13 @@ impl ChatHost {
 
     /// A chat, for a model that has these tools. Whether it is bound is looked at when it is used.
     pub fn chat(&self, name: &str, tools: ChatTools) -> Chat {
-        Chat { driver: self.driver.clone(), name: name.to_owned(), tools, states: self.states.clone() }
+        Chat {
+            driver: self.driver.clone(),
+            inside: self.inside.clone(),
+            name: name.to_owned(),
+            tools,
+            states: self.states.clone(),
+        }
     }
 }
 

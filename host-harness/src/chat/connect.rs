@@ -132,11 +132,15 @@ impl Chat {
             earlier_away: earlier.away,
             recent_restarts: performer.store().restarts_since(&state.workspace, since)?,
         };
-        let export = Export::ClassifyFailure { evidence, policy: performer.timings().policy(&self.tools) };
+        let export = Export::ClassifyFailure {
+            evidence,
+            policy: performer.timings().policy(&self.tools_from_here(&state.workspace).await),
+        };
         let (output, kept) = self.driver.drive_and_keep(call, export).await?;
         let Output::ClassifyFailure(verdict) = output else {
             unreachable!("the engine answered something else to classify-failure")
         };
+        let verdict = self.told_from_here(verdict, &state.workspace).await;
         if call.interrupt().is_cancelled() {
             return Err(ExecuteError::Interrupted { running: false });
         }

@@ -315,6 +315,10 @@ pub struct CallArgs {
     /// Print the call's number and leave it to a process in the background; `attach` follows it.
     #[arg(long)]
     pub detach: bool,
+    /// Make the call also if it stops the workspace in which this program runs, and so ends it half-way: the call is left to
+    /// a host elsewhere that shares the data folder (`host --stay`), and waits until there is one.
+    #[arg(long)]
+    pub from_inside: bool,
     /// Your own name for this request. Given again in this chat, it is the same call, also after its end.
     #[arg(long, value_name = "KEY", value_parser = name)]
     pub key: Option<String>,

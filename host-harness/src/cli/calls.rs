@@ -36,6 +36,21 @@ pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Resu
     if let Some(refusal) = host.driver.refusal(tool, arguments, chat.policy()).await {
         return finished(output, tool, Ok(Err(refusal)), false);
     }
+    let workspace = chat.record()?.and_then(|record| record.workspace).unwrap_or_default();
+    let ends_us = chat.would_end_this_process(tool, &workspace).await;
+    match ends_us {
+        Some(why) if !args.from_inside => bail!(why),
+        Some(_) => {
+            let id = host.driver.submit(chat.name(), tool, arguments, chat.policy(), key).await?;
+            output.print(&json!({ "call": id }), |_| {
+                format!(
+                    "call {id} is left to a host elsewhere; `workspace-recovery attach {id}` follows it there"
+                )
+            })?;
+            return Ok(Exit::Done);
+        }
+        None => {}
+    }
     if args.detach {
         let id = host.driver.submit(chat.name(), tool, arguments, chat.policy(), key).await?;
         hosts::start(place)?;

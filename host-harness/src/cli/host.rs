@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use super::deployment::Deployment;
 use super::hosts;
 use crate::bindings::Tool;
-use crate::chat::{Chat, ChatHost};
+use crate::chat::{Chat, ChatHost, Inside};
 use crate::clock::{Clock, SystemClock};
 use crate::control_plane::ControlPlane;
 use crate::control_plane::rest::{RestClient, RestOptions, TokenError, TokenSource};
@@ -254,7 +254,8 @@ impl Host {
     ) -> Self {
         let plane: Arc<dyn ControlPlane> = Arc::new(client);
         let driver = Driver::new(plugin, plane.clone(), store.clone(), timings);
-        let chats = ChatHost::new(driver.clone());
+        let inside = Inside::of_variables(|name| std::env::var(name).ok());
+        let chats = ChatHost::new(driver.clone()).running_in(inside);
         Self { plane, admin, driver, chats, store }
     }
 

@@ -27,7 +27,7 @@ mod terminal;
 mod workspaces;
 
 /// The only user. `me` is another name for it.
-const USER: &str = "owner";
+pub(super) const USER: &str = "owner";
 /// The only organization.
 const ORGANIZATION: &str = "local";
 

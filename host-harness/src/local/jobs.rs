@@ -215,7 +215,8 @@ fn complete(state: &Arc<State>, build: &Build, spec: &VersionSpec) -> rusqlite::
 fn spawn_agents(state: &Arc<State>, db: &Connection, agents: &[Agent]) -> rusqlite::Result<()> {
     for agent in agents {
         agent.set_spawned(db)?;
-        if let Err(error) = processes::spawn(state, agent) {
+        let workspace = Workspace::find(db, &agent.workspace_id)?.map(|workspace| workspace.name);
+        if let Err(error) = processes::spawn(state, agent, &workspace.unwrap_or_default()) {
             tracing::error!("agent {} cannot be started: {error}", agent.spec.name);
             agent.log(db, "error", &format!("the agent could not be started: {error}"))?;
         }

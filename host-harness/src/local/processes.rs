@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::LocalError;
+use super::api::USER;
 use super::db::agents::Agent;
 use super::server_file::{make_private_folder, write_private};
 use super::state::State;
@@ -39,8 +40,21 @@ impl Children {
     }
 }
 
+/// What a deployment's agents tell all that they start of where that runs.
+fn variables(state: &State, agent: &Agent, workspace: &str) -> Vec<(String, String)> {
+    [
+        ("CODER", "true"),
+        ("CODER_WORKSPACE_NAME", workspace),
+        ("CODER_WORKSPACE_OWNER_NAME", USER),
+        ("CODER_WORKSPACE_AGENT_NAME", &agent.spec.name),
+        ("CODER_AGENT_URL", &state.endpoint.url),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
 /// Makes the agent's folder and starts its process, unless the agent is one that gets none.
-pub(super) fn spawn(state: &Arc<State>, agent: &Agent) -> Result<(), LocalError> {
+pub(super) fn spawn(state: &Arc<State>, agent: &Agent, workspace: &str) -> Result<(), LocalError> {
     let folder = folder_of(state, agent);
     let home = state.options.data_dir.join("homes").join(&agent.workspace_id);
     make_private_folder(&folder)?;
@@ -48,6 +62,7 @@ pub(super) fn spawn(state: &Arc<State>, agent: &Agent) -> Result<(), LocalError>
     let timings = &state.options.timings;
     let config = AgentConfig {
         agent_id: agent.id.clone(),
+        variables: variables(state, agent, workspace),
         token: agent.token.clone(),
         data_dir: absolute(&state.options.data_dir),
         home: absolute(&home),

@@ -19,6 +19,9 @@ use super::model::Lifecycle;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct AgentConfig {
     pub agent_id: String,
+    /// What it tells all that it starts of where that runs.
+    #[serde(default)]
+    pub variables: Vec<(String, String)>,
     pub token: String,
     /// The control plane's data folder, where `server.json` says how to reach it.
     pub data_dir: PathBuf,

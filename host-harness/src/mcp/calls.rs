@@ -56,6 +56,9 @@ impl Server {
         if let Some(refusal) = driver.refusal(tool, &arguments, chat.policy()).await {
             return Err(Box::new(answers::failed(answers::refused(tool, &refusal))));
         }
+        if let Some(why) = chat.would_end_this_process(tool, &workspace).await {
+            return Err(Box::new(answers::failed(why)));
+        }
         let begun = driver.begin_wanted(chat.name(), &workspace, tool, &arguments, chat.policy()).await;
         begun.map_err(|error| Box::new(answers::failed(error)))
     }

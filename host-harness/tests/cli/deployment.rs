@@ -212,6 +212,26 @@ async fn doctor_says_what_is_wrong_with_a_workspace_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restart_from_inside_the_workspace_is_refused_or_left_to_a_host_elsewhere() {
+    let world = World::with_a_workspace().await;
+    let program = env!("CARGO_BIN_EXE_workspace-recovery");
+    let restart = format!("'{program}' --data '{}' call talk restart_workspace", world.folder().display());
+    let refused = world.run(&["exec", "talk", "--", &restart]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stdout.contains("runs in that very workspace"), "{}", refused.stdout);
+    assert!(refused.stdout.contains("--from-inside"), "{}", refused.stdout);
+    assert_eq!(world.json(&["calls", "--all"]), json!([]), "nothing was begun");
+    let left = world.run(&["exec", "talk", "--", &format!("{restart} --from-inside")]);
+    assert_eq!(left.code, 0, "{}", left.stdout);
+    assert!(left.stdout.contains("call 1 is left to a host elsewhere"), "{}", left.stdout);
+    assert_eq!(world.transitions().await, [Start]);
+    // From here on it is carried, outside.
+    assert_eq!(world.json(&["attach", "1"])["restarted"], true);
+    assert_eq!(world.transitions().await, [Start, Stop, Start]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn doctor_tells_a_workspace_without_agents_as_one_in_which_no_command_can_run() {
     let world = World::new().await.at_a_deployment();
     let version = VersionSpec { agents: Vec::new(), ..VersionSpec::default() };

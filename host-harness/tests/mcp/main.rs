@@ -13,6 +13,7 @@ mod deployment;
 mod follower;
 mod hostile;
 mod http;
+mod inside;
 mod joins;
 mod patience;
 mod played;

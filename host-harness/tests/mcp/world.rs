@@ -234,7 +234,9 @@ impl World {
     /// The program, with this folder and nothing of the user's own.
     pub fn program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
-        for name in ["RUST_LOG", "CODER_URL", "CODER_SESSION_TOKEN"] {
+        for name in
+            ["RUST_LOG", "CODER", "CODER_URL", "CODER_SESSION_TOKEN", "CODER_HEADER", "CODER_HEADER_COMMAND"]
+        {
             command.env_remove(name);
         }
         if let Some(deployment) = &self.deployment {

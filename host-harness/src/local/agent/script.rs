@@ -70,6 +70,7 @@ fn spawn(found_by: &Path, config: &AgentConfig) -> io::Result<Child> {
     let child = Command::new("/bin/sh")
         .args(["-c", &config.startup_script])
         .current_dir(&config.home)
+        .envs(config.variables.iter().map(|(name, value)| (name, value)))
         .stdin(found.try_clone()?)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -99,6 +99,9 @@ impl Terminals {
         pty.resize(Size::new(request.height, request.width))?;
         let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
         let mut command = pty_process::Command::new(shell).current_dir(&self.config.home);
+        for (name, value) in &self.config.variables {
+            command = command.env(name, value);
+        }
         if std::env::var_os("TERM").is_none() {
             command = command.env("TERM", "xterm-256color");
         }

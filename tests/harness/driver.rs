@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{CallError, JobStatus, ToolResult, Transition};
-use workspace_recovery::driver::DriveError;
+use workspace_recovery::driver::{DriveError, EventKind};
+use workspace_recovery::journal::EffectClass;
 use workspace_recovery::journal::record::Failure;
 
 use crate::plane::{Host, Plane, Post, failed};
@@ -47,6 +48,36 @@ async fn a_restart_stops_starts_and_binds_the_chat_to_the_new_build() {
     assert_eq!(restarted["started"], true);
     assert_eq!(sent(&host), [Transition::Stop, Transition::Start]);
     assert_eq!(host.chat().record().unwrap().unwrap().build.as_deref(), Some("b3"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn listeners_hear_of_each_request_and_then_of_its_answer() {
+    let host = Plane::running().host();
+    let mut events = host.driver.subscribe();
+    let interrupt = CancellationToken::new();
+    let later = async {
+        sleep(Duration::from_secs(7)).await;
+        interrupt.cancel();
+    };
+    // One wait comes to its end, the next one is interrupted.
+    let (_, ()) = tokio::join!(call(&host, "restart_workspace", &interrupt), later);
+    let mut open = None;
+    let mut waits = 0;
+    while let Ok(event) = events.try_recv() {
+        match event.kind {
+            EventKind::Requested(request) => {
+                assert!(open.is_none(), "{open:?} was not answered before {request:?}");
+                waits += usize::from(request.effect_class() == EffectClass::Wait);
+                open = Some(request);
+            }
+            EventKind::Answered(answer) => {
+                let request = open.take().expect("an answer follows its request");
+                assert_eq!(answer.function(), request.function());
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((open, waits), (None, 2));
 }
 
 #[tokio::test(start_paused = true)]

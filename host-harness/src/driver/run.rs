@@ -72,7 +72,8 @@ impl Run {
             (From::Beginning, _) => {}
             (From::Wait(answer, observed), Some(open)) => {
                 let asked = Asked { asked_ms: open.asked_ms, intent: Some(open.intent) };
-                if let Err(failure) = self.append(open.request, Performed { answer, observed }, asked) {
+                let answered = self.answered(open.request, Performed { answer, observed }, asked);
+                if let Err(failure) = answered {
                     return self.end(Outcome::Failed(failure)).await;
                 }
             }
@@ -142,7 +143,7 @@ impl Run {
         };
         let asked = Asked { asked_ms: open.asked_ms, intent: Some(open.intent) };
         let performed = Performed { answer: Answer::IssueTransition(answer), observed: None };
-        if let Err(failure) = self.append(open.request, performed, asked) {
+        if let Err(failure) = self.answered(open.request, performed, asked) {
             return self.end_here(Outcome::Failed(failure)).await.map(Some);
         }
         Ok(None)
@@ -182,8 +183,7 @@ impl Run {
         };
         self.performer.tell_published(&self.call, build, bound);
         let answer = Answer::PublishBinding(Ok(bound));
-        self.performer.tell(&self.call, EventKind::Answered(answer.clone()));
-        Ok(self.append(request, Performed { answer, observed: None }, asked))
+        Ok(self.answered(request, Performed { answer, observed: None }, asked))
     }
 
     async fn issue(&mut self, request: Request) -> Result<Result<(), Failure>, DriveError> {
@@ -254,7 +254,7 @@ impl Run {
                     _ => Answer::WaitForBuild(Ok(BuildWait { end, waited_ms, build: None })),
                 };
                 let asked = self.asked(None);
-                Ok(Err(self.append(request, Performed { answer, observed: None }, asked)))
+                Ok(Err(self.answered(request, Performed { answer, observed: None }, asked)))
             }
         }
     }
@@ -276,6 +276,13 @@ impl Run {
         let next = self.lease.end(self.id, self.stored, entries, outcome.clone()).await?;
         self.performer.tell(&self.call, EventKind::Ended);
         Ok(Came::ToEnd(outcome, next))
+    }
+
+    /// Tells listeners of an answer that did not come through [`Performer::perform`], which tells them itself, and takes it
+    /// into the journal.
+    fn answered(&mut self, request: Request, performed: Performed, asked: Asked) -> Result<(), Failure> {
+        self.performer.tell(&self.call, EventKind::Answered(performed.answer.clone()));
+        self.append(request, performed, asked)
     }
 
     fn append(&mut self, request: Request, performed: Performed, asked: Asked) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::contract::{
     Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, JobStatus, KnownDead, Lifecycle,
-    NeverConnected, Parameter, Policy, Provisioner, ReadError, Refusal, Snapshot, Transition,
+    NeverConnected, Parameter, Policy, Probe, Provisioner, ReadError, Refusal, Snapshot, Transition,
     TransitionError, WaitEnd,
 };
 use crate::host::Host;
@@ -183,7 +183,11 @@ pub fn waited(end: WaitEnd, build: Option<Build>) -> Answer {
 }
 
 pub fn agent_waited(end: WaitEnd, agent: Option<Agent>) -> Answer {
-    Answer::AgentWaited(Ok(AgentWait { end, waited_ms: 1000, agent }))
+    agent_probed(end, agent, None)
+}
+
+pub fn agent_probed(end: WaitEnd, agent: Option<Agent>, probe: Option<Probe>) -> Answer {
+    Answer::AgentWaited(Ok(AgentWait { end, waited_ms: 1000, agent, probe }))
 }
 
 /// A root agent that is connected and ready.
@@ -227,7 +231,8 @@ pub fn status(build: Build, agents: Vec<Agent>) -> Answer {
 
 /// The two answers of a readiness check that finds everything well.
 pub fn ready(build: Build) -> [Answer; 2] {
-    [status(build, vec![agent("a1")]), agent_waited(WaitEnd::Reached, Some(agent("a1")))]
+    let waited = agent_probed(WaitEnd::Reached, Some(agent("a1")), Some(Probe::Answered));
+    [status(build, vec![agent("a1")]), waited]
 }
 
 pub fn refusal(message: &str) -> Refusal {

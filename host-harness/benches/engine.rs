@@ -10,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use guest_artifact::COMPONENT;
 use workspace_recovery::bindings::{
     Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, Dial, Evidence, JobStatus, Lifecycle,
-    Policy, Provisioner, Snapshot, Transition, WaitEnd,
+    Policy, Probe, Provisioner, Snapshot, Transition, WaitEnd,
 };
 use workspace_recovery::engine::{Engine, EngineOptions, Plugin, Step};
 use workspace_recovery::journal::{Answer, Export, Journal, Output, Request};
@@ -53,7 +53,8 @@ impl World {
             }
             Request::WaitForAgent { .. } => {
                 let (end, waited_ms) = (WaitEnd::Reached, 3_000);
-                Answer::WaitForAgent(Ok(AgentWait { end, waited_ms, agent: Some(agent()) }))
+                let probe = Some(Probe::Answered);
+                Answer::WaitForAgent(Ok(AgentWait { end, waited_ms, agent: Some(agent()), probe }))
             }
         }
     }

@@ -15,7 +15,7 @@ pub use self::exports::workspace_recovery::plugin::recovery::{
 pub use self::exports::workspace_recovery::plugin::tools::{CallError, Tool, ToolResult};
 pub use self::workspace_recovery::plugin::types::{
     Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, FieldProblem, JobStatus, KnownDead,
-    Lifecycle, NeverConnected, Parameter, Policy, Provisioner, Quota, ReadError, Refusal, Snapshot,
+    Lifecycle, NeverConnected, Parameter, Policy, Probe, Provisioner, Quota, ReadError, Refusal, Snapshot,
     Transition, TransitionError, WaitEnd,
 };
 pub use self::workspace_recovery::plugin::{types, waits, workspace};

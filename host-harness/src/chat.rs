@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bindings::{CallError, Policy, ToolResult, Verdict};
 use crate::control_plane::{ApiError, ControlPlane, Workspace};
 use crate::driver::{Call, DriveError, Driver};
+use crate::greeting::no_shell;
 use crate::journal::record::CallId;
 use crate::policy::ChatTools;
 use crate::store::{ChatRecord, StoreError};
@@ -21,7 +22,6 @@ use crate::store::{ChatRecord, StoreError};
 mod agent_choice;
 mod connect;
 mod dial;
-mod greeting;
 mod inside;
 mod known_dead;
 mod output;
@@ -33,8 +33,6 @@ pub use inside::Inside;
 pub use output::MAX_OUTPUT_BYTES;
 pub use session::MAX_TYPED_BYTES;
 
-#[cfg(feature = "simulate")]
-pub(crate) use session::GREETING;
 use session::{Attended, Session};
 
 /// Terminals in a row that were cut before anything was heard from them, after which a command is given up. Each was reached
@@ -408,18 +406,6 @@ fn with_what_is_known(error: ExecuteError, session: &Session) -> ExecuteError {
 
 fn lost(session: &Session) -> ExecuteError {
     ExecuteError::Lost { began: session.began(), output: session.output() }
-}
-
-fn no_shell(said: &str) -> String {
-    match said {
-        "" => "its terminals end at once, without a word, as with a login shell like /bin/false; the workspace's user \
-               needs a login shell, and the workspace /bin/sh"
-            .to_owned(),
-        said => format!(
-            "its terminal says \"{said}\"; the workspace's user needs a login shell that can run /bin/sh, and start-up \
-             files that neither end it nor wait for input"
-        ),
-    }
 }
 
 fn making(create: &Option<String>) -> String {

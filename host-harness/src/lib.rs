@@ -38,6 +38,7 @@ pub mod control_plane;
 pub mod driver;
 pub mod engine;
 pub mod evidence;
+mod greeting;
 pub mod journal;
 #[cfg(feature = "local")]
 pub mod local;

@@ -1,10 +1,11 @@
-//! The agent of a workspace that has been started: is it there, connected, and through with its scripts?
+//! The agent of a workspace that has been started: is it there, connected, through with its scripts, and can a command run
+//! on it?
 //!
 //! An agent that is missing or late does not make a start fail: the keys say so. A clean result has none of them.
 
 use crate::agent_select::{NoSelection, select};
 use crate::build;
-use crate::contract::{Agent, AgentState, AgentWait, Build, Lifecycle, WaitEnd};
+use crate::contract::{Agent, AgentState, AgentWait, Build, Lifecycle, Probe, WaitEnd};
 use crate::recovery::external_guidance;
 use crate::tools::call::Call;
 use crate::tools::outcome::Outcome;
@@ -53,6 +54,17 @@ fn of_wait(outcome: Outcome, wait: AgentWait) -> Outcome {
     if agent.state != AgentState::Connected {
         return outcome.with("agent_status", "not_ready").with("agent_error", not_connected(&agent));
     }
+    let outcome = match wait.probe {
+        Some(Probe::Answered) | None => outcome,
+        Some(Probe::Unanswered(why)) => {
+            let text = format!("The agent reads as connected, but no command can run on it: {why}");
+            outcome.with("agent_status", "not_ready").with("agent_error", build::full_stop(&text))
+        }
+        Some(Probe::Untried(why)) => {
+            let text = format!("Whether a command can run on the agent was not tried: {why}");
+            outcome.adding(&build::full_stop(&text))
+        }
+    };
     match agent.lifecycle {
         Lifecycle::Ready => outcome,
         Lifecycle::Created | Lifecycle::Starting if interrupted => {

@@ -13,20 +13,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::bindings::{Agent, AgentState};
 use crate::chat::agent_choice::choose_agent;
-use crate::chat::greeting::{NoGreeting, greeted};
 use crate::chat::known_dead::DeathWatch;
 use crate::control_plane::{ApiError, ControlPlane, Terminal, Workspace};
 use crate::driver::{Call, EventKind, Performer};
+use crate::greeting::{AT_ONCE, ENDED, ENDED_AT_ONCE, NoGreeting, curable, greeted, why_refused};
 use crate::policy::Timings;
 
 /// A dial ends after this many times its timeout, whatever counts of it.
 const LONGEST: u32 = 2;
-/// Terminals that are tried at the same time: a second one beside one that stays silent, as one in some hundreds does on a
-/// healthy agent.
-const AT_ONCE: usize = 2;
-/// After so many terminals in a row that ended without a greeting there is no shell that runs commands. One or two may have
-/// been cut.
-const ENDED_AT_ONCE: u32 = 3;
 
 /// What to dial.
 pub(super) struct Target<'a> {
@@ -226,13 +220,13 @@ impl<'a> Dial<'a> {
                 if self.ended_at_once >= ENDED_AT_ONCE && self.readable_at.is_some() {
                     return Some(DialEnd::NoShell { said });
                 }
-                self.last_error = "the agent's terminal ended before it could be used".to_owned();
+                ENDED.clone_into(&mut self.last_error);
                 self.retry(now, None);
             }
             NoGreeting::Refused(error) => {
                 self.ended_at_once = 0;
                 self.unanswered += 1;
-                self.last_error = self.why_refused(&error);
+                self.last_error = why_refused(&error, self.readable_at.is_some());
                 if curable(&error) {
                     self.death.refused();
                     self.retry(now, error.retry_after());
@@ -258,20 +252,6 @@ impl<'a> Dial<'a> {
     fn retry(&mut self, now: Instant, after: Option<Duration>) {
         self.retry_at = now + after.unwrap_or(self.pause);
         self.pause = (self.pause * 2).min(self.timings.poll);
-    }
-
-    /// Why an attempt failed. While the workspace can be read, the control plane is there, and what answers so at its
-    /// terminal's address is about the agent.
-    fn why_refused(&self, error: &ApiError) -> String {
-        match error {
-            ApiError::Unavailable(why) if self.readable_at.is_some() => {
-                format!("the agent's terminal cannot be used: {why}")
-            }
-            ApiError::NotFound => {
-                "the control plane knows no such agent, or hides it from this user".to_owned()
-            }
-            error => error.to_string(),
-        }
     }
 
     /// A read of the workspace ended.
@@ -406,11 +386,6 @@ impl<'a> Dial<'a> {
             }
         }
     }
-}
-
-/// Whether an attempt that failed so may succeed a little later: the agent is not there, or nobody answered.
-fn curable(error: &ApiError) -> bool {
-    error.is_transient() || matches!(error, ApiError::UnknownOutcome(_))
 }
 
 /// The result of what runs; waits for ever if nothing does.

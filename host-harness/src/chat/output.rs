@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::session::find;
+use crate::greeting::find;
 use crate::plain::plain;
 
 /// Limit of a command's output, in bytes: the first and the last half of it are kept. About what a model can usefully read at

@@ -18,9 +18,6 @@ use crate::policy::Timings;
 mod records;
 mod script;
 
-pub(super) use records::find;
-pub(super) use script::BOOTSTRAP;
-pub(crate) use script::GREETING;
 pub use script::MAX_TYPED_BYTES;
 
 use records::{Record, Records, Shown};

@@ -7,6 +7,7 @@ use super::chats::{action_word, cause_word};
 use super::events::{describe_build, lifecycle_word, state_word, transition_word};
 use super::host::Host;
 use super::output::Progress;
+use crate::bindings::Probe;
 use crate::bindings::{Agent, Binding, Build, ReadError, TransitionError, WaitEnd};
 use crate::journal::record::{CallId, Open, Outcome, Recording};
 use crate::journal::{Answer, Entry, Output, Request};
@@ -87,7 +88,7 @@ fn request_line(request: &Request) -> String {
             format!("wait for build {build}, at most {}", span((*limit_ms).into()))
         }
         Request::WaitForAgent { agent, connect_limit_ms, scripts_limit_ms, .. } => format!(
-            "wait for agent {agent}: to connect, at most {}, and for its scripts, at most {}",
+            "wait for agent {agent}: to connect, at most {}, for its scripts, at most {}, and until a command can run",
             span((*connect_limit_ms).into()),
             span((*scripts_limit_ms).into())
         ),
@@ -115,10 +116,11 @@ fn answer_line(answer: &Answer) -> String {
         }
         Answer::WaitForAgent(Ok(wait)) => {
             format!(
-                "{} after {}{}",
+                "{} after {}{}{}",
                 end_word(wait.end),
                 span(wait.waited_ms.into()),
-                after(wait.agent.as_ref(), agent_line)
+                after(wait.agent.as_ref(), agent_line),
+                after(wait.probe.as_ref(), probe_line)
             )
         }
         Answer::LatestBuild(Err(error))
@@ -126,6 +128,14 @@ fn answer_line(answer: &Answer) -> String {
         | Answer::PublishBinding(Err(error))
         | Answer::WaitForBuild(Err(error))
         | Answer::WaitForAgent(Err(error)) => format!("could not be read: {}", read_error_line(error)),
+    }
+}
+
+fn probe_line(probe: &Probe) -> String {
+    match probe {
+        Probe::Answered => "a command can run".into(),
+        Probe::Unanswered(why) => format!("no command can run: {why}"),
+        Probe::Untried(why) => format!("whether a command can run was not tried: {why}"),
     }
 }
 

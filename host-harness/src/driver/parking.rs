@@ -18,6 +18,7 @@ mod lot;
 mod pace;
 mod parked;
 mod poller;
+mod probes;
 mod reading;
 mod watches;
 
@@ -57,7 +58,7 @@ pub(super) enum WaitFor {
         /// How long.
         deadline: Instant,
     },
-    /// That the agent is connected, then that its startup scripts have ended.
+    /// That the agent is connected, then that its startup scripts have ended, then that a command can run on it.
     Agent {
         /// The build that the agent is of. It must stay the newest one.
         build: Arc<str>,
@@ -65,6 +66,8 @@ pub(super) enum WaitFor {
         agent: Arc<str>,
         /// How long it may take to connect.
         connect_deadline: Instant,
+        /// How long it may take until a probe is answered, from when its scripts were seen to have ended.
+        probe_limit: Duration,
         /// How long its scripts may take from when it was seen connected. Zero: they are not waited for.
         scripts_limit: Duration,
         /// When the wait ends whatever was seen.
@@ -200,12 +203,14 @@ impl WaitFor {
 
     /// An agent, from now on for so long, and for its scripts as long as allowed at most.
     pub(super) fn agent(build: &str, agent: &str, connect_limit_ms: u32, scripts_limit_ms: u32) -> Self {
-        let connect_deadline = Instant::now() + Duration::from_millis(connect_limit_ms.into());
+        let connect_limit = Duration::from_millis(connect_limit_ms.into());
+        let connect_deadline = Instant::now() + connect_limit;
         let scripts_limit = Duration::from_millis(scripts_limit_ms.into());
         Self::Agent {
             build: build.into(),
             agent: agent.into(),
             connect_deadline,
+            probe_limit: connect_limit,
             scripts_limit,
             last_deadline: connect_deadline + scripts_limit,
         }

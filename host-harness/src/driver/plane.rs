@@ -17,6 +17,7 @@ use crate::control_plane::{
     ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
     Workspace,
 };
+use crate::greeting::GREETING;
 
 /// The user whom hosts act for.
 pub(super) const ME: &str = "me";
@@ -52,8 +53,57 @@ pub(super) struct World {
     pub(super) open: BTreeMap<String, mpsc::UnboundedSender<()>>,
     /// When streams were opened.
     pub(super) opened: Vec<Instant>,
+    /// What the agents answer in terminals.
+    pub(super) answers: Answers,
+    /// The agents on which terminals were asked for.
+    pub(super) terminals: Vec<String>,
+    /// The terminals that are open.
+    pub(super) open_terminals: usize,
+    /// Agents that have lost their connection.
+    pub(super) disconnected: bool,
     /// After how long it turns out that the user cannot be read, if it cannot.
     pub(super) silent: Option<Duration>,
+}
+
+/// What an agent answers in a terminal.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Answers {
+    /// As a shell that waits for a command.
+    #[default]
+    Greeting,
+    /// Something else.
+    Text(&'static str),
+    Silence,
+    /// It does not open.
+    Refusal(ApiError),
+}
+
+/// An open terminal.
+struct Screen {
+    plane: Plane,
+    says: Option<String>,
+}
+
+#[async_trait]
+impl Terminal for Screen {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
+        match self.says.take() {
+            Some(says) => Ok(Some(says.into_bytes())),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn send(&mut self, _input: &str) -> Result<(), ApiError> {
+        unreachable!("no test of a driver's parts runs a command")
+    }
+
+    async fn close(&mut self) {}
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.plane.world().open_terminals -= 1;
+    }
 }
 
 impl Plane {
@@ -108,7 +158,10 @@ impl World {
             name: "main".into(),
             order: 0,
             external: false,
-            state: AgentState::Connected,
+            state: match self.disconnected {
+                true => AgentState::Disconnected,
+                false => AgentState::Connected,
+            },
             lifecycle: if ended { Lifecycle::Ready } else { Lifecycle::Starting },
             created: OBSERVED,
             first_connected: None,
@@ -238,9 +291,21 @@ impl ControlPlane for Plane {
 
     async fn open_terminal(
         &self,
-        _agent: &str,
+        agent: &str,
         _terminal: &NewTerminal,
     ) -> Result<Box<dyn Terminal>, ApiError> {
-        unreachable!("no test of a driver's parts asks for it")
+        let answers = {
+            let mut world = self.world();
+            world.terminals.push(agent.into());
+            world.answers.clone()
+        };
+        let says = match answers {
+            Answers::Greeting => Some(format!("{GREETING}\r\n")),
+            Answers::Text(text) => Some(text.to_owned()),
+            Answers::Silence => None,
+            Answers::Refusal(error) => return Err(error),
+        };
+        self.world().open_terminals += 1;
+        Ok(Box::new(Screen { plane: self.clone(), says }))
     }
 }

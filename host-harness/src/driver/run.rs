@@ -249,7 +249,7 @@ impl Run {
                 let (end, waited_ms) = (WaitEnd::Interrupted, 0);
                 let answer = match &request {
                     Request::WaitForAgent { .. } => {
-                        Answer::WaitForAgent(Ok(AgentWait { end, waited_ms, agent: None }))
+                        Answer::WaitForAgent(Ok(AgentWait { end, waited_ms, agent: None, probe: None }))
                     }
                     _ => Answer::WaitForBuild(Ok(BuildWait { end, waited_ms, build: None })),
                 };

@@ -62,6 +62,7 @@ impl World {
                 end: WaitEnd::Limit,
                 waited_ms: 60_000,
                 agent: Some(agent(0)),
+                probe: None,
             })),
         }
     }

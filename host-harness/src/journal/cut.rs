@@ -4,7 +4,7 @@
 //! else when cut: an answer in which one of them is too long is refused.
 
 use crate::bindings::{
-    Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, JobStatus, Lifecycle, ReadError,
+    Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, JobStatus, Lifecycle, Probe, ReadError,
     Refusal, Snapshot, Transition, TransitionError,
 };
 use crate::engine::limits::{ANSWER_AGENTS, ANSWER_NAME_BYTES, ANSWER_PROBLEMS, ANSWER_TEXT_BYTES};
@@ -28,7 +28,12 @@ pub(super) fn answer(answer: &mut Answer) -> Cut {
         Answer::IssueTransition(Err(error)) => transition_error(error),
         Answer::PublishBinding(Ok(_)) => Ok(()),
         Answer::WaitForBuild(Ok(BuildWait { build: last, .. })) => optional(last, build),
-        Answer::WaitForAgent(Ok(AgentWait { agent: last, .. })) => optional(last, agent),
+        Answer::WaitForAgent(Ok(AgentWait { agent: last, probe, .. })) => {
+            if let Some(Probe::Unanswered(why) | Probe::Untried(why)) = probe {
+                text(why);
+            }
+            optional(last, agent)
+        }
         Answer::LatestBuild(Err(error))
         | Answer::AgentStatus(Err(error))
         | Answer::PublishBinding(Err(error))

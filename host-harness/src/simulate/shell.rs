@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::chat::GREETING;
+use crate::greeting::GREETING;
 
 /// What a command does.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::contract::{
-    Agent, AgentState, Binding, FieldProblem, Lifecycle, Quota, ReadError, Transition, TransitionError,
-    WaitEnd,
+    Agent, AgentState, Binding, FieldProblem, Lifecycle, Probe, Quota, ReadError, Transition,
+    TransitionError, WaitEnd,
 };
 use crate::fake::*;
 use JobStatus::{Canceled, Failed, Pending, Running, Succeeded};
@@ -304,6 +304,44 @@ fn an_agent_that_does_not_connect_is_not_ready() {
         run.has("started", true).has("agent_status", "not_ready").lacks("error").lacks("startup_scripts");
         assert!(run.json["agent_error"].is_string());
     }
+}
+
+#[test]
+fn an_agent_on_which_no_command_can_run_is_not_ready_however_it_reads() {
+    let probed = |end, agent: Agent, probe| {
+        let script = [
+            latest(start(1, Succeeded)),
+            status(start(1, Succeeded), vec![agent.clone()]),
+            agent_probed(end, Some(agent), Some(probe)),
+        ];
+        run("start_workspace", script)
+    };
+    let silent = || Probe::Unanswered("its terminal stays silent".into());
+    probed(WaitEnd::Limit, agent("a1"), silent())
+        .has("started", true)
+        .has("agent_status", "not_ready")
+        .says("agent_error", "reads as connected, but no command can run on it: its terminal stays silent.")
+        .lacks("startup_scripts");
+    let broken = Agent { lifecycle: Lifecycle::StartError, ..agent("a1") };
+    probed(WaitEnd::Limit, broken, silent())
+        .has("agent_status", "not_ready")
+        .has("startup_scripts", "startup_scripts_failed");
+    let gone = Agent { state: AgentState::Disconnected, ..agent("a1") };
+    probed(WaitEnd::Limit, gone, silent()).says("agent_error", "lost its connection");
+    let interrupted = probed(WaitEnd::Interrupted, agent("a1"), silent());
+    interrupted.has("interrupted", true).has("agent_status", "not_ready");
+}
+
+#[test]
+fn an_agent_that_could_not_be_probed_is_taken_for_ready_and_that_is_said() {
+    let script = [
+        latest(start(1, Succeeded)),
+        status(start(1, Succeeded), vec![agent("a1")]),
+        agent_probed(WaitEnd::Reached, Some(agent("a1")), Some(Probe::Untried("no permission".into()))),
+    ];
+    let run = run("start_workspace", script);
+    run.has("started", true).lacks("agent_status").lacks("agent_error");
+    run.says("message", "Whether a command can run on the agent was not tried: no permission.");
 }
 
 #[test]

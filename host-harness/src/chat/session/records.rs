@@ -1,5 +1,7 @@
 //! What a session's terminal shows, taken apart: records of the workspace's side, and the command's output between them.
 
+use crate::greeting::find;
+
 /// What the workspace's side says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Record {
@@ -123,10 +125,6 @@ fn normalise_line_ends(bytes: &mut Vec<u8>) {
         previous_return = byte == b'\r';
     }
     bytes.truncate(write);
-}
-
-pub(in crate::chat) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 #[cfg(test)]

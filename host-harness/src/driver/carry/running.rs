@@ -177,10 +177,11 @@ impl Carrier {
             Intent::Build(_) => (now, now),
         };
         let what = match open.request {
-            Request::WaitForAgent { build, agent, scripts_limit_ms, .. } => WaitFor::Agent {
+            Request::WaitForAgent { build, agent, connect_limit_ms, scripts_limit_ms } => WaitFor::Agent {
                 build: build.into(),
                 agent: agent.into(),
                 connect_deadline: deadline,
+                probe_limit: Duration::from_millis(connect_limit_ms.into()),
                 scripts_limit: Duration::from_millis(scripts_limit_ms.into()),
                 last_deadline,
             },

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::pace::{HEAP, Looking, PATIENCE, interval, overdue};
 use super::parked::{Ending, Parked};
+use super::probes::{Key, Probed};
 use super::reading::{Look, Reader, Reading};
 use crate::bindings::WaitEnd;
 
@@ -35,7 +36,7 @@ pub(super) struct Lot {
     looks: u64,
     /// Nothing is read before this, deadlines apart: the control plane asked for it.
     quiet_until: Option<Instant>,
-    /// Places with a stream of changes at which nobody waits any more.
+    /// Places with a stream of changes or probes at which nobody waits any more.
     deserted: Vec<Place>,
     /// What looks after the waits.
     pub(super) poller: Option<JoinHandle<()>>,
@@ -50,8 +51,8 @@ struct Waits {
     /// Looks that were begun.
     looks: u32,
     phase: Phase,
-    /// A stream of changes was asked for, which is to be closed in the end.
-    streamed: bool,
+    /// A stream of changes was asked for, or probes were, which are to be ended in the end.
+    attended: bool,
     /// That stream has said something, and has not ended since.
     live: bool,
     /// A change was announced while it was being looked at.
@@ -117,8 +118,8 @@ impl Lot {
         self.quiet_until = old.quiet_until;
         self.poller = old.poller.take();
         self.deserted = std::mem::take(&mut old.deserted);
-        let streamed = old.places.iter().filter(|(_, waits)| waits.streamed);
-        self.deserted.extend(streamed.map(|(place, _)| place.clone()));
+        let attended = old.places.iter().filter(|(_, waits)| waits.attended);
+        self.deserted.extend(attended.map(|(place, _)| place.clone()));
         old
     }
 
@@ -182,12 +183,13 @@ impl Lot {
         None
     }
 
-    /// Shows the waits what was read.
-    pub(super) fn see(&mut self, reading: &Reading, reader: &Reader, now: Instant) {
+    /// Shows the waits what was read. Answers the agents that are to be probed at that place from now on, if the reading
+    /// says so.
+    pub(super) fn see(&mut self, reading: &Reading, reader: &Reader, now: Instant) -> Option<Vec<Arc<str>>> {
         let place = &reading.place;
         if self.looking.get(place).is_none_or(|looking| looking.number != reading.number) {
             // All who waited for it have gone.
-            return;
+            return None;
         }
         self.looking.remove(place);
         self.quiet_until = self.quiet_until.max(reading.quiet_until(now));
@@ -199,7 +201,7 @@ impl Lot {
             let rests_on_it = matches!(ending, Ok(WaitEnd::Reached | WaitEnd::Gone));
             Some((ending, reading.observed.filter(|_| rests_on_it)))
         });
-        let Some(waits) = self.places.get_mut(place) else { return };
+        let waits = self.places.get_mut(place)?;
         waits.phase = Phase::Idle;
         let missed = waits.parked.iter().any(|parked| parked.since >= reading.number);
         let pause = if missed {
@@ -212,13 +214,26 @@ impl Lot {
         };
         // The last look is taken at the deadline, so that what came about in time is seen.
         let due = (now + pause).min(waits.first_deadline());
+        let mut to_probe: Vec<_> = waits.parked.iter().filter_map(Parked::to_probe).cloned().collect();
+        to_probe.sort_unstable();
+        to_probe.dedup();
+        waits.attended |= !to_probe.is_empty();
+        self.set_due(place, due);
+        reading.tells_agents().then_some(to_probe)
+    }
+
+    /// Tells the waits how a probe ended. Those that it did not end are looked after again soon.
+    pub(super) fn probed(&mut self, (place, agent): &Key, probed: &Probed, reader: &Reader, now: Instant) {
+        self.end_some(place, now, |parked| parked.probed(agent, probed));
+        let Some(waits) = self.places.get(place).filter(|waits| waits.phase == Phase::Idle) else { return };
+        let due = waits.due.min(now + reader.timings.first_retry);
         self.set_due(place, due);
     }
 
     /// Notes that a stream of changes was asked for at a place.
     pub(super) fn set_streamed(&mut self, place: &Place) {
         if let Some(waits) = self.places.get_mut(place) {
-            waits.streamed = true;
+            waits.attended = true;
         }
     }
 
@@ -246,7 +261,7 @@ impl Lot {
         }
     }
 
-    /// The places with a stream of changes at which nobody waits any more, each once.
+    /// The places with a stream of changes or probes at which nobody waits any more, each once.
     pub(super) fn take_deserted(&mut self) -> Vec<Place> {
         std::mem::take(&mut self.deserted)
     }
@@ -311,7 +326,7 @@ impl Lot {
         let Some(waits) = self.places.remove(place) else { return };
         self.schedule.remove(&(waits.due, place.clone()));
         self.looking.remove(place);
-        if waits.streamed {
+        if waits.attended {
             self.deserted.push(place.clone());
         }
     }
@@ -319,7 +334,7 @@ impl Lot {
 
 impl Waits {
     fn new(parked: Vec<Parked>, due: Instant) -> Self {
-        Self { parked, due, looks: 0, phase: Phase::Idle, streamed: false, live: false, again: false }
+        Self { parked, due, looks: 0, phase: Phase::Idle, attended: false, live: false, again: false }
     }
 
     fn first_deadline(&self) -> Instant {

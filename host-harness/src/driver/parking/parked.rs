@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::probes::Probed;
 use super::reading::{Reader, Reading};
 use super::{Done, Wait, WaitFor, Woken};
-use crate::bindings::{Agent, AgentState, AgentWait, Build, BuildWait, Lifecycle, ReadError, WaitEnd};
+use crate::bindings::{Agent, AgentState, AgentWait, Build, BuildWait, Lifecycle, Probe, ReadError, WaitEnd};
 use crate::control_plane::{ApiError, is_terminal, millis};
 use crate::driver::EventKind;
 use crate::journal::Answer;
+use crate::policy::Timings;
 
 /// A wait in the lot. Millions are held: mind the size.
 pub(super) struct Parked {
@@ -40,10 +42,28 @@ struct ForAgent {
     build: Arc<str>,
     agent: Arc<str>,
     scripts_limit: Duration,
+    probe_limit: Duration,
     last_deadline: Instant,
-    connected: bool,
+    phase: Phase,
     last: Option<Arc<Agent>>,
+    /// The control plane's time of the reading that `last` is from.
+    observed: Option<u64>,
+    /// What became of the probes so far, in the last phase.
+    probe: Option<Probe>,
 }
+
+/// What an agent is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connection,
+    Scripts,
+    /// That a probe is answered; since when.
+    Answer(Instant),
+}
+
+/// For how many times the patience with a silent terminal an agent is probed that was seen to be ready at the very end: long
+/// enough for a second terminal beside a silent one.
+const PROBE_GRACE: u32 = 2;
 
 /// How a wait ends: as the contract has it, or as a read that may not be made.
 pub(super) type Ending = Result<WaitEnd, ReadError>;
@@ -54,9 +74,18 @@ impl Parked {
         let Wait { call, chat, workspace, what, begun } = wait;
         let (deadline, what) = match what {
             WaitFor::Build { build, deadline } => (deadline, What::Build { build, last: None, told: 0 }),
-            WaitFor::Agent { build, agent, connect_deadline, scripts_limit, last_deadline } => {
-                let waits =
-                    ForAgent { build, agent, scripts_limit, last_deadline, connected: false, last: None };
+            WaitFor::Agent { build, agent, connect_deadline, probe_limit, scripts_limit, last_deadline } => {
+                let waits = ForAgent {
+                    build,
+                    agent,
+                    scripts_limit,
+                    probe_limit,
+                    last_deadline,
+                    phase: Phase::Connection,
+                    last: None,
+                    observed: None,
+                    probe: None,
+                };
                 (connect_deadline.min(last_deadline), What::Agent(Box::new(waits)))
             }
         };
@@ -81,7 +110,7 @@ impl Parked {
         let tell = |kind| reader.tell(self.call, &self.chat, kind);
         let seen = match &mut self.what {
             What::Build { build, last, told } => see_build(build, last, told, reading, tell),
-            What::Agent(waits) => waits.see(reading, &mut self.deadline, now, tell),
+            What::Agent(waits) => waits.see(reading, &mut self.deadline, now, &reader.timings, tell),
         };
         match seen {
             Ok(Some(end)) => Some(Ok(end)),
@@ -89,6 +118,26 @@ impl Parked {
             Err(error @ (ApiError::Unauthorized(_) | ApiError::Forbidden(_))) => Some(Err(error.into())),
             // A read that failed says nothing about what is waited for.
             Ok(None) | Err(_) => (now >= self.deadline).then_some(Ok(WaitEnd::Limit)),
+        }
+    }
+
+    /// The agent that is to be probed for it now.
+    pub(super) fn to_probe(&self) -> Option<&Arc<str>> {
+        match &self.what {
+            What::Agent(waits) if waits.is_to_be_probed() => Some(&waits.agent),
+            What::Agent(_) | What::Build { .. } => None,
+        }
+    }
+
+    /// Takes in how a probe of an agent ended. Answers how the wait ends, if it does, and the control plane's time of the
+    /// reading on which that rests.
+    pub(super) fn probed(&mut self, agent: &str, probed: &Probed) -> Option<(Ending, Option<u64>)> {
+        match &mut self.what {
+            What::Agent(waits) if &*waits.agent == agent && waits.is_to_be_probed() => {
+                let observed = waits.observed;
+                waits.probed(probed).map(|end| (Ok(end), observed))
+            }
+            What::Agent(_) | What::Build { .. } => None,
         }
     }
 
@@ -105,6 +154,7 @@ impl Parked {
                 end,
                 waited_ms,
                 agent: waits.last.map(Arc::unwrap_or_clone),
+                probe: waits.probe,
             })),
         };
         // Whoever does not wait for the answer any more does not need it.
@@ -149,19 +199,52 @@ impl ForAgent {
         reading: &Reading,
         deadline: &mut Instant,
         now: Instant,
+        timings: &Timings,
         tell: impl Fn(EventKind),
     ) -> Result<Option<WaitEnd>, ApiError> {
         let Some(found) = reading.agent(&self.build, &self.agent)? else { return Ok(Some(WaitEnd::Gone)) };
         if self.last.as_ref().is_none_or(|last| differs(last, found)) {
             tell(EventKind::Agent(Agent::clone(found)));
         }
-        if !self.connected && found.state == AgentState::Connected {
-            self.connected = true;
+        if self.phase == Phase::Connection && found.state == AgentState::Connected {
+            self.phase = Phase::Scripts;
             *deadline = (now + self.scripts_limit).min(self.last_deadline);
         }
-        let reached = self.connected && (self.scripts_limit.is_zero() || scripts_ended(&found.lifecycle));
+        let ended = self.scripts_limit.is_zero() || scripts_ended(&found.lifecycle);
+        if self.phase == Phase::Scripts && ended {
+            self.phase = Phase::Answer(now);
+            self.probe = Some(Probe::Unanswered("no terminal has answered so far".to_owned()));
+            let last = (now + self.probe_limit).min(self.last_deadline);
+            *deadline = last.max(now + timings.greeting_patience * PROBE_GRACE);
+        }
+        if let Phase::Answer(since) = self.phase
+            && now - since >= timings.greeting_patience
+        {
+            let agent = self.agent.to_string();
+            tell(EventKind::Dialing { agent, attempts: 1, elapsed: now - since });
+        }
         self.last = Some(found.clone());
-        Ok(reached.then_some(WaitEnd::Reached))
+        self.observed = reading.observed;
+        Ok(None)
+    }
+
+    /// An agent that does not read as connected is not there for a probe.
+    fn is_to_be_probed(&self) -> bool {
+        let connected = self.last.as_ref().is_some_and(|last| last.state == AgentState::Connected);
+        connected && matches!(self.phase, Phase::Answer(_))
+    }
+
+    fn probed(&mut self, probed: &Probed) -> Option<WaitEnd> {
+        // A control plane in trouble refuses all sorts of things: only one that does so again after a reading means it.
+        let refused_before = matches!(self.probe, Some(Probe::Untried(_)));
+        let (probe, end) = match probed.clone() {
+            Probed::Answered => (Probe::Answered, Some(WaitEnd::Reached)),
+            Probed::Unanswered(why) => (Probe::Unanswered(why), None),
+            Probed::NoShell(why) => (Probe::Unanswered(why), Some(WaitEnd::Limit)),
+            Probed::Untried(why) => (Probe::Untried(why), refused_before.then_some(WaitEnd::Reached)),
+        };
+        self.probe = Some(probe);
+        end
     }
 }
 

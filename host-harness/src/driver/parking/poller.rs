@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Shared;
 use super::lot::Lot;
+use super::probes::Probes;
 use super::reading::Reader;
 use super::watches::{Heard, Watches};
 
@@ -42,11 +43,14 @@ async fn run(shared: Arc<Shared>, reader: Arc<Reader>) {
 async fn look_after(shared: &Shared, reader: &Arc<Reader>) {
     let mut reads = FuturesUnordered::new();
     let mut watches = Watches::new(reader.clone());
+    let mut probes = Probes::new(reader.clone());
     loop {
         let due = {
             let (mut lot, now) = (shared.lock(), Instant::now());
             lot.turn(reader, now);
-            watches.close(&lot.take_deserted());
+            let deserted = lot.take_deserted();
+            watches.close(&deserted);
+            probes.close(&deserted);
             while reads.len() < MAX_READS
                 && let Some(look) = lot.begin(reader, now)
             {
@@ -56,7 +60,7 @@ async fn look_after(shared: &Shared, reader: &Arc<Reader>) {
                 reads.push(reader.read(look));
             }
             let Some(due) = lot.due() else {
-                // Nobody waits. With this task end the reads and streams that are left.
+                // Nobody waits. With this task end the reads, streams and probes that are left.
                 lot.poller = None;
                 return;
             };
@@ -64,7 +68,13 @@ async fn look_after(shared: &Shared, reader: &Arc<Reader>) {
         };
         tokio::select! {
             biased;
-            Some(reading) = reads.next() => shared.lock().see(&reading, reader, Instant::now()),
+            Some(reading) = reads.next() => {
+                let to_probe = shared.lock().see(&reading, reader, Instant::now());
+                if let Some(agents) = to_probe {
+                    probes.set_wanted(&reading.place, &agents);
+                }
+            }
+            Some((key, probed)) = probes.next() => shared.lock().probed(&key, &probed, reader, Instant::now()),
             Some((place, heard)) = watches.next() => match heard {
                 Heard::Change(at) => shared.lock().announce(&place, at),
                 Heard::End => shared.lock().set_silent(&place, reader.timings.poll, Instant::now()),

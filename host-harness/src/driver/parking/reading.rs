@@ -150,6 +150,11 @@ impl Reading {
         }
     }
 
+    /// Whether the agents of the workspace were read.
+    pub(super) fn tells_agents(&self) -> bool {
+        matches!(self.workspace, Some(Ok(_)))
+    }
+
     /// Before when nothing is to be read, where the control plane said so.
     pub(super) fn quiet_until(&self, now: Instant) -> Option<Instant> {
         let errors = self.workspace.iter().filter_map(|read| read.as_ref().err());

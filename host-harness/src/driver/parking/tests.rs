@@ -16,6 +16,7 @@ use crate::driver::plane::{OBSERVED, Plane};
 use crate::policy::Timings;
 use crate::store::Store;
 
+mod probes;
 mod streams;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -250,6 +251,7 @@ async fn an_agents_scripts_are_waited_for_until_the_last_deadline_at_most() {
         build: "build of w".into(),
         agent: "agent of w".into(),
         connect_deadline: begun + MINUTE,
+        probe_limit: MINUTE,
         scripts_limit: 10 * MINUTE,
         last_deadline: begun + 3 * MINUTE,
     };
@@ -259,7 +261,11 @@ async fn an_agents_scripts_are_waited_for_until_the_last_deadline_at_most() {
     lot.plane.end("w");
     lot.park_what(1, "w", what(), begun);
     let Answer::WaitForAgent(Ok(wait)) = lot.woken().await.answer else { panic!("no end of a wait") };
-    assert_eq!(wait.end, WaitEnd::Reached, "its time is over, but it reads once");
+    assert_eq!(
+        wait.end,
+        WaitEnd::Reached,
+        "its time is over, but it reads once, and is given time for a probe"
+    );
 }
 
 #[tokio::test(start_paused = true)]

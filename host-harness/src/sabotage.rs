@@ -20,6 +20,8 @@ pub(crate) enum Sabotage {
     SkipsTheGate,
     /// Builds in progress are told as having succeeded.
     TellsTooEarly,
+    /// An agent that reads as ready is taken for one on which commands run.
+    SkipsTheProbe,
     /// Every call has its turn at once.
     IgnoresTurns,
     /// Calls of hosts that are gone are left where they are.

@@ -1,5 +1,6 @@
 //! What must hold in every world, whatever happens in it. Each rule is one small check, made where it can be broken.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde_json::Value;
@@ -268,6 +269,26 @@ pub fn results_are_true(
         }
     }
     Ok(())
+}
+
+/// [`Invariant::ResultsAreTrue`] for what a call that ends says of the agent: if it has nothing to say against it, a shell
+/// has greeted there.
+pub fn ready_is_true(entries: &[Entry], outcome: &Outcome, greeted: &BTreeSet<String>) -> Check {
+    let Some(result) = result(outcome) else { return Ok(()) };
+    // Keys with which the agent is not called ready; a message says why it was not looked at.
+    let reserved = ["agent_status", "startup_scripts", "interrupted", "message"];
+    let is_clean = result.get("started") == Some(&Value::Bool(true))
+        && !reserved.iter().any(|key| result.get(key).is_some());
+    let waited = entries.iter().rev().find_map(|entry| match &entry.request {
+        Request::WaitForAgent { agent, .. } => Some(agent),
+        _ => None,
+    });
+    match waited {
+        _ if !is_clean => Ok(()),
+        Some(agent) if greeted.contains(agent) => Ok(()),
+        Some(agent) => Err(format!("it says nothing against agent {agent}, on which no shell has greeted")),
+        None => Err("it says nothing against the agent, which was not waited for".to_owned()),
+    }
 }
 
 /// What the last read that told anything showed.

@@ -21,6 +21,7 @@ use crate::control_plane::{
     ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
     Workspace, is_active,
 };
+use crate::greeting::GREETING;
 use crate::store::Store;
 
 /// After how long a client gives up on an answer.
@@ -394,7 +395,11 @@ impl Terminal for Screen {
             self.shown.clear();
             return Ok(None);
         }
-        Ok(self.shown.pop_front().map(String::into_bytes))
+        let shown = self.shown.pop_front();
+        if shown.as_ref().is_some_and(|shown| shown.contains(GREETING)) {
+            self.stage.watch().greeted(&self.agent);
+        }
+        Ok(shown.map(String::into_bytes))
     }
 
     async fn send(&mut self, input: &str) -> Result<(), ApiError> {

@@ -109,6 +109,11 @@ fn a_result_that_is_not_true_is_seen() {
 }
 
 #[test]
+fn an_agent_that_is_called_ready_without_having_answered_is_seen() {
+    is_seen(Sabotage::SkipsTheProbe, Invariant::ResultsAreTrue);
+}
+
+#[test]
 fn a_start_of_what_somebody_stopped_is_seen() {
     is_seen(Sabotage::SkipsTheGate, Invariant::NobodyIsOverruled);
 }

@@ -45,6 +45,8 @@ pub struct Watch {
     commands: BTreeMap<String, u32>,
     /// Commands that are said not to have begun.
     never_begun: BTreeSet<String>,
+    /// The agents on which a shell has greeted.
+    greeted: BTreeSet<String>,
 }
 
 struct Read {
@@ -94,6 +96,7 @@ impl Watch {
             given_up: BTreeSet::new(),
             commands: BTreeMap::new(),
             never_begun: BTreeSet::new(),
+            greeted: BTreeSet::new(),
             intents: 0,
         }
     }
@@ -299,7 +302,9 @@ impl Watch {
             let check = invariants::two_signals(advice, entries, &plane);
             self.check(now, Invariant::TwoSignals, check.map_err(|why| format!("verdict {call}: {why}")));
         }
-        let truth = invariants::results_are_true(row, entries, outcome, &plane, now).map_err(told);
+        let truth = invariants::results_are_true(row, entries, outcome, &plane, now);
+        let truth =
+            truth.and_then(|()| invariants::ready_is_true(entries, outcome, &self.greeted)).map_err(told);
         let workspace = row.pinned.workspace.as_deref().unwrap_or_default();
         let down = invariants::down_is_told(row, entries, outcome, workspace, &plane, now).map_err(told);
         drop(plane);
@@ -308,6 +313,11 @@ impl Watch {
         let text = serde_json::to_string(outcome).unwrap_or_default();
         self.digest.add(text.bytes());
         self.note(now, "end", &[call], || format!("call {call} ends: {text}"));
+    }
+
+    /// A shell has greeted in a terminal on an agent.
+    pub fn greeted(&mut self, agent: &str) {
+        self.greeted.insert(agent.to_owned());
     }
 
     /// A command begins.

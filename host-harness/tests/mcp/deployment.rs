@@ -180,6 +180,11 @@ pub fn is_of_the_database(request: &str) -> bool {
     request == "GET /api/v2/users/first"
 }
 
+/// Whether a build is asked for.
+pub fn is_build(request: &str) -> bool {
+    request.starts_with("POST /api/v2/workspaces/") && request.ends_with("/builds")
+}
+
 /// Whether a terminal is asked for.
 pub fn is_terminal(request: &str) -> bool {
     request.contains("/pty?")

@@ -17,6 +17,7 @@ mod inside;
 mod joins;
 mod patience;
 mod played;
+mod ready;
 mod rows;
 mod rows_deployment;
 mod schemas;

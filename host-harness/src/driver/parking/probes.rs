@@ -153,7 +153,7 @@ async fn probe(plane: &dyn ControlPlane, agent: &str, timings: &Timings) -> Prob
                 return Probed::NoShell(no_shell(&said));
             }
             Attempted::Ended { .. } => ENDED.clone_into(&mut last_error),
-            Attempted::Refused(error) if curable(&error) || error == ApiError::Unauthorized => {
+            Attempted::Refused(error) if curable(&error) || matches!(error, ApiError::Unauthorized(_)) => {
                 // Whether the token is good is for the reads to say.
                 last_error = why_refused(&error, true);
                 attempts.release();

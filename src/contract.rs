@@ -14,8 +14,8 @@ pub use bindings::exports::workspace_recovery::plugin::recovery::{
 pub use bindings::exports::workspace_recovery::plugin::tools::{CallError, Tool, ToolResult};
 pub use bindings::workspace_recovery::plugin::types::{
     Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, FieldProblem, JobStatus, KnownDead,
-    Lifecycle, NeverConnected, Parameter, Policy, Probe, Provisioner, Quota, ReadError, Refusal, Snapshot, TimeMs,
-    Transition, TransitionError, WaitEnd,
+    Lifecycle, NeverConnected, Parameter, Policy, Probe, Provisioner, Quota, ReadError, Refusal, Snapshot,
+    TimeMs, Transition, TransitionError, WaitEnd,
 };
 
 #[cfg(target_arch = "wasm32")]

@@ -57,10 +57,6 @@ pub(crate) struct Attempts<'a> {
     plane: &'a dyn ControlPlane,
     timings: &'a Timings,
     running: FuturesUnordered<Attempt<'a>>,
-    /// How many were begun,
-    begun: u32,
-    /// and how many of them nobody answered. A terminal that ended was answered by somebody.
-    unanswered: u32,
     /// How many in a row ended without a greeting.
     ended_at_once: u32,
     due: Instant,
@@ -76,8 +72,6 @@ impl<'a> Attempts<'a> {
             plane,
             timings,
             running: FuturesUnordered::new(),
-            begun: 0,
-            unanswered: 0,
             ended_at_once: 0,
             due: Instant::now(),
             pause: timings.first_retry,
@@ -90,20 +84,12 @@ impl<'a> Attempts<'a> {
         (!self.held && self.running.len() < AT_ONCE).then_some(self.due)
     }
 
-    /// Begins one. Answers how many before it nobody answered.
-    pub(crate) fn begin(&mut self, agent: &str, now: Instant) -> u32 {
-        self.unanswered += u32::from(!self.running.is_empty());
-        self.begun += 1;
+    /// Begins one.
+    pub(crate) fn begin(&mut self, agent: &str, now: Instant) {
         let (plane, timings, agent) = (self.plane, self.timings, agent.to_owned());
         self.running.push(Box::pin(async move { greeted(plane, &agent, timings).await }));
         // If it stays silent, another one is tried beside it.
         self.due = now + timings.greeting_patience;
-        self.unanswered
-    }
-
-    /// How many were begun.
-    pub(crate) fn begun(&self) -> u32 {
-        self.begun
     }
 
     /// The end of the next one that ends; waits for ever if none runs. Cancel safe.
@@ -119,7 +105,6 @@ impl<'a> Attempts<'a> {
             }
             Err(NoGreeting::Refused(error)) => {
                 self.ended_at_once = 0;
-                self.unanswered += 1;
                 match curable(&error) {
                     true => self.repeat(error.retry_after()),
                     false => self.held = true,
@@ -140,15 +125,6 @@ impl<'a> Attempts<'a> {
         if std::mem::take(&mut self.held) {
             self.due = Instant::now() + self.pause;
         }
-    }
-
-    /// Gives up what runs and begins anew, as with an agent that is another one.
-    pub(crate) fn begin_anew(&mut self) {
-        self.running.clear();
-        self.ended_at_once = 0;
-        self.held = false;
-        self.due = Instant::now();
-        self.pause = self.timings.first_retry;
     }
 }
 

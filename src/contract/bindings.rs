@@ -524,7 +524,7 @@ pub mod workspace_recovery {
       pub enum WaitEnd {
         /// What was waited for came about.
         Reached,
-        /// Time is up; the last known state is in the answer.
+        /// Time is up, or more of it would not help; the last known state is in the answer.
         Limit,
         /// The call was interrupted. What was waited for goes on by itself.
         Interrupted,
@@ -581,6 +581,33 @@ pub mod workspace_recovery {
           f.debug_struct("BuildWait").field("end", &self.end).field("waited-ms", &self.waited_ms).field("build", &self.build).finish()
         }
       }
+      /// What became of a look whether a command can run on an agent. Reading as connected does not show that: an agent that
+      /// hangs, or died just now, does so for a while.
+      #[derive(Clone, Eq, PartialEq)]
+      pub enum Probe {
+        /// A shell waited there for a command.
+        Answered,
+        /// Nobody answered, or no shell that runs commands. The last thing that was in the way, in words: a sentence's part.
+        Unanswered(_rt::String),
+        /// It could not be tried: this host may not open terminals there, or something on the way keeps it from doing so. Why,
+        /// in words: a sentence's part.
+        Untried(_rt::String),
+      }
+      impl ::core::fmt::Debug for Probe {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+          match self {
+            Probe::Answered => {
+              f.debug_tuple("Probe::Answered").finish()
+            }
+            Probe::Unanswered(e) => {
+              f.debug_tuple("Probe::Unanswered").field(e).finish()
+            }
+            Probe::Untried(e) => {
+              f.debug_tuple("Probe::Untried").field(e).finish()
+            }
+          }
+        }
+      }
       /// The end of a wait for an agent.
       #[derive(Clone, Eq, PartialEq)]
       pub struct AgentWait {
@@ -588,10 +615,12 @@ pub mod workspace_recovery {
         pub waited_ms: u32,
         /// The last thing known of the agent. None: it could not be read even once.
         pub agent: ::core::option::Option<Agent>,
+        /// What became of the probe. None: it did not come to one, or this host makes none.
+        pub probe: ::core::option::Option<Probe>,
       }
       impl ::core::fmt::Debug for AgentWait {
         fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-          f.debug_struct("AgentWait").field("end", &self.end).field("waited-ms", &self.waited_ms).field("agent", &self.agent).finish()
+          f.debug_struct("AgentWait").field("end", &self.end).field("waited-ms", &self.waited_ms).field("agent", &self.agent).field("probe", &self.probe).finish()
         }
       }
       /// What to advise when an agent never connected within its template's time.
@@ -661,7 +690,8 @@ pub mod workspace_recovery {
         pub build_limit_ms: u32,
         /// Limit of the wait of a restart for its own stop. 60 minutes as a rule.
         pub restart_stop_limit_ms: u32,
-        /// Limit of the wait until a started workspace's agent is connected. 2 minutes as a rule.
+        /// Limit of the wait until a started workspace's agent is connected, and then again until a command can run on it.
+        /// 2 minutes as a rule.
         pub connect_limit_ms: u32,
         /// Limit of the wait until its startup scripts have ended. 10 minutes as a rule.
         pub scripts_limit_ms: u32,
@@ -2935,8 +2965,13 @@ pub mod workspace_recovery {
         }
       }
       #[allow(unused_unsafe, clippy::all)]
-      /// Waits until the agent is connected (at most `connect-limit-ms`) and then until its startup scripts have ended,
-      /// well or not (at most `scripts-limit-ms`). With a `scripts-limit-ms` of 0 it waits for the connection only.
+      /// Waits until the agent is connected (at most `connect-limit-ms`), then until its startup scripts have ended, well or
+      /// not (at most `scripts-limit-ms`; with 0 they are not waited for), and then until a probe has shown that a command can
+      /// run on it (at most `connect-limit-ms` again; all in all at most both limits, but an agent that is seen to be ready at
+      /// the very end is given some seconds for its probe).
+      ///
+      /// `reached` means that all of this came about, and is also answered where a probe could not be tried. A host that finds
+      /// that no shell runs commands there answers `limit` at once: waiting would not change it.
       ///
       /// `gone` means that the newest build is not `build` any more, or no longer has this agent.
       #[allow(async_fn_in_trait)]
@@ -2944,8 +2979,8 @@ pub mod workspace_recovery {
         unsafe {
 
           #[repr(align(8))]
-          struct RetArea([::core::mem::MaybeUninit::<u8>; 104+14*::core::mem::size_of::<*const u8>()]);
-          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 104+14*::core::mem::size_of::<*const u8>()]);
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 104+18*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 104+18*::core::mem::size_of::<*const u8>()]);
           let vec0 = build;
           let ptr0 = vec0.as_ptr().cast::<u8>();
           let len0 = vec0.len();
@@ -2964,12 +2999,13 @@ pub mod workspace_recovery {
           unsafe extern "C" fn wit_import3(_: *mut u8, _: usize, _: *mut u8, _: usize, _: i32, _: i32, _: *mut u8, ) { unreachable!() }
           wit_import3(ptr0.cast_mut(), len0, ptr1.cast_mut(), len1, _rt::as_i32(&connect_limit_ms), _rt::as_i32(&scripts_limit_ms), ptr2);
           let l4 = i32::from(*ptr2.add(0).cast::<u8>());
-          let result48 = match l4 {
+          let result57 = match l4 {
             0 => {
               let e = {
                 let l5 = i32::from(*ptr2.add(8).cast::<u8>());
                 let l6 = *ptr2.add(12).cast::<i32>();
                 let l7 = i32::from(*ptr2.add(16).cast::<u8>());
+                let l41 = i32::from(*ptr2.add(104+14*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
                 super::super::super::workspace_recovery::plugin::types::AgentWait{
                   end: super::super::super::workspace_recovery::plugin::types::WaitEnd::_lift(l5 as u8),
@@ -3146,64 +3182,105 @@ pub mod workspace_recovery {
                     }
                     _ => _rt::invalid_enum_discriminant(),
                   },
+                  probe: match l41 {
+                    0 => None,
+                    1 => {
+                      let e = {
+                        let l42 = i32::from(*ptr2.add(104+15*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                        use super::super::super::workspace_recovery::plugin::types::Probe as V49;
+                        let v49 = match l42 {
+                          0 => {
+                            V49::Answered
+                          }
+                          1 => {
+                            let e49 = {
+                              let l43 = *ptr2.add(104+16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l44 = *ptr2.add(104+17*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len45 = l44;
+                              let bytes45 = _rt::Vec::from_raw_parts(l43.cast(), len45, len45);
+
+                              _rt::string_lift(bytes45)
+                            };
+                            V49::Unanswered(e49)
+                          }
+                          n => {
+                            debug_assert_eq!(n, 2, "invalid enum discriminant");
+                            let e49 = {
+                              let l46 = *ptr2.add(104+16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l47 = *ptr2.add(104+17*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len48 = l47;
+                              let bytes48 = _rt::Vec::from_raw_parts(l46.cast(), len48, len48);
+
+                              _rt::string_lift(bytes48)
+                            };
+                            V49::Untried(e49)
+                          }
+                        };
+
+                        v49
+                      };
+                      Some(e)
+                    }
+                    _ => _rt::invalid_enum_discriminant(),
+                  },
                 }
               };
               Ok(e)
             }
             1 => {
               let e = {
-                let l41 = i32::from(*ptr2.add(8).cast::<u8>());
-                use super::super::super::workspace_recovery::plugin::types::ReadError as V47;
-                let v47 = match l41 {
+                let l50 = i32::from(*ptr2.add(8).cast::<u8>());
+                use super::super::super::workspace_recovery::plugin::types::ReadError as V56;
+                let v56 = match l50 {
                   0 => {
-                    V47::Unauthorized
+                    V56::Unauthorized
                   }
                   1 => {
-                    V47::Forbidden
+                    V56::Forbidden
                   }
                   2 => {
-                    V47::NotFound
+                    V56::NotFound
                   }
                   3 => {
-                    let e47 = {
-                      let l42 = i32::from(*ptr2.add(8+1*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                    let e56 = {
+                      let l51 = i32::from(*ptr2.add(8+1*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
-                      match l42 {
+                      match l51 {
                         0 => None,
                         1 => {
                           let e = {
-                            let l43 = *ptr2.add(12+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
+                            let l52 = *ptr2.add(12+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
 
-                            l43 as u32
+                            l52 as u32
                           };
                           Some(e)
                         }
                         _ => _rt::invalid_enum_discriminant(),
                       }
                     };
-                    V47::Unavailable(e47)
+                    V56::Unavailable(e56)
                   }
                   n => {
                     debug_assert_eq!(n, 4, "invalid enum discriminant");
-                    let e47 = {
-                      let l44 = *ptr2.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l45 = *ptr2.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len46 = l45;
-                      let bytes46 = _rt::Vec::from_raw_parts(l44.cast(), len46, len46);
+                    let e56 = {
+                      let l53 = *ptr2.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l54 = *ptr2.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len55 = l54;
+                      let bytes55 = _rt::Vec::from_raw_parts(l53.cast(), len55, len55);
 
-                      _rt::string_lift(bytes46)
+                      _rt::string_lift(bytes55)
                     };
-                    V47::Other(e47)
+                    V56::Other(e56)
                   }
                 };
 
-                v47
+                v56
               };
               Err(e)
             }
             _ => _rt::invalid_enum_discriminant(),
           };
-          result48
+          result57
         }
       }
 
@@ -4355,9 +4432,9 @@ pub(crate) use __export_plugin_impl as export;
 #[unsafe(link_section = "component-type:wit-bindgen:0.61.1:workspace-recovery:plugin@0.1.0:plugin:encoded world")]
 #[doc(hidden)]
 #[allow(clippy::octal_escapes)]
-pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 4231] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x8a\x20\x01A\x02\x01\
-A\x17\x01B>\x01s\x04\0\x08build-id\x03\0\0\x01s\x04\0\x08agent-id\x03\0\x02\x01w\
+pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 4291] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xc6\x20\x01A\x02\x01\
+A\x17\x01BA\x01s\x04\0\x08build-id\x03\0\0\x01s\x04\0\x08agent-id\x03\0\x02\x01w\
 \x04\0\x07time-ms\x03\0\x04\x01q\x04\x05start\0\0\x04stop\0\0\x06delete\0\0\x07u\
 nknown\x01s\0\x04\0\x0atransition\x03\0\x06\x01q\x07\x07pending\0\0\x07running\0\
 \0\x09canceling\0\0\x09succeeded\0\0\x06failed\0\0\x08canceled\0\0\x07unknown\x01\
@@ -4387,62 +4464,64 @@ rebound\0\0\x0binterrupted\0\0\x07expired\0\0\x04gone\0\0\x09forbidden\x01\x17\0
 \x07invalid\x01\x17\0\x06policy\x01\x17\0\x0bunavailable\x01\x0e\0\x05other\x01\x17\
 \0\x04\0\x10transition-error\x03\0-\x01m\x04\x07reached\x05limit\x0binterrupted\x04\
 gone\x04\0\x08wait-end\x03\0/\x01r\x03\x03end0\x09waited-msy\x05build,\x04\0\x0a\
-build-wait\x03\01\x01k&\x01r\x03\x03end0\x09waited-msy\x05agent3\x04\0\x0aagent-\
-wait\x03\04\x01m\x02\x08ask-user\x07restart\x04\0\x0fnever-connected\x03\06\x01r\
-\x02\x08after-msy\x07dial-msy\x04\0\x0aknown-dead\x03\08\x01k9\x01ps\x01r\x0d\x10\
-recover-after-msy\x0fdial-timeout-msy\x0aknown-dead:\x0fnever-connected7\x0cmax-\
-restartsy\x0ebuild-limit-msy\x15restart-stop-limit-msy\x10connect-limit-msy\x10s\
-cripts-limit-msy\x0fconflict-roundsy\x05tools;\x0dask-user-tool\x0f\x0bcreate-to\
-ol\x0f\x04\0\x06policy\x03\0<\x03\0%workspace-recovery:plugin/types@0.1.0\x05\0\x02\
-\x03\0\0\x07binding\x02\x03\0\0\x06agents\x02\x03\0\0\x0atransition\x02\x03\0\0\x05\
-build\x02\x03\0\0\x08build-id\x02\x03\0\0\x09parameter\x02\x03\0\0\x0aread-error\
-\x02\x03\0\0\x10transition-error\x01B\x1d\x02\x03\x02\x01\x01\x04\0\x07binding\x03\
-\0\0\x02\x03\x02\x01\x02\x04\0\x06agents\x03\0\x02\x02\x03\x02\x01\x03\x04\0\x0a\
-transition\x03\0\x04\x02\x03\x02\x01\x04\x04\0\x05build\x03\0\x06\x02\x03\x02\x01\
-\x05\x04\0\x08build-id\x03\0\x08\x02\x03\x02\x01\x06\x04\0\x09parameter\x03\0\x0a\
-\x02\x03\x02\x01\x07\x04\0\x0aread-error\x03\0\x0c\x02\x03\x02\x01\x08\x04\0\x10\
-transition-error\x03\0\x0e\x01j\x01\x01\x01\x0d\x01@\x01\x0bcheck-start\x7f\0\x10\
-\x04\0\x0clatest-build\x01\x11\x01j\x01\x03\x01\x0d\x01@\0\0\x12\x04\0\x0cagent-\
-status\x01\x13\x01p\x0b\x01j\x01\x07\x01\x0f\x01@\x03\x02to\x05\x08rests-on\x09\x0a\
-parameters\x14\0\x15\x04\0\x10issue-transition\x01\x16\x01j\x01\x7f\x01\x0d\x01@\
-\x01\x05build\x09\0\x17\x04\0\x0fpublish-binding\x01\x18\x03\0)workspace-recover\
-y:plugin/workspace@0.1.0\x05\x09\x02\x03\0\0\x08agent-id\x02\x03\0\0\x0abuild-wa\
-it\x02\x03\0\0\x0aagent-wait\x01B\x10\x02\x03\x02\x01\x05\x04\0\x08build-id\x03\0\
-\0\x02\x03\x02\x01\x0a\x04\0\x08agent-id\x03\0\x02\x02\x03\x02\x01\x0b\x04\0\x0a\
-build-wait\x03\0\x04\x02\x03\x02\x01\x0c\x04\0\x0aagent-wait\x03\0\x06\x02\x03\x02\
-\x01\x07\x04\0\x0aread-error\x03\0\x08\x01j\x01\x05\x01\x09\x01@\x02\x05build\x01\
-\x08limit-msy\0\x0a\x04\0\x0ewait-for-build\x01\x0b\x01j\x01\x07\x01\x09\x01@\x04\
-\x05build\x01\x05agent\x03\x10connect-limit-msy\x10scripts-limit-msy\0\x0c\x04\0\
-\x0ewait-for-agent\x01\x0d\x03\0%workspace-recovery:plugin/waits@0.1.0\x05\x0d\x02\
-\x03\0\0\x06policy\x01B\x0e\x02\x03\x02\x01\x0e\x04\0\x06policy\x03\0\0\x01r\x09\
-\x04names\x05titles\x0bdescriptions\x0cinput-schemas\x0doutput-schemas\x09read-o\
-nly\x7f\x0bdestructive\x7f\x0aidempotent\x7f\x0aopen-world\x7f\x04\0\x04tool\x03\
-\0\x02\x01r\x02\x04jsons\x08is-error\x7f\x04\0\x0btool-result\x03\0\x04\x01q\x02\
-\x0cunknown-tool\0\0\x11invalid-arguments\x01s\0\x04\0\x0acall-error\x03\0\x06\x01\
-p\x03\x01@\0\0\x08\x04\0\x0alist-tools\x01\x09\x01j\x01\x05\x01\x07\x01@\x03\x04\
-names\x09argumentss\x06policy\x01\0\x0a\x04\0\x09call-tool\x01\x0b\x04\0%workspa\
-ce-recovery:plugin/tools@0.1.0\x05\x0f\x02\x03\0\0\x07time-ms\x01B\x1b\x02\x03\x02\
-\x01\x0e\x04\0\x06policy\x03\0\0\x02\x03\x02\x01\x0a\x04\0\x08agent-id\x03\0\x02\
-\x02\x03\x02\x01\x10\x04\0\x07time-ms\x03\0\x04\x01q\x03\x0binterrupted\0\0\x0bf\
-ailed-fast\x01s\0\x09timed-out\x01y\0\x04\0\x04dial\x03\0\x06\x01k\x03\x01ks\x01\
-k\x05\x01ky\x01r\x09\x04dial\x07\x06dialed\x08\x0edialed-process\x09\x15disconne\
-cted-at-start\x0a\x10earlier-timeoutsy\x12control-plane-away\x7f\x0dtrusted-in-m\
-s\x0b\x0cearlier-awayy\x0frecent-restartsy\x04\0\x08evidence\x03\0\x0c\x01m\x06\x09\
-propagate\x05retry\x08ask-user\x05start\x07restart\x0freconnect-agent\x04\0\x06a\
-ction\x03\0\x0e\x01m\x19\x0binterrupted\x0bfailed-fast\x12control-plane-away\x11\
-status-unreadable\x0cchat-rebound\x11workspace-deleted\x11delete-unfinished\x11s\
-tart-in-progress\x14own-stop-in-progress\x18foreign-stop-in-progress\x07stopped\x0f\
-stop-unfinished\x0estart-canceled\x0cstart-failed\x08no-agent\x0fambiguous-agent\
-\x16external-agent-offline\x15external-agent-online\x0eagent-replaced\x0bagent-a\
-live\x15agent-never-connected\x15recently-disconnected\x13changed-during-dial\x13\
-inferred-disconnect\x0cdisconnected\x04\0\x05cause\x03\0\x10\x01ps\x01r\x06\x06a\
-ction\x0f\x05cause\x11\x11counts-as-timeout\x7f\x0eretry-after-ms\x0b\x05tools\x12\
-\x07messages\x04\0\x07verdict\x03\0\x13\x01m\x02\x05reuse\x06redial\x04\0\x0acon\
-nection\x03\0\x15\x01@\x02\x08evidence\x0d\x06policy\x01\0\x14\x04\0\x10classify\
--failure\x01\x17\x01@\x01\x06cached\x03\0\x16\x04\0\x10check-connection\x01\x18\x04\
-\0(workspace-recovery:plugin/recovery@0.1.0\x05\x11\x04\0&workspace-recovery:plu\
-gin/plugin@0.1.0\x04\0\x0b\x0c\x01\0\x06plugin\x03\0\0\0G\x09producers\x01\x0cpr\
-ocessed-by\x02\x0dwit-component\x070.258.3\x10wit-bindgen-rust\x060.61.1";
+build-wait\x03\01\x01q\x03\x08answered\0\0\x0aunanswered\x01s\0\x07untried\x01s\0\
+\x04\0\x05probe\x03\03\x01k&\x01k4\x01r\x04\x03end0\x09waited-msy\x05agent5\x05p\
+robe6\x04\0\x0aagent-wait\x03\07\x01m\x02\x08ask-user\x07restart\x04\0\x0fnever-\
+connected\x03\09\x01r\x02\x08after-msy\x07dial-msy\x04\0\x0aknown-dead\x03\0;\x01\
+k<\x01ps\x01r\x0d\x10recover-after-msy\x0fdial-timeout-msy\x0aknown-dead=\x0fnev\
+er-connected:\x0cmax-restartsy\x0ebuild-limit-msy\x15restart-stop-limit-msy\x10c\
+onnect-limit-msy\x10scripts-limit-msy\x0fconflict-roundsy\x05tools>\x0dask-user-\
+tool\x0f\x0bcreate-tool\x0f\x04\0\x06policy\x03\0?\x03\0%workspace-recovery:plug\
+in/types@0.1.0\x05\0\x02\x03\0\0\x07binding\x02\x03\0\0\x06agents\x02\x03\0\0\x0a\
+transition\x02\x03\0\0\x05build\x02\x03\0\0\x08build-id\x02\x03\0\0\x09parameter\
+\x02\x03\0\0\x0aread-error\x02\x03\0\0\x10transition-error\x01B\x1d\x02\x03\x02\x01\
+\x01\x04\0\x07binding\x03\0\0\x02\x03\x02\x01\x02\x04\0\x06agents\x03\0\x02\x02\x03\
+\x02\x01\x03\x04\0\x0atransition\x03\0\x04\x02\x03\x02\x01\x04\x04\0\x05build\x03\
+\0\x06\x02\x03\x02\x01\x05\x04\0\x08build-id\x03\0\x08\x02\x03\x02\x01\x06\x04\0\
+\x09parameter\x03\0\x0a\x02\x03\x02\x01\x07\x04\0\x0aread-error\x03\0\x0c\x02\x03\
+\x02\x01\x08\x04\0\x10transition-error\x03\0\x0e\x01j\x01\x01\x01\x0d\x01@\x01\x0b\
+check-start\x7f\0\x10\x04\0\x0clatest-build\x01\x11\x01j\x01\x03\x01\x0d\x01@\0\0\
+\x12\x04\0\x0cagent-status\x01\x13\x01p\x0b\x01j\x01\x07\x01\x0f\x01@\x03\x02to\x05\
+\x08rests-on\x09\x0aparameters\x14\0\x15\x04\0\x10issue-transition\x01\x16\x01j\x01\
+\x7f\x01\x0d\x01@\x01\x05build\x09\0\x17\x04\0\x0fpublish-binding\x01\x18\x03\0)\
+workspace-recovery:plugin/workspace@0.1.0\x05\x09\x02\x03\0\0\x08agent-id\x02\x03\
+\0\0\x0abuild-wait\x02\x03\0\0\x0aagent-wait\x01B\x10\x02\x03\x02\x01\x05\x04\0\x08\
+build-id\x03\0\0\x02\x03\x02\x01\x0a\x04\0\x08agent-id\x03\0\x02\x02\x03\x02\x01\
+\x0b\x04\0\x0abuild-wait\x03\0\x04\x02\x03\x02\x01\x0c\x04\0\x0aagent-wait\x03\0\
+\x06\x02\x03\x02\x01\x07\x04\0\x0aread-error\x03\0\x08\x01j\x01\x05\x01\x09\x01@\
+\x02\x05build\x01\x08limit-msy\0\x0a\x04\0\x0ewait-for-build\x01\x0b\x01j\x01\x07\
+\x01\x09\x01@\x04\x05build\x01\x05agent\x03\x10connect-limit-msy\x10scripts-limi\
+t-msy\0\x0c\x04\0\x0ewait-for-agent\x01\x0d\x03\0%workspace-recovery:plugin/wait\
+s@0.1.0\x05\x0d\x02\x03\0\0\x06policy\x01B\x0e\x02\x03\x02\x01\x0e\x04\0\x06poli\
+cy\x03\0\0\x01r\x09\x04names\x05titles\x0bdescriptions\x0cinput-schemas\x0doutpu\
+t-schemas\x09read-only\x7f\x0bdestructive\x7f\x0aidempotent\x7f\x0aopen-world\x7f\
+\x04\0\x04tool\x03\0\x02\x01r\x02\x04jsons\x08is-error\x7f\x04\0\x0btool-result\x03\
+\0\x04\x01q\x02\x0cunknown-tool\0\0\x11invalid-arguments\x01s\0\x04\0\x0acall-er\
+ror\x03\0\x06\x01p\x03\x01@\0\0\x08\x04\0\x0alist-tools\x01\x09\x01j\x01\x05\x01\
+\x07\x01@\x03\x04names\x09argumentss\x06policy\x01\0\x0a\x04\0\x09call-tool\x01\x0b\
+\x04\0%workspace-recovery:plugin/tools@0.1.0\x05\x0f\x02\x03\0\0\x07time-ms\x01B\
+\x1b\x02\x03\x02\x01\x0e\x04\0\x06policy\x03\0\0\x02\x03\x02\x01\x0a\x04\0\x08ag\
+ent-id\x03\0\x02\x02\x03\x02\x01\x10\x04\0\x07time-ms\x03\0\x04\x01q\x03\x0binte\
+rrupted\0\0\x0bfailed-fast\x01s\0\x09timed-out\x01y\0\x04\0\x04dial\x03\0\x06\x01\
+k\x03\x01ks\x01k\x05\x01ky\x01r\x09\x04dial\x07\x06dialed\x08\x0edialed-process\x09\
+\x15disconnected-at-start\x0a\x10earlier-timeoutsy\x12control-plane-away\x7f\x0d\
+trusted-in-ms\x0b\x0cearlier-awayy\x0frecent-restartsy\x04\0\x08evidence\x03\0\x0c\
+\x01m\x06\x09propagate\x05retry\x08ask-user\x05start\x07restart\x0freconnect-age\
+nt\x04\0\x06action\x03\0\x0e\x01m\x19\x0binterrupted\x0bfailed-fast\x12control-p\
+lane-away\x11status-unreadable\x0cchat-rebound\x11workspace-deleted\x11delete-un\
+finished\x11start-in-progress\x14own-stop-in-progress\x18foreign-stop-in-progres\
+s\x07stopped\x0fstop-unfinished\x0estart-canceled\x0cstart-failed\x08no-agent\x0f\
+ambiguous-agent\x16external-agent-offline\x15external-agent-online\x0eagent-repl\
+aced\x0bagent-alive\x15agent-never-connected\x15recently-disconnected\x13changed\
+-during-dial\x13inferred-disconnect\x0cdisconnected\x04\0\x05cause\x03\0\x10\x01\
+ps\x01r\x06\x06action\x0f\x05cause\x11\x11counts-as-timeout\x7f\x0eretry-after-m\
+s\x0b\x05tools\x12\x07messages\x04\0\x07verdict\x03\0\x13\x01m\x02\x05reuse\x06r\
+edial\x04\0\x0aconnection\x03\0\x15\x01@\x02\x08evidence\x0d\x06policy\x01\0\x14\
+\x04\0\x10classify-failure\x01\x17\x01@\x01\x06cached\x03\0\x16\x04\0\x10check-c\
+onnection\x01\x18\x04\0(workspace-recovery:plugin/recovery@0.1.0\x05\x11\x04\0&w\
+orkspace-recovery:plugin/plugin@0.1.0\x04\0\x0b\x0c\x01\0\x06plugin\x03\0\0\0G\x09\
+producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.258.3\x10wit-bindgen-rus\
+t\x060.61.1";
 
 #[inline(never)]
 #[doc(hidden)]

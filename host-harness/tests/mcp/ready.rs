@@ -82,16 +82,14 @@ async fn an_agent_that_reads_connected_and_whose_terminals_stay_silent_is_not_ca
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_may_not_open_terminals_gets_an_answer_at_once_and_is_told() {
+async fn a_token_that_may_not_open_terminals_gets_the_answer_without_a_probe_and_is_told() {
     let played = Played::at_a_deployment().await;
     for status in [403, 404] {
         let refused = Says::Status;
         played.world.deployment().says(move |request| {
             if is_terminal(request) { refused(status, "No terminals for you.") } else { Says::Truth }
         });
-        let begun = Instant::now();
         let answer = played.start().await;
-        assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
         assert_eq!(answer["agent_status"], Value::Null, "{answer}");
         let message = answer["message"].as_str().unwrap();
         assert!(message.contains("Whether a command can run on the agent was not tried"), "{message}");

@@ -94,6 +94,8 @@ pub fn timings() -> Timings {
     Timings {
         recover_after: 500 * millisecond,
         dial_timeout: 300 * millisecond,
+        known_dead_after: second,
+        known_dead_dial: 300 * millisecond,
         away_lookback: 500 * millisecond,
         poll: 150 * millisecond,
         first_retry: 20 * millisecond,

@@ -8,7 +8,8 @@ pub fn split(text: &str) -> anyhow::Result<Vec<String>> {
     let (mut fields, mut field) = (Vec::new(), String::new());
     let mut letters = text.trim_end_matches(['\r', '\n']).chars().peekable();
     loop {
-        if letters.next_if_eq(&'"').is_some() {
+        // Within a field it is a letter like any other.
+        if field.is_empty() && letters.next_if_eq(&'"').is_some() {
             loop {
                 match letters.next() {
                     Some('"') if letters.next_if_eq(&'"').is_some() => field.push('"'),

@@ -75,7 +75,10 @@ impl Server {
         let mut running = kept.join_or_begin(bound, execute, self.shared.host.driver().performer());
         let of = WaitsFor::Command(running.number);
         tokio::select! {
-            executed = running.ended() => return executed,
+            executed = running.ended() => {
+                kept.forget_same_as(&running);
+                return executed;
+            }
             never = progress.tell(of) => match never {},
             () = self.gone(context) => {}
         }

@@ -136,6 +136,12 @@ impl Kept {
         Ok(())
     }
 
+    /// Forgets the same command if its dial is kept: it was begun before this one, whose client has heard how the chat's dial
+    /// ended, and would be told that once more. (The request for this one overtook the other's cancellation.)
+    pub(super) fn forget_same_as(&self, told: &Running) {
+        lock(&self.0).retain(|kept| kept.asked != told.asked);
+    }
+
     /// Ends all dials that are kept.
     pub(super) fn end(&self) {
         lock(&self.0).clear();

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
-use workspace_recovery::local::AgentSignal;
+use workspace_recovery::local::{AgentSignal, AgentSpec, VersionSpec};
 
 use crate::agent::{Agent, data, is_error, text};
+use crate::calls::{hear, hearing};
 use crate::world::{SOON, World};
 
 /// A sixth of a dial, which takes 2 s here: the share that one big SDK gives a request.
@@ -79,6 +80,37 @@ async fn a_command_that_nobody_waits_for_does_not_begin_and_one_that_is_asked_fo
     tokio::join!(twice(), twice());
     let ran = agent.call("execute", json!({ "command": "cat both" })).await;
     assert_eq!(data(&ran)["output"], "twice\ntwice\n");
+    assert_eq!(agent.close().await, Some(0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_is_not_told_again_where_the_same_request_overtook_the_cancellation() {
+    let never = AgentSpec { connects: false, ..AgentSpec::default() };
+    let world =
+        World::with_a_workspace_of(VersionSpec { agents: vec![never], ..VersionSpec::default() }).await;
+    let (agent, mut told) = hearing(&world).await;
+    let call = || agent.call("execute", json!({ "command": "echo here" }));
+    let (mut first, mut second) = (Box::pin(call()), Box::pin(call()));
+    tokio::select! {
+        result = &mut first => panic!("{result:?}"),
+        _ = hear(&mut told, "the agent does not answer") => {}
+    }
+    tokio::select! {
+        biased;
+        result = &mut second => panic!("{result:?}"),
+        result = &mut first => panic!("{result:?}"),
+        _ = hear(&mut told, "the agent does not answer") => {}
+    }
+    // Only now it is cancelled: the other is waited for, and shares the end of its dial.
+    drop(first);
+    assert_eq!(data(&second.await)["verdict"]["action"], "retry");
+    assert_eq!(
+        data(&call().await)["verdict"]["action"],
+        "ask-user",
+        "a second dial, and not the first one's end"
+    );
+    assert_eq!(world.calls().len(), 2);
     assert_eq!(agent.close().await, Some(0));
     world.end().await;
 }

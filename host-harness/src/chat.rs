@@ -26,6 +26,7 @@ mod inside;
 mod known_dead;
 mod output;
 mod session;
+mod together;
 
 #[cfg(feature = "cli")]
 pub(crate) use agent_choice::choose_agent;

@@ -8,6 +8,8 @@ use crate::control_plane::millis;
 /// After so many restarts of a workspace within [`Timings::restart_memory`] no other one is advised. A workspace that dies a
 /// third time within the hour has a cause that restarting does not cure.
 pub const MAX_RESTARTS: u32 = 2;
+/// So many workspaces whose agents go at the same time are no coincidence. Two may share a machine that dies.
+pub const MANY_TOGETHER: usize = 3;
 /// How often a call waits for somebody else's build and decides again: enough for a race, too few for a fight.
 pub const CONFLICT_ROUNDS: u32 = 3;
 /// Calls that may wait for their turn at one workspace. More than that is a loop in a caller, not use.
@@ -30,6 +32,12 @@ pub struct Timings {
     /// For how long such an agent is dialled all the same, and reads of it have to have worked: some attempts, and enough
     /// for one that is just coming back. Zero: for the whole window.
     pub known_dead_dial: Duration,
+    /// Within what time agents of [`MANY_TOGETHER`] workspaces have gone if it was the control plane that was away: it notes
+    /// them one after the other, in one go.
+    pub together_within: Duration,
+    /// For how long after that agents may still be on their way back: longer than a server is away for an upgrade. What
+    /// is still gone then is judged by itself.
+    pub together_for: Duration,
     /// After how long a dial looks whether the agent it dials is still the right one: well within the dial timeout, so
     /// that a stale binding does not cost the whole window.
     pub validate_after: Duration,
@@ -120,6 +128,8 @@ impl Default for Timings {
             dial_timeout: seconds(30),
             known_dead_after: seconds(120),
             known_dead_dial: seconds(5),
+            together_within: seconds(5),
+            together_for: minutes(15),
             validate_after: seconds(5),
             last_read: seconds(1),
             away_lookback: seconds(90),
@@ -162,6 +172,8 @@ impl Timings {
             dial_timeout: real.dial_timeout / by,
             known_dead_after: real.known_dead_after / by,
             known_dead_dial: real.known_dead_dial / by,
+            together_within: real.together_within / by,
+            together_for: real.together_for / by,
             validate_after: real.validate_after / by,
             last_read: real.last_read,
             away_lookback: real.away_lookback / by,

@@ -49,7 +49,7 @@ fn why(row: &Row, evidence: &Evidence, view: &View) -> String {
         Cause::Interrupted => "The call was interrupted.".into(),
         Cause::FailedFast => failed_fast(evidence),
         Cause::ControlPlaneAway => {
-            "The control plane did not answer for a while and may still be away, so nothing is known of the agent yet."
+            "The control plane was away for a while, or may still be, so nothing is known of the agent yet."
                 .into()
         }
         Cause::StatusUnreadable => {

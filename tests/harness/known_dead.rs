@@ -127,6 +127,32 @@ async fn a_read_that_fails_meanwhile_or_shortly_before_lets_the_dial_take_its_wi
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_went_together_with_those_of_many_workspaces_is_not_what_was_away() {
+    let after = async |gone: u64, others: &[i64]| {
+        let host = gone_with(seconds(gone), others);
+        verdict(&host).await
+    };
+    assert_eq!(after(300, &[0, -4_000]).await, (Action::Retry, Cause::ControlPlaneAway, seconds(5)));
+    for others in [&[][..], &[0], &[0, 6_000], &[-60_000, 60_000]] {
+        assert_eq!(after(300, others).await.1, Cause::Disconnected, "{others:?}");
+    }
+    assert_eq!(after(1_200, &[0, 0, 0]).await.1, Cause::Disconnected, "they would be back by now");
+    let host = gone_with(seconds(300), &[0, 0]);
+    let verdicts = [verdict(&host).await, verdict(&host).await, verdict(&host).await];
+    assert_eq!(verdicts.map(|(action, ..)| action), [Action::Retry, Action::Retry, Action::AskUser]);
+}
+
+/// As [`gone`], with agents of other workspaces that went so many milliseconds later.
+fn gone_with(before: Duration, others: &[i64]) -> Host {
+    let host = gone(before);
+    let mut world = host.plane.world();
+    let at = world.agents[0].disconnected.unwrap();
+    world.others_gone = others.iter().map(|later| at.saturating_add_signed(*later)).collect();
+    drop(world);
+    host
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_whose_policy_knows_no_deaths_gives_every_dial_its_window() {
     for timings in [
         Timings { known_dead_after: Duration::ZERO, ..Timings::default() },

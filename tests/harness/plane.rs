@@ -47,6 +47,8 @@ pub struct World {
     pub builds: Vec<MadeBuild>,
     /// Of the newest build, once it has succeeded.
     pub agents: Vec<Agent>,
+    /// When the agents of the user's other workspaces went.
+    pub others_gone: Vec<u64>,
     /// What each agent answers to a terminal; others do not exist.
     pub terminals: Vec<(String, Answers)>,
     /// What every read answers, if it is not the truth.
@@ -142,6 +144,7 @@ impl Plane {
             observed: None,
         };
         Self(Arc::new(Mutex::new(World {
+            others_gone: Vec::new(),
             workspace,
             builds: vec![MadeBuild { read: first, ends: None }],
             agents: vec![agent("a1")],
@@ -437,7 +440,16 @@ impl ControlPlane for Plane {
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>, ApiError> {
-        Ok(vec![self.workspace(WORKSPACE).await?])
+        let own = self.workspace(WORKSPACE).await?;
+        let gone = self.world().others_gone.clone();
+        let others = gone.into_iter().enumerate().map(|(index, at)| {
+            let mut other = Workspace { id: format!("other-{index}"), ..own.clone() };
+            for agent in &mut other.agents {
+                (agent.state, agent.disconnected) = (AgentState::Disconnected, Some(at));
+            }
+            other
+        });
+        Ok(others.chain([own.clone()]).collect())
     }
 
     async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {

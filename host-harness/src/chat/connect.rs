@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::bindings::Connection as Check;
 use crate::bindings::{Cause, Dial, Evidence, Verdict};
 use crate::chat::dial::{DialEnd, Dialed, Target, dial};
+use crate::chat::together::went_together;
 use crate::chat::{Began, Chat, ChatState, ExecuteError, Unreachable};
 use crate::control_plane::{Terminal, millis};
 use crate::driver::{Call, Performer};
@@ -118,6 +119,10 @@ impl Chat {
         let away_now = performer.plane().failed_within(tried);
         let last_away = last_away(&record.failures, performer);
         let away = away_since(lookback(dialed.begun, performer), last_away);
+        let with_others = match dialed.disconnected_at_start.filter(|_| !away) {
+            Some(at) => went_together(performer, &state.workspace, at).await,
+            None => false,
+        };
         let earlier = earlier(&record.failures, dialed.build.as_deref(), performer);
         let since =
             performer.clock().now_ms().saturating_sub(u64::from(millis(performer.timings().restart_memory)));
@@ -127,7 +132,7 @@ impl Chat {
             dialed_process: dialed.process_at_start.clone(),
             disconnected_at_start: dialed.disconnected_at_start,
             earlier_timeouts: earlier.timeouts,
-            control_plane_away: away,
+            control_plane_away: away || with_others,
             trusted_in_ms: last_away.filter(|_| away).map(|at| trusted_in(at, performer)),
             earlier_away: earlier.away,
             recent_restarts: performer.store().restarts_since(&state.workspace, since)?,

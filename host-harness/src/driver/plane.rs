@@ -262,7 +262,7 @@ impl ControlPlane for Plane {
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>, ApiError> {
-        unreachable!("no test of a driver's parts asks for it")
+        Ok(Vec::new())
     }
 
     async fn builds(&self, _workspace: &str, _limit: u32) -> Result<Vec<BuildRead>, ApiError> {

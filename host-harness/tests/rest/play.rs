@@ -4,6 +4,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Action, Cause};
@@ -130,6 +131,11 @@ impl Play {
         let polled = now.clone();
         let server = Server::start(move |asked| {
             let (second, now) = now();
+            // The user has this workspace and no other.
+            if now.status == 200 && asked.path.contains("/workspaces?q=") {
+                let list = json!({ "workspaces": [now.body], "count": 1 });
+                return Reply { body: list, ..now };
+            }
             if now.status != 200 || !asked.path.contains("/pty") {
                 return now;
             }

@@ -1,8 +1,9 @@
 //! Chats and their workspaces: run a command, and learn what to do when the workspace cannot be reached.
 //!
-//! A command lives in the workspace, and is followed over a terminal of its own, or as many as it takes. What is kept from call to call (the *connection*) is which agent answered last: a
-//! chat that knows it dials it at once, without looking it up. Within a [`ChatHost`] that connection is checked before it is
-//! used again; across processes the store's binding serves as a hint that is never judged before it was dialled.
+//! A command lives in the workspace, and is followed over a terminal of its own, or as many as it takes. What is kept from
+//! call to call (the *connection*) is which agent answered last: a chat that knows it dials it at once, without looking it
+//! up. Within a [`ChatHost`] that connection is checked before it is used again; across processes the store's binding
+//! serves as a hint that is never judged before it was dialled.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -120,7 +120,7 @@ async fn row_3_a_control_plane_that_comes_back_needs_no_more_than_the_same_call_
 async fn row_3_a_control_plane_that_stays_away_is_for_the_user_the_third_time() {
     let played = played().await;
     played.deployment_says(|_| Says::Nothing);
-    played.left_to_the_user_after(3, &["The control plane did not answer", ASKS]).await;
+    played.left_to_the_user_after(3, &["The control plane was away", ASKS]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

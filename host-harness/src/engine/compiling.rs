@@ -24,25 +24,20 @@ impl Compiling {
         Self { made: Arc::new(SetOnce::new_with(Some(Ok(linked)))), thread: Mutex::default() }
     }
 
-    /// Begins a thread that makes it. Where there is none to be had, it is made here and now.
+    /// Begins a thread that makes it.
     pub(super) fn begin(make: impl FnOnce() -> Made + Send + 'static) -> Self {
         let made = Arc::new(SetOnce::new());
-        let make = Mutex::new(Some(make));
-        let run = {
-            let made = made.clone();
-            Arc::new(move || {
-                let Some(make) = lock(&make).take() else { return };
-                let result = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| {
-                    Err(PluginError::NotCompiled { reason: "the compiler panicked".to_owned() })
-                });
-                // Only this function sets it, and it runs once.
-                let _ = made.set(result);
-            })
+        let here = made.clone();
+        let run = move || {
+            let result = catch_unwind(AssertUnwindSafe(make))
+                .unwrap_or_else(|_| Err(not_compiled("the compiler panicked".to_owned())));
+            // Nobody else sets it.
+            let _ = here.set(result);
         };
-        let begun = run.clone();
-        let thread = thread::Builder::new().name("plugin-compiler".into()).spawn(move || begun());
-        if thread.is_err() {
-            run();
+        let thread = thread::Builder::new().name("plugin-compiler".into()).spawn(run);
+        if let Err(error) = &thread {
+            // No thread has begun that would set it.
+            let _ = made.set(Err(not_compiled(format!("no thread can be started: {error}"))));
         }
         Self { made, thread: Mutex::new(thread.ok()) }
     }
@@ -58,7 +53,7 @@ impl Compiling {
                 return made;
             }
             // Others wait for the lock meanwhile. What the thread came to is told by what it has set.
-            let mut thread = lock(&self.thread);
+            let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(thread) = thread.take() {
                 let _ = thread.join();
             }
@@ -66,6 +61,6 @@ impl Compiling {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn not_compiled(reason: String) -> PluginError {
+    PluginError::NotCompiled { reason }
 }

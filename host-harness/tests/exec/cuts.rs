@@ -73,6 +73,7 @@ async fn a_command_whose_terminals_are_cut_again_and_again_is_followed_to_its_en
     let cutting = async {
         for _ in 0..4 {
             desk.place.cut(Cut { before: 2, for_good: false });
+            // The cuts are to come at any moment of the command, and wait for none.
             tokio::time::sleep(Duration::from_millis(350)).await;
         }
     };
@@ -133,6 +134,7 @@ async fn what_was_typed_long_ago_and_was_on_its_way_begins_nothing() {
     assert_eq!(desk.place.lines("ran"), 1);
     desk.place.has_left(0).await;
     desk.place.let_go().await;
+    // Nothing is to happen, which nobody announces.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(desk.place.lines("ran"), 1, "the first terminal got it when all was over");
 }

@@ -73,6 +73,7 @@ async fn what_a_command_leaves_in_the_background_outlives_it_and_does_not_hold_i
     )
     .await;
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    // That nothing becomes of it is what is looked at.
     tokio::time::sleep(Duration::from_millis(1000)).await;
     assert!(lives(&desk, "server"), "it has lost nothing but its reader");
     desk.gives("kill $(cat server)", 0, "").await;

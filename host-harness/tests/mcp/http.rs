@@ -180,6 +180,7 @@ async fn too_much_is_refused_and_the_server_lives_on() {
         .map(Result::unwrap)
         .find(|response| response.status() == StatusCode::TOO_MANY_REQUESTS);
     let pause = refused.unwrap().headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    // As a client does that heeds it.
     tokio::time::sleep(std::time::Duration::from_secs(pause)).await;
     let ran = served.call("", "execute", json!({ "command": "echo here" })).await;
     assert_eq!(ran["structuredContent"]["output"], "here\n", "{ran}");

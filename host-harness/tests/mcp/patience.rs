@@ -72,6 +72,7 @@ async fn a_command_that_nobody_waits_for_does_not_begin_and_one_that_is_asked_fo
     world.signal(AgentSignal::Cont).await;
     // On a busy machine the dial may be over before the agent has come to itself: that is told as such.
     while is_error(&agent.call("execute", json!({ "command": "echo asked >> ran" })).await) {}
+    // One that had begun for nobody would have run by now.
     sleep(PATIENCE).await;
     let ran = agent.call("execute", json!({ "command": "cat ran" })).await;
     assert_eq!(data(&ran)["output"], "asked\n");

@@ -23,7 +23,7 @@ use crate::store::{ChatRecord, StoreError};
 mod agent_choice;
 mod connect;
 mod dial;
-mod inside;
+mod from_inside;
 mod known_dead;
 mod output;
 mod session;
@@ -31,7 +31,6 @@ mod together;
 
 #[cfg(feature = "cli")]
 pub(crate) use agent_choice::choose_agent;
-pub use inside::Inside;
 pub use output::MAX_OUTPUT_BYTES;
 pub use session::MAX_TYPED_BYTES;
 
@@ -48,7 +47,6 @@ const MAX_GARBLED: u32 = 2;
 #[derive(Clone)]
 pub struct ChatHost {
     driver: Driver,
-    inside: Option<Arc<Inside>>,
     states: States,
 }
 
@@ -56,7 +54,6 @@ pub struct ChatHost {
 #[derive(Clone)]
 pub struct Chat {
     driver: Driver,
-    inside: Option<Arc<Inside>>,
     name: String,
     tools: ChatTools,
     states: States,
@@ -215,12 +212,7 @@ pub enum BindError {
 impl ChatHost {
     /// The chats of the driver's store.
     pub fn new(driver: Driver) -> Self {
-        Self { driver, inside: None, states: States::default() }
-    }
-
-    /// For a process that runs in this workspace: no verdict names a tool that would end it.
-    pub fn running_in(self, inside: Option<Inside>) -> Self {
-        Self { inside: inside.map(Arc::new), ..self }
+        Self { driver, states: States::default() }
     }
 
     /// What runs the plugin's calls.
@@ -247,13 +239,7 @@ impl ChatHost {
 
     /// A chat, for a model that has these tools. Whether it is bound is looked at when it is used.
     pub fn chat(&self, name: &str, tools: ChatTools) -> Chat {
-        Chat {
-            driver: self.driver.clone(),
-            inside: self.inside.clone(),
-            name: name.to_owned(),
-            tools,
-            states: self.states.clone(),
-        }
+        Chat { driver: self.driver.clone(), name: name.to_owned(), tools, states: self.states.clone() }
     }
 }
 

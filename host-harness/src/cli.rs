@@ -122,7 +122,7 @@ async fn command(place: &host::Place, output: Output, command: Command) -> anyho
         Command::Host { stay } => hosts::run(place, stay).await,
         Command::Doctor { workspace } => doctor::run(place, output, workspace.as_deref()).await,
         Command::Mcp(args) => mcp::run(place, args).await,
-        Command::Tools => plugins::tools(place, output),
+        Command::Tools => plugins::tools(place, output).await,
         // It has runtimes of its own.
         Command::Simulate(args) => {
             let plugin = place.load_plugin()?;

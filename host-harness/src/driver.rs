@@ -14,16 +14,17 @@ use tokio_util::sync::CancellationToken;
 use crate::arguments::as_meant;
 use crate::bindings::{CallError, Policy, Tool, ToolResult, TransitionError};
 use crate::clock::{Clock, SystemClock};
-use crate::control_plane::{ControlPlane, refusal};
+use crate::control_plane::{ApiError, ControlPlane, refusal};
 use crate::engine::{Limit, Plugin, Step, StepError};
 use crate::journal::record::{CallId, CallRecord, FORMAT, Failure, Outcome, Pinned};
 use crate::journal::{Answer, Asked, EffectClass, Export, Journal, JournalError, Output, Request};
 use crate::policy::Timings;
-use crate::store::{CallRow, Interrupted, NewCall, Store, StoreError};
+use crate::store::{CallRow, Interrupted, NewCall, Spared, Store, StoreError};
 
 mod call;
 mod carry;
 mod events;
+mod inside;
 mod parking;
 #[cfg(test)]
 pub(crate) mod plane;
@@ -35,6 +36,7 @@ mod wanted;
 
 pub use call::{Call, NotRecorded, Performed, Performer, Record};
 pub use events::{Event, EventKind};
+pub use inside::Inside;
 pub use wanted::Wanted;
 
 use carry::Carrier;
@@ -110,8 +112,15 @@ impl Driver {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let performer = Performer::new(plane, store, timings, clock);
-        let carrier = Carrier::new(performer.clone(), plugin.clone());
+        let carrier = Carrier::new(performer.clone(), plugin.clone(), None);
         Self { plugin, performer, carrier, schemas: Arc::default() }
+    }
+
+    /// For a process that runs in this workspace: it takes over no call that would end it. To be said before the first
+    /// call.
+    pub fn running_in(self, inside: Option<Inside>) -> Self {
+        let carrier = Carrier::new(self.performer.clone(), self.plugin.clone(), inside);
+        Self { carrier, ..self }
     }
 
     /// What happens in all calls from now on. A listener that does not keep up misses the oldest events.
@@ -124,16 +133,14 @@ impl Driver {
         &self.plugin
     }
 
-    /// The tools that the plugin offers. Waits until it is compiled, unless they are
-    /// [known without it](Plugin::known_tools).
+    /// The tools that the plugin offers.
     pub async fn list_tools(&self) -> Result<Vec<Tool>, DriveError> {
-        if let Some(known) = self.plugin.known_tools() {
-            return Ok(known);
-        }
-        match self.run("", &Export::ListTools, &CancellationToken::new()).await? {
-            Output::ListTools(tools) => Ok(tools),
-            other => unreachable!("the engine answered {other:?} to list-tools"),
-        }
+        self.plugin.list_tools().await.map_err(|error| DriveError::Step(Arc::new(error)))
+    }
+
+    /// The calls that would end this process, if it [runs in a workspace](Self::running_in).
+    pub async fn spared(&self) -> Result<Option<Spared>, ApiError> {
+        self.carrier.spared().await
     }
 
     /// Runs a tool for a chat, in turn with the other calls at the chat's workspace.
@@ -334,7 +341,7 @@ impl Driver {
     }
 
     /// Whether calls wait for a host to carry them on, and this one may: it acts for the same user of the same control
-    /// plane, or cannot ask yet for whom it acts.
+    /// plane, or cannot ask yet for whom it acts, and they would not end its own process.
     pub async fn has_orphans(&self) -> Result<bool, StoreError> {
         let now_ms = self.performer.clock.now_ms();
         self.performer.store.end_leases_of_the_gone(now_ms).await?;
@@ -345,6 +352,8 @@ impl Driver {
             return Ok(false);
         }
         let me = self.performer.user().await.ok();
+        let spared = self.spared().await.ok().flatten();
+        orphans.retain(|row| spared.as_ref().is_none_or(|spared| !spared.is(row)));
         // One of which nobody knows for whom it acts is ended by any host of its control plane.
         let may = |row: &CallRow| me.is_none() || row.pinned.user.is_none() || row.pinned.user == me;
         Ok(orphans.iter().any(may))

@@ -34,6 +34,7 @@ pub use limits::Limit;
 pub use step::{HostFault, Step, StepError};
 
 use crate::bindings::{self, Tool};
+use crate::journal::{Export, Journal, Output};
 use cache::Cache;
 use compiling::Compiling;
 use config::{Reservation, Slots, Ticker};
@@ -231,9 +232,24 @@ impl Plugin {
         self.inner.linked.ready().await.as_ref().map(drop).map_err(Clone::clone)
     }
 
-    /// Its tools, if they are known without asking it: those of the plugin that was built together with this library are
-    /// known since then.
-    pub fn known_tools(&self) -> Option<Vec<Tool>> {
+    /// Its tools. Waits until it is compiled, unless they are known without asking it.
+    pub async fn list_tools(&self) -> Result<Vec<Tool>, StepError> {
+        if let Some(known) = self.known_tools() {
+            return Ok(known);
+        }
+        // If it could not be compiled, that is for the step to say.
+        let _ = self.ready().await;
+        match self.step(&Export::ListTools, &Journal::new())? {
+            Step::Done(Output::ListTools(tools)) => Ok(tools),
+            Step::Done(_) | Step::Request(_) => {
+                let reason = "it asked the host for something before it would list its tools".to_owned();
+                Err(StepError::PluginFault { reason, backtrace: None })
+            }
+        }
+    }
+
+    /// The tools of the plugin that was built together with this library, which are known since then.
+    fn known_tools(&self) -> Option<Vec<Tool>> {
         #[cfg(feature = "plugin")]
         if *self.inner.component == *crate::PLUGIN {
             return serde_json::from_str(guest_artifact::TOOLS?).ok();

@@ -14,7 +14,7 @@ mod presence;
 mod sqlite;
 mod tables;
 
-pub use lease::{Begun, Go, Lease, NewCall};
+pub use lease::{Begun, Go, Lease, NewCall, Spared};
 pub use names::{NameError, check_name};
 pub use tables::{CallRow, CallState, HostId, Listing, Turn};
 
@@ -325,11 +325,6 @@ impl Store {
             }
             Ok(orphans)
         })
-    }
-
-    /// Whether calls wait for a host because theirs has left, or because they were left to any.
-    pub fn has_unowned(&self) -> Result<bool, StoreError> {
-        self.read(|tables| Ok(!tables.owned_by(None)?.is_empty()))
     }
 
     /// A component that a kept call names.

@@ -11,11 +11,11 @@ use anyhow::{Context, bail};
 use super::deployment::Deployment;
 use super::hosts;
 use crate::bindings::Tool;
-use crate::chat::{Chat, ChatHost, Inside};
+use crate::chat::{Chat, ChatHost};
 use crate::clock::{Clock, SystemClock};
 use crate::control_plane::ControlPlane;
 use crate::control_plane::rest::{RestClient, RestOptions, TokenError, TokenSource};
-use crate::driver::{DriveError, Driver};
+use crate::driver::{DriveError, Driver, Inside};
 use crate::engine::{Engine, EngineOptions, Plugin, PluginError};
 use crate::local::{Endpoint, LocalAdmin, LocalControlPlane};
 use crate::policy::{ChatTools, Timings};
@@ -253,9 +253,9 @@ impl Host {
         timings: Timings,
     ) -> Self {
         let plane: Arc<dyn ControlPlane> = Arc::new(client);
-        let driver = Driver::new(plugin, plane.clone(), store.clone(), timings);
         let inside = Inside::of_variables(|name| std::env::var(name).ok());
-        let chats = ChatHost::new(driver.clone()).running_in(inside);
+        let driver = Driver::new(plugin, plane.clone(), store.clone(), timings).running_in(inside);
+        let chats = ChatHost::new(driver.clone());
         Self { plane, admin, driver, chats, store }
     }
 

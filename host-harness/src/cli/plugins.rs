@@ -9,20 +9,12 @@ use super::Exit;
 use super::host::Place;
 use super::output::Output;
 use crate::bindings::Tool;
-use crate::engine::Step;
 use crate::engine::check::check as check_component;
-use crate::journal::{Export, Journal, Output as CallOutput};
 
 /// Lists the tools. Needs no control plane: the plugin asks for nothing.
-pub fn tools(place: &Place, output: Output) -> anyhow::Result<Exit> {
+pub async fn tools(place: &Place, output: Output) -> anyhow::Result<Exit> {
     let plugin = place.load_plugin_behind()?;
-    let tools = match plugin.known_tools() {
-        Some(tools) => tools,
-        None => match plugin.step(&Export::ListTools, &Journal::new())? {
-            Step::Done(CallOutput::ListTools(tools)) => tools,
-            _ => anyhow::bail!("the plugin asked the host for something before it would list its tools"),
-        },
-    };
+    let tools = plugin.list_tools().await?;
     let shown = tools.iter().map(as_json).collect::<anyhow::Result<Vec<Value>>>()?;
     output.print(&shown, |_| tools.iter().map(as_text).collect::<Vec<_>>().join("\n"))?;
     Ok(Exit::Done)

@@ -7,7 +7,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -15,13 +15,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::call::Performer;
+use super::inside::Inside;
 use super::parking::Woken;
 use super::run::From;
 use super::wanted::Wanted;
 use super::{DriveError, EventKind};
+use crate::control_plane::ApiError;
 use crate::engine::Plugin;
 use crate::journal::record::{CallId, CallRecord, Failure, Outcome, Recording};
-use crate::store::{Abandoned, Begun, Lease, NewCall, StoreError};
+use crate::store::{Abandoned, Begun, Lease, NewCall, Spared, StoreError};
 
 /// How long a call that met trouble of this host rests before it is tried again, and how long a host rests that cannot
 /// enter the store.
@@ -49,6 +51,9 @@ struct Inner {
     performer: Performer,
     /// The plugin that new calls run on.
     plugin: Plugin,
+    inside: Option<Inside>,
+    /// See [`spared`](Carrier::spared).
+    spared: OnceLock<Option<Spared>>,
     /// Plugins that calls in the store began on, by hash.
     others: Mutex<BTreeMap<String, Plugin>>,
     mine: Mutex<Mine>,
@@ -97,11 +102,13 @@ struct Job {
 }
 
 impl Carrier {
-    pub(super) fn new(performer: Performer, plugin: Plugin) -> Self {
+    pub(super) fn new(performer: Performer, plugin: Plugin, inside: Option<Inside>) -> Self {
         let ((jobs, next_job), (woken, next_woken)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         Self(Arc::new(Inner {
             performer,
             plugin,
+            inside,
+            spared: OnceLock::new(),
             others: Mutex::default(),
             mine: Mutex::default(),
             attending: Mutex::default(),
@@ -260,6 +267,24 @@ impl Carrier {
         if queued {
             self.end_queued(call, Failure::Interrupted).await;
         }
+    }
+
+    /// The calls that this host leaves to others, because they would end its own process; `None` if there are none. Asked
+    /// for until they are known, side by side, as is the [user](Performer::user).
+    pub(super) async fn spared(&self) -> Result<Option<Spared>, ApiError> {
+        let (Some(inside), None) = (&self.0.inside, self.0.spared.get()) else {
+            return Ok(self.0.spared.get().cloned().flatten());
+        };
+        let spared = match inside.workspace_id(self.0.performer.plane()).await? {
+            None => None,
+            Some(workspace) => {
+                // With a plugin that cannot list its tools no call goes on.
+                let tools = self.0.plugin.list_tools().await.unwrap_or_default().into_iter();
+                let tools = tools.filter(|tool| tool.destructive).map(|tool| tool.name).collect();
+                Some(Spared { workspace, tools })
+            }
+        };
+        Ok(self.0.spared.get_or_init(|| spared).clone())
     }
 
     /// Carries calls of hosts that are gone, from now on.

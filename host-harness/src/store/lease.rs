@@ -46,6 +46,22 @@ pub struct NewCall {
     pub interrupt: CancellationToken,
 }
 
+/// Calls that a host takes over from no other: they would end its own process half way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spared {
+    /// The id of the workspace in which it runs.
+    pub workspace: String,
+    /// The tools that stop it.
+    pub tools: Vec<String>,
+}
+
+impl Spared {
+    /// Whether a call, of the host's own deployment, is one of them.
+    pub fn is(&self, row: &CallRow) -> bool {
+        row.pinned.workspace.as_ref() == Some(&self.workspace) && self.tools.contains(&row.tool)
+    }
+}
+
 /// What became of a request to begin a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begun {
@@ -158,15 +174,22 @@ impl Lease {
     }
 
     /// Takes over the calls of hosts whose lease has run out and of those that have left, if they act for the same user of
-    /// the same control plane. Ends those of which nobody knows for whom they act.
+    /// the same control plane, but for the `spared` ones. Ends those of which nobody knows for whom they act.
     /// Answers how many calls they were.
-    pub async fn take_over(&self) -> Result<usize, StoreError> {
+    pub async fn take_over(&self, spared: Option<Spared>) -> Result<usize, StoreError> {
         self.fenced(move |tables, me, now| {
             #[cfg(all(test, feature = "simulate"))]
             if sabotage::is(Sabotage::LeavesOrphans) {
                 return Ok(0);
             }
             let mut taken = 0;
+            let mut left = match &spared {
+                Some(spared) => tables.lane(&me.deployment, &spared.workspace)?,
+                None => Vec::new(),
+            };
+            left.retain(|row| {
+                row.owner != Some(me.id) && spared.as_ref().is_some_and(|spared| spared.is(row))
+            });
             for other in tables.hosts()? {
                 let same =
                     other.deployment == me.deployment && (other.user == me.user || other.user.is_none());
@@ -176,10 +199,23 @@ impl Lease {
                 }
             }
             taken += tables.give_calls(None, &me)?;
+            for row in left {
+                let taken_now = tables.call(row.id)?.filter(|row| row.owner == Some(me.id));
+                if let Some(row) = taken_now {
+                    tables.put_call(&CallRow { owner: None, ..row })?;
+                    taken -= 1;
+                }
+            }
             end_unidentified(tables, &me, now)?;
             Ok(taken)
         })
         .await
+    }
+
+    /// Whether there are calls to take over of hosts that have left, or that were left to any host: others than these.
+    pub fn has_unowned(&self, spared: Option<&Spared>) -> Result<bool, StoreError> {
+        let to_take = |row: &CallRow| spared.is_none_or(|spared| !spared.is(row));
+        self.store.read(|tables| Ok(tables.owned_by(None)?.iter().any(to_take)))
     }
 
     /// The calls of this host that sleep, each with the wait that was written down.

@@ -373,23 +373,50 @@ async fn calls_of_a_host_that_is_gone_go_to_another_of_the_same_user_and_control
     for world in World::all().await {
         let id = world.active().await;
         let stranger = enter(&world.store, &world.clock, "u2").await;
-        assert_eq!(world.two.take_over().await, Ok(0), "its host is there");
+        assert_eq!(world.two.take_over(None).await, Ok(0), "its host is there");
         world.clock.pass(10);
         stranger.renew(None).await.unwrap();
         world.two.renew(None).await.unwrap();
         world.clock.pass(10);
         assert_eq!(world.orphans(), [id]);
-        assert_eq!(stranger.take_over().await, Ok(0));
-        assert_eq!(world.two.take_over().await, Ok(1));
+        assert_eq!(stranger.take_over(None).await, Ok(0));
+        assert_eq!(world.two.take_over(None).await, Ok(1));
         assert_eq!(world.two.calls().unwrap().len(), 1);
         assert!(world.orphans().is_empty());
         world.two.open(id, 0, Vec::new(), intent()).await.unwrap();
         world.two.leave().await.unwrap();
         assert_eq!(world.orphans(), [id]);
-        assert_eq!(stranger.take_over().await, Ok(0));
+        assert_eq!(stranger.take_over(None).await, Ok(0));
         let third = enter(&world.store, &world.clock, "u1").await;
-        assert_eq!(third.take_over().await, Ok(1));
+        assert_eq!(third.take_over(None).await, Ok(1));
         assert_eq!(third.calls().unwrap()[0].id, id);
+    }
+}
+
+#[tokio::test]
+async fn a_host_leaves_to_others_what_would_end_its_own_process_and_does_not_look_again_for_it() {
+    for world in World::all().await {
+        let spared = |workspace: &str, tool: &str| {
+            Some(Spared { workspace: workspace.into(), tools: vec![tool.into()] })
+        };
+        let own = spared("w1", "stop_workspace");
+        let id = world.active().await;
+        assert_eq!(world.two.has_unowned(own.as_ref()), Ok(false), "its host is there");
+        world.clock.pass(10);
+        world.two.renew(None).await.unwrap();
+        world.clock.pass(10);
+        assert_eq!(world.two.take_over(own.clone()).await, Ok(0));
+        assert_eq!(world.orphans(), [id], "any other host may");
+        assert_eq!(world.two.has_unowned(own.as_ref()), Ok(false), "none for it");
+        assert_eq!(world.two.has_unowned(None), Ok(true));
+        assert_eq!(world.two.take_over(own).await, Ok(0));
+        for other in [spared("w2", "stop_workspace"), spared("w1", "restart_workspace")] {
+            assert_eq!(world.two.has_unowned(other.as_ref()), Ok(true));
+        }
+        assert_eq!(world.two.take_over(spared("w2", "stop_workspace")).await, Ok(1));
+        // What it carries already stays its own.
+        assert_eq!(world.two.take_over(spared("w1", "stop_workspace")).await, Ok(0));
+        assert_eq!(world.two.calls().unwrap().len(), 1);
     }
 }
 
@@ -403,7 +430,7 @@ async fn a_call_of_which_nobody_knows_for_whom_it_acts_ends_with_its_host_and_ho
             panic!("not queued")
         };
         world.one.leave().await.unwrap();
-        assert_eq!(world.two.take_over().await, Ok(0));
+        assert_eq!(world.two.take_over(None).await, Ok(0));
         let (outcome, _) = world.store.outcome(first).unwrap().unwrap();
         assert_eq!(outcome, Outcome::Failed(Failure::Unidentified));
         assert_eq!(world.two.take_turn(second).await, Ok(true));

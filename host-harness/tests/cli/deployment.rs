@@ -224,9 +224,15 @@ async fn a_restart_from_inside_the_workspace_is_refused_or_left_to_a_host_elsewh
     let left = world.run(&["exec", "talk", "--", &format!("{restart} --from-inside")]);
     assert_eq!(left.code, 0, "{}", left.stdout);
     assert!(left.stdout.contains("call 1 is left to a host elsewhere"), "{}", left.stdout);
+    // Whoever looks after calls inside leaves this one alone, and does not look for ever.
+    let attached = world.begin_inside(&["--json", "attach", "1"]);
+    let host = world.begin_inside(&["--shorten-times", "10", "host"]).end();
+    assert_eq!(host.code, 0, "{}", host.stderr);
+    assert!(world.hosts().is_empty(), "attach has started none");
     assert_eq!(world.transitions().await, [Start]);
-    // From here on it is carried, outside.
-    assert_eq!(world.json(&["attach", "1"])["restarted"], true);
+    // The next command outside has it carried on.
+    assert_eq!(world.json(&["calls"])[0]["call"], 1);
+    assert_eq!(attached.end().json()["restarted"], true);
     assert_eq!(world.transitions().await, [Start, Stop, Start]);
     world.end().await;
 }

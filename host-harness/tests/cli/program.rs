@@ -102,6 +102,16 @@ impl World {
         Program::with_environment(self.folder.path(), &environment, arguments)
     }
 
+    /// As [`begin`](Self::begin), for a program that the agent of the workspace `dev` has started.
+    pub fn begin_inside(&self, arguments: &[&str]) -> Program {
+        let name = |name, value: &str| (name, value.to_owned());
+        let mut environment = self.environment.clone();
+        environment.push(name("CODER", "true"));
+        environment.push(name("CODER_WORKSPACE_NAME", "dev"));
+        environment.push(name("CODER_WORKSPACE_OWNER_NAME", "owner"));
+        Program::with_environment(self.folder.path(), &environment, arguments)
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -14,7 +14,7 @@ use crate::driver::EventKind;
 use crate::driver::parking::Woken;
 use crate::driver::run::From;
 use crate::journal::record::{CallId, Failure, Outcome};
-use crate::store::{CallRow, CallState, KEEP_ENDED, Lease, StoreError, Turn};
+use crate::store::{CallRow, CallState, KEEP_ENDED, Lease, Spared, StoreError, Turn};
 
 /// Calls that run at the same time; more wait for one of them to end or to sleep. Running takes a journal in memory.
 const RUNNING: usize = 256;
@@ -61,7 +61,7 @@ impl Carrier {
         let performer = &self.0.performer;
         let plugin = &self.0.plugin;
         performer.store().bring_component(&plugin.report().sha256, plugin.component().clone()).await?;
-        let (user, deployment) = (performer.user().await.ok(), performer.plane().deployment());
+        let (user, deployment) = (self.ask_for_whom().await, performer.plane().deployment());
         let clock = performer.shared_clock();
         let lease = performer.timings().lease;
         Ok(Arc::new(performer.store().enter(&deployment, user.as_deref(), clock, lease).await?))
@@ -116,16 +116,16 @@ impl Carrier {
         let first = rounds.generation.is_none();
         if now >= rounds.renew {
             // Asking may take longer than the lease lasts: it is done beside this, and told at the next round.
-            let user = self.0.performer.known_user();
+            let user = self.for_whom();
             if user.is_none() {
-                let performer = self.0.performer.clone();
-                tokio::spawn(async move { performer.user().await });
+                let carrier = self.clone();
+                tokio::spawn(async move { carrier.ask_for_whom().await });
             }
             lease.renew(user.as_deref()).await?;
             rounds.renew = now + self.0.performer.timings().lease / 3;
             let now_ms = self.0.performer.clock().now_ms();
             self.0.performer.store().end_leases_of_the_gone(now_ms).await?;
-            if lease.take_over().await? > 0 || first {
+            if lease.take_over(self.known_spared().cloned()).await? > 0 || first {
                 self.adopt(lease).await?;
             }
         }
@@ -138,12 +138,29 @@ impl Carrier {
         }
         let generation = self.0.performer.store().generation()?;
         if rounds.generation.replace(generation) != Some(generation) {
-            if self.0.performer.store().has_unowned()? && lease.take_over().await? > 0 {
+            let spared = self.known_spared();
+            if lease.has_unowned(spared)? && lease.take_over(spared.cloned()).await? > 0 {
                 self.adopt(lease).await?;
             }
             self.hear_news(lease).await?;
         }
         self.time_out(lease, now).await
+    }
+
+    /// For whom this host acts, as far as it may for hosts that are gone: only when it is known, too, which of their calls
+    /// would end it.
+    fn for_whom(&self) -> Option<String> {
+        let knows = self.0.inside.is_none() || self.0.spared.get().is_some();
+        self.0.performer.known_user().filter(|_| knows)
+    }
+
+    async fn ask_for_whom(&self) -> Option<String> {
+        let (user, spared) = tokio::join!(self.0.performer.user(), self.spared());
+        user.ok().filter(|_| spared.is_ok())
+    }
+
+    fn known_spared(&self) -> Option<&Spared> {
+        self.0.spared.get().and_then(Option::as_ref)
     }
 
     /// Takes in calls of this host that it does not know yet: they were another host's.

@@ -248,8 +248,8 @@ impl Plugin {
         }
     }
 
-    /// The tools of the plugin that was built together with this library, which are known since then.
-    fn known_tools(&self) -> Option<Vec<Tool>> {
+    /// Its tools, if they are known without asking it: those of the plugin that was built together with this library.
+    pub fn known_tools(&self) -> Option<Vec<Tool>> {
         #[cfg(feature = "plugin")]
         if *self.inner.component == *crate::PLUGIN {
             return serde_json::from_str(guest_artifact::TOOLS?).ok();

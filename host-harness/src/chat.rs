@@ -228,12 +228,12 @@ impl ChatHost {
     /// As [`bind`](Self::bind), to a workspace that was read already.
     pub async fn bind_to(&self, chat: &str, workspace: &Workspace) -> Result<ChatRecord, StoreError> {
         let id = workspace.id.clone();
-        self.driver.performer().store().update(chat, move |record| record.bind(Some(&id))).await
+        self.driver.host_calls().store().update(chat, move |record| record.bind(Some(&id))).await
     }
 
     /// Reads a workspace that a chat is to be bound to.
     pub async fn workspace(&self, name: &str) -> Result<Workspace, BindError> {
-        let read = self.driver.performer().plane().workspace_by_name(name).await;
+        let read = self.driver.host_calls().plane().workspace_by_name(name).await;
         read.map_err(|error| BindError::Workspace { workspace: name.to_owned(), error })
     }
 
@@ -253,7 +253,7 @@ impl Chat {
         execute: &Execute,
         interrupt: &CancellationToken,
     ) -> Result<Executed, ExecuteError> {
-        let call = self.driver.performer().begin(&self.name, interrupt.clone())?;
+        let call = self.driver.host_calls().begin(&self.name, interrupt.clone())?;
         self.execute_as(&call, execute, &|| true).await
     }
 
@@ -266,7 +266,7 @@ impl Chat {
         execute: &Execute,
         may_begin: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<Executed, ExecuteError> {
-        let timings = self.driver.performer().timings();
+        let timings = self.driver.host_calls().timings();
         let limit = execute.timeout.unwrap_or(timings.command_limit);
         let mut session = Session::new(execute, limit, timings)?;
         let (mut cut_in_a_row, mut garbled, mut is_first) = (0, 0, true);
@@ -312,7 +312,7 @@ impl Chat {
 
     /// The rules that this chat's calls run under.
     pub fn policy(&self) -> Policy {
-        self.driver.performer().timings().policy(&self.tools)
+        self.driver.host_calls().timings().policy(&self.tools)
     }
 
     /// The chat's name.
@@ -322,7 +322,7 @@ impl Chat {
 
     /// What is remembered of the chat, if it is known.
     pub fn record(&self) -> Result<Option<ChatRecord>, StoreError> {
-        self.driver.performer().store().chat(&self.name)
+        self.driver.host_calls().store().chat(&self.name)
     }
 
     /// What its calls at a workspace share. Only they ask for it: names of chats come from clients, and what would be

@@ -12,11 +12,11 @@ use output::Output;
 mod args;
 mod calls;
 mod chats;
+mod context;
 mod demo;
 mod deployment;
 mod doctor;
 mod events;
-mod host;
 mod hosts;
 mod local;
 mod mcp;
@@ -57,7 +57,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            output::note(&format!("error: the asynchronous runtime cannot start: {error}"));
+            output::notice(&format!("error: the asynchronous runtime cannot start: {error}"));
             return Exit::Failed.into();
         }
     };
@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
         Exit::Failed
     };
     let exit = runtime.block_on(run(cli)).unwrap_or_else(|error| {
-        output::note(&format!("error: {error:#}"));
+        output::notice(&format!("error: {error:#}"));
         failed
     });
     // A task that still waits, such as a call that goes on by itself, must not hold the process up.
@@ -77,12 +77,13 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let output = Output { json: cli.json };
-    let place = host::Place::new(cli.data, cli.plugin, cli.shorten_times, cli.deployment.deployment())?;
+    let context =
+        context::CommandContext::new(cli.data, cli.plugin, cli.shorten_times, cli.deployment.deployment())?;
     if works_with_calls(&cli.command) {
-        place.tidy().await?;
+        context.tidy().await?;
     }
-    let exit = command(&place, output, cli.command).await;
-    place.finish_compiling().await;
+    let exit = command(&context, output, cli.command).await;
+    context.finish_compiling().await;
     exit
 }
 
@@ -101,31 +102,35 @@ fn works_with_calls(command: &Command) -> bool {
     )
 }
 
-async fn command(place: &host::Place, output: Output, command: Command) -> anyhow::Result<Exit> {
+async fn command(
+    context: &context::CommandContext,
+    output: Output,
+    command: Command,
+) -> anyhow::Result<Exit> {
     match command {
-        Command::Demo(args) => demo::run(place, output, args.real_timings).await,
-        Command::Local(LocalCommand::Serve { port }) => local::serve(place, output, port).await,
-        Command::Workspace(command) => workspaces::run(place, output, command).await,
+        Command::Demo(args) => demo::run(context, output, args.real_timings).await,
+        Command::Local(LocalCommand::Serve { port }) => local::serve(context, output, port).await,
+        Command::Workspace(command) => workspaces::run(context, output, command).await,
         Command::Chat(ChatCommand::Bind { name, workspace }) => {
-            chats::bind(place, output, &name, &workspace).await
+            chats::bind(context, output, &name, &workspace).await
         }
-        Command::Chat(ChatCommand::List) => chats::list(place, output).await,
-        Command::Exec(args) => chats::exec(place, output, args).await,
-        Command::Call(args) => calls::call(place, output, args).await,
-        Command::Calls(args) => calls::list(place, output, &args),
-        Command::Attach { id } => calls::attach(place, output, id).await,
-        Command::Cancel { id } => calls::cancel(place, output, id).await,
-        Command::Show { id } => recordings::show(place, output, id),
-        Command::Export { id } => recordings::export(place, id),
-        Command::Replay { file } => recordings::replay_file(place, output, &file),
-        Command::Prune { older_than } => recordings::prune(place, output, older_than).await,
-        Command::Host { stay } => hosts::run(place, stay).await,
-        Command::Doctor { workspace } => doctor::run(place, output, workspace.as_deref()).await,
-        Command::Mcp(args) => mcp::run(place, args).await,
-        Command::Tools => plugins::tools(place, output).await,
+        Command::Chat(ChatCommand::List) => chats::list(context, output).await,
+        Command::Exec(args) => chats::exec(context, output, args).await,
+        Command::Call(args) => calls::call(context, output, args).await,
+        Command::Calls(args) => calls::list(context, output, &args),
+        Command::Attach { id } => calls::attach(context, output, id).await,
+        Command::Cancel { id } => calls::cancel(context, output, id).await,
+        Command::Show { id } => recordings::show(context, output, id),
+        Command::Export { id } => recordings::export(context, id),
+        Command::Replay { file } => recordings::replay_file(context, output, &file),
+        Command::Prune { older_than } => recordings::prune(context, output, older_than).await,
+        Command::Host { stay } => hosts::run(context, stay).await,
+        Command::Doctor { workspace } => doctor::run(context, output, workspace.as_deref()).await,
+        Command::Mcp(args) => mcp::run(context, args).await,
+        Command::Tools => plugins::tools(context, output).await,
         // It has runtimes of its own.
         Command::Simulate(args) => {
-            let plugin = place.load_plugin()?;
+            let plugin = context.load_plugin()?;
             tokio::task::spawn_blocking(move || simulate::simulate(&plugin, output, &args)).await?
         }
         Command::Plugin(PluginCommand::Check { file }) => plugins::check(output, &file),
@@ -144,7 +149,7 @@ fn log_to_stderr(command: &Command) {
         _ => std::env::var(EnvFilter::DEFAULT_ENV).ok(),
     };
     let filter = EnvFilter::try_new(asked.as_deref().unwrap_or(usual)).unwrap_or_else(|error| {
-        output::note(&format!("{} is passed over: {error}", EnvFilter::DEFAULT_ENV));
+        output::notice(&format!("{} is passed over: {error}", EnvFilter::DEFAULT_ENV));
         EnvFilter::new(usual)
     });
     tracing_subscriber::fmt()

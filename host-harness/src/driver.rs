@@ -19,34 +19,34 @@ use crate::engine::{Limit, Plugin, Step, StepError};
 use crate::journal::record::{CallId, CallRecord, FORMAT, Failure, Outcome, Pinned};
 use crate::journal::{Answer, Asked, EffectClass, Export, Journal, JournalError, Output, Request};
 use crate::policy::Timings;
-use crate::store::{CallRow, Interrupted, NewCall, Spared, Store, StoreError};
+use crate::store::{CallRow, Interrupted, NewCall, SelfEnding, Store, StoreError};
 
-mod call;
-mod carry;
+mod activation;
 mod events;
+mod handle;
+mod host_calls;
 mod inside;
+mod jitter;
 mod parking;
 #[cfg(test)]
 pub(crate) mod plane;
 mod reads;
-mod run;
-mod spread;
+mod scheduler;
 mod transition;
-mod wanted;
 
-pub use call::{Call, NotRecorded, Performed, Performer, Record};
 pub use events::{Event, EventKind};
+pub use handle::CallHandle;
+pub use host_calls::{Answered, Call, HostCalls, IntentLog, NoIntentLog};
 pub use inside::Inside;
-pub use wanted::Wanted;
 
-use carry::Carrier;
+use scheduler::Scheduler;
 
 /// Runs calls. Cheap to clone; clones are one host.
 #[derive(Clone)]
 pub struct Driver {
     plugin: Plugin,
-    performer: Performer,
-    carrier: Carrier,
+    host_calls: HostCalls,
+    scheduler: Scheduler,
     /// See [`schemas`](Self::schemas).
     schemas: Arc<OnceCell<BTreeMap<String, Value>>>,
 }
@@ -111,21 +111,21 @@ impl Driver {
         timings: Timings,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let performer = Performer::new(plane, store, timings, clock);
-        let carrier = Carrier::new(performer.clone(), plugin.clone(), None);
-        Self { plugin, performer, carrier, schemas: Arc::default() }
+        let host_calls = HostCalls::new(plane, store, timings, clock);
+        let scheduler = Scheduler::new(host_calls.clone(), plugin.clone(), None);
+        Self { plugin, host_calls, scheduler, schemas: Arc::default() }
     }
 
     /// For a process that runs in this workspace: it takes over no call that would end it. To be said before the first
     /// call.
     pub fn running_in(self, inside: Option<Inside>) -> Self {
-        let carrier = Carrier::new(self.performer.clone(), self.plugin.clone(), inside);
-        Self { carrier, ..self }
+        let scheduler = Scheduler::new(self.host_calls.clone(), self.plugin.clone(), inside);
+        Self { scheduler, ..self }
     }
 
     /// What happens in all calls from now on. A listener that does not keep up misses the oldest events.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.performer.events.subscribe()
+        self.host_calls.events.subscribe()
     }
 
     /// The plugin that this host's calls begin on.
@@ -139,8 +139,8 @@ impl Driver {
     }
 
     /// The calls that would end this process, if it [runs in a workspace](Self::running_in).
-    pub async fn spared(&self) -> Result<Option<Spared>, ApiError> {
-        self.carrier.spared().await
+    pub async fn self_ending(&self) -> Result<Option<SelfEnding>, ApiError> {
+        self.scheduler.self_ending().await
     }
 
     /// Runs a tool for a chat, in turn with the other calls at the chat's workspace.
@@ -160,9 +160,9 @@ impl Driver {
         interrupt: &CancellationToken,
     ) -> Result<Result<ToolResult, CallError>, DriveError> {
         let record = self.tool_call(chat, name, arguments, policy, None).await?;
-        let call = self.carrier.begin_unless(record, interrupt).await?;
+        let call = self.scheduler.begin_unless(record, interrupt).await?;
         let outcome = self.follow(call.id(), interrupt).await;
-        call.goes_on();
+        call.release();
         outcome
     }
 
@@ -179,23 +179,23 @@ impl Driver {
         key: Option<&str>,
     ) -> Result<CallId, DriveError> {
         let record = self.tool_call(chat, name, arguments, policy, key).await?;
-        self.carrier.begin(record).await
+        self.scheduler.begin(record).await
     }
 
     /// As [`begin`](Self::begin), for an asker who may go away at any time: dropped, the future begins nothing, or abandons
     /// what it has begun. The call is for this workspace, which the chat was bound to when the asker looked: if it is bound
     /// elsewhere by now, the call does nothing and says so.
-    pub async fn begin_wanted(
+    pub async fn begin_with_handle(
         &self,
         chat: &str,
         workspace: &str,
         name: &str,
         arguments: &str,
         policy: Policy,
-    ) -> Result<Wanted, DriveError> {
+    ) -> Result<CallHandle, DriveError> {
         let call = self.export(name, arguments, policy).await;
-        let pinned = self.performer.pin_to(Some(workspace.to_owned())).await;
-        self.carrier.begin_wanted(self.record(chat, None, call, pinned)).await
+        let pinned = self.host_calls.pin_to(Some(workspace.to_owned())).await;
+        self.scheduler.begin_with_handle(self.record(chat, None, call, pinned)).await
     }
 
     /// Why the plugin refuses a call as it stands: there is no such tool, or its arguments are no good. Asks nothing
@@ -223,7 +223,7 @@ impl Driver {
         key: Option<&str>,
     ) -> Result<CallId, DriveError> {
         let record = self.tool_call(chat, name, arguments, policy, key).await?;
-        self.carrier.submit(record).await
+        self.scheduler.submit(record).await
     }
 
     /// A tool call as it is going to be kept.
@@ -236,7 +236,7 @@ impl Driver {
         key: Option<&str>,
     ) -> Result<CallRecord, StoreError> {
         let call = self.export(name, arguments, policy).await;
-        Ok(self.record(chat, key, call, self.performer.pin(chat).await?))
+        Ok(self.record(chat, key, call, self.host_calls.pin(chat).await?))
     }
 
     /// A call of a tool, with its arguments as they are meant and in one form however they were written, so that equal ones
@@ -278,7 +278,7 @@ impl Driver {
             contract: self.plugin.report().contract.clone(),
             component: self.plugin.report().sha256.clone(),
             engine: crate::engine::limits::description(),
-            created_ms: self.performer.clock.now_ms(),
+            created_ms: self.host_calls.clock.now_ms(),
         }
     }
 
@@ -289,9 +289,9 @@ impl Driver {
         call: CallId,
         interrupt: &CancellationToken,
     ) -> Result<Result<ToolResult, CallError>, DriveError> {
-        let mut attends = self.carrier.attend(call);
+        let mut subscription = self.scheduler.subscribe_to_end(call);
         let mut told = false;
-        let news = self.performer.timings().news;
+        let news = self.host_calls.timings().news;
         #[cfg(all(test, feature = "simulate"))]
         let news = if crate::sabotage::is(crate::sabotage::Sabotage::NeverPauses) {
             std::time::Duration::ZERO
@@ -299,15 +299,15 @@ impl Driver {
             news
         };
         loop {
-            let outcome = match self.performer.store.ended(call)? {
+            let outcome = match self.host_calls.store.ended(call)? {
                 None => return Err(DriveError::UnknownCall { call }),
                 Some(Some(outcome)) => outcome,
                 Some(None) => tokio::select! {
                     biased;
-                    ended = attends.ended() => match ended {
+                    ended = subscription.ended() => match ended {
                         Some(outcome) => outcome?,
                         None => {
-                            attends = self.carrier.attend(call);
+                            subscription = self.scheduler.subscribe_to_end(call);
                             continue;
                         }
                     },
@@ -330,30 +330,30 @@ impl Driver {
 
     /// Interrupts a call deliberately, whichever host carries it: no build is asked for after it.
     pub async fn interrupt(&self, call: CallId) -> Result<Interrupted, DriveError> {
-        let interrupted = self.performer.store.interrupt(call).await?;
-        self.carrier.interrupt(call).await;
+        let interrupted = self.host_calls.store.interrupt(call).await?;
+        self.scheduler.interrupt(call).await;
         Ok(interrupted)
     }
 
     /// From now on carries the calls of hosts that are gone, too. A driver that has begun a call does so anyway.
     pub async fn stand_by(&self) -> Result<(), DriveError> {
-        self.carrier.stand_by().await
+        self.scheduler.stand_by().await
     }
 
     /// Whether calls wait for a host to carry them on, and this one may: it acts for the same user of the same control
     /// plane, or cannot ask yet for whom it acts, and they would not end its own process.
     pub async fn has_orphans(&self) -> Result<bool, StoreError> {
-        let now_ms = self.performer.clock.now_ms();
-        self.performer.store.end_leases_of_the_gone(now_ms).await?;
-        let mut orphans = self.performer.store.orphans(now_ms)?;
-        let deployment = self.performer.plane.deployment();
+        let now_ms = self.host_calls.clock.now_ms();
+        self.host_calls.store.end_leases_of_the_gone(now_ms).await?;
+        let mut orphans = self.host_calls.store.orphans(now_ms)?;
+        let deployment = self.host_calls.plane.deployment();
         orphans.retain(|row| row.pinned.deployment == deployment);
         if orphans.is_empty() {
             return Ok(false);
         }
-        let me = self.performer.user().await.ok();
-        let spared = self.spared().await.ok().flatten();
-        orphans.retain(|row| spared.as_ref().is_none_or(|spared| !spared.is(row)));
+        let me = self.host_calls.user().await.ok();
+        let self_ending = self.self_ending().await.ok().flatten();
+        orphans.retain(|row| self_ending.as_ref().is_none_or(|self_ending| !self_ending.matches(row)));
         // One of which nobody knows for whom it acts is ended by any host of its control plane.
         let may = |row: &CallRow| me.is_none() || row.pinned.user.is_none() || row.pinned.user == me;
         Ok(orphans.iter().any(may))
@@ -361,33 +361,33 @@ impl Driver {
 
     /// Whether this host carries a call: it has begun it or taken it over, and the call has not ended.
     pub fn carries(&self, call: CallId) -> bool {
-        self.carrier.carries(call)
+        self.scheduler.carries(call)
     }
 
     /// How many calls this host carries.
     pub fn unended(&self) -> usize {
-        self.carrier.unended()
+        self.scheduler.unended()
     }
 
     /// How many of them sleep until something happens at the control plane.
     pub fn parked(&self) -> usize {
-        self.performer.parking().len()
+        self.host_calls.parking().len()
     }
 
     /// Has a plugin at hand that calls may have begun on, so that it need not be loaded from the store.
     #[cfg(feature = "simulate")]
     pub(crate) fn know(&self, plugin: Plugin) {
-        self.carrier.know(plugin);
+        self.scheduler.know(plugin);
     }
 
     /// Stops this host's calls where they are, as a crash would. They are carried on when its lease has run out.
     pub fn halt(&self) {
-        self.carrier.halt();
+        self.scheduler.halt();
     }
 
     /// Lets this host's calls come to their next wait, for some seconds at most, and leaves them to other hosts.
     pub async fn leave(&self) -> Result<(), StoreError> {
-        self.carrier.leave().await
+        self.scheduler.leave().await
     }
 
     /// Runs an export for a chat at once, without waiting for a turn and without keeping it: for exports that change
@@ -398,13 +398,13 @@ impl Driver {
         export: &Export,
         interrupt: &CancellationToken,
     ) -> Result<Output, DriveError> {
-        let call = self.performer.begin(chat, interrupt.clone())?;
+        let call = self.host_calls.begin(chat, interrupt.clone())?;
         self.drive(&call, export).await
     }
 
     /// The part that carries out requests.
-    pub fn performer(&self) -> &Performer {
-        &self.performer
+    pub fn host_calls(&self) -> &HostCalls {
+        &self.host_calls
     }
 
     /// The whole of a call that is kept nowhere.
@@ -419,7 +419,7 @@ impl Driver {
         export: Export,
     ) -> Result<(Output, Option<CallId>), DriveError> {
         let (output, journal) = self.drive_to_end(call, &export).await?;
-        let pinned = self.performer.pin_to(call.workspace().map(str::to_owned)).await;
+        let pinned = self.host_calls.pin_to(call.workspace().map(str::to_owned)).await;
         let record = self.record(call.chat(), None, export, pinned);
         let new = NewCall {
             record,
@@ -429,7 +429,7 @@ impl Driver {
         };
         let outcome = Outcome::Done { result: output.clone() };
         let entries = journal.entries().to_vec();
-        let kept = self.performer.store.keep(new, entries, outcome, self.performer.clock.now_ms()).await;
+        let kept = self.host_calls.store.keep(new, entries, outcome, self.host_calls.clock.now_ms()).await;
         // A verdict that cannot be looked into later is a verdict all the same.
         let kept = kept.inspect_err(|error| tracing::warn!(%error, "a verdict is not kept")).ok();
         Ok((output, kept))
@@ -445,9 +445,9 @@ impl Driver {
             match step {
                 Step::Done(output) => return Ok((output, journal)),
                 Step::Request(request) => {
-                    let asked = Asked { asked_ms: self.performer.clock.now_ms(), intent: None };
-                    let Performed { answer, observed } = self.performed(call, &request).await?;
-                    let now = self.performer.clock.now_ms();
+                    let asked = Asked { asked_ms: self.host_calls.clock.now_ms(), intent: None };
+                    let Answered { answer, observed } = self.answered(call, &request).await?;
+                    let now = self.host_calls.clock.now_ms();
                     journal
                         .record(request, answer, observed, asked, now)
                         .map_err(|error| DriveError::Journal(Arc::new(error)))?;
@@ -462,11 +462,11 @@ impl Driver {
     }
 
     /// Carries out a request of an export that has no business changing anything.
-    async fn performed(&self, call: &Call, request: &Request) -> Result<Performed, DriveError> {
+    async fn answered(&self, call: &Call, request: &Request) -> Result<Answered, DriveError> {
         if request.effect_class() == EffectClass::Effect {
             let refused = TransitionError::Policy(refusal("Only tools may ask for builds."));
-            return Ok(Performed { answer: Answer::IssueTransition(Err(refused)), observed: None });
+            return Ok(Answered { answer: Answer::IssueTransition(Err(refused)), observed: None });
         }
-        self.performer.perform(call, request, &NotRecorded).await
+        self.host_calls.answer(call, request, &NoIntentLog).await
     }
 }

@@ -9,8 +9,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::control_plane::{ApiError, ControlPlane, NewTerminal, Terminal};
-use crate::plain::plain;
 use crate::policy::Timings;
+use crate::sanitize::sanitize;
 
 /// Run by the login shell of the workspace's user, whatever that is: bash, dash, zsh, fish, tcsh, ... Each takes this for
 /// one command with one quoted argument. Whatever the shell says before the greeting is none of the command's output.
@@ -204,7 +204,7 @@ pub(crate) async fn greeted(
 
 /// Text of a terminal, safe to show, and short.
 fn quoted(said: &[u8]) -> String {
-    let said = plain(&String::from_utf8_lossy(said));
+    let said = sanitize(&String::from_utf8_lossy(said));
     let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let mut text = lines.join("\n");
     if let Some((at, _)) = text.char_indices().nth(MAX_QUOTED) {

@@ -35,6 +35,8 @@ pub mod chat;
 pub mod cli;
 pub mod clock;
 pub mod control_plane;
+#[cfg(feature = "mcp")]
+mod describe;
 pub mod driver;
 pub mod engine;
 pub mod evidence;
@@ -44,16 +46,14 @@ pub mod journal;
 pub mod local;
 #[cfg(feature = "mcp")]
 pub mod mcp;
-mod plain;
 pub mod policy;
 pub mod replay;
 #[cfg(all(test, feature = "simulate"))]
 mod sabotage;
+mod sanitize;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 pub mod store;
-#[cfg(feature = "mcp")]
-mod words;
 
 /// The plugin of this repository, a component. Feature `plugin`.
 #[cfg(feature = "plugin")]

@@ -27,16 +27,16 @@ pub use server_file::Endpoint;
 
 mod admin;
 pub mod agent;
+mod agent_protocol;
+mod agent_registry;
 mod api;
 mod db;
-mod hub;
 mod jobs;
 mod model;
 mod processes;
 mod server_file;
-mod state;
+mod server_state;
 mod status;
-mod wire;
 
 /// How long a shutdown waits for requests that are being answered before it drops them.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
@@ -206,7 +206,7 @@ pub enum LocalError {
 #[derive(Debug)]
 pub struct LocalControlPlane {
     endpoint: Endpoint,
-    state: Arc<state::State>,
+    state: Arc<server_state::ServerState>,
     stop: CancellationToken,
     server: JoinHandle<()>,
     // Held until the very end: the next server may start as soon as it is released.
@@ -238,7 +238,7 @@ impl LocalControlPlane {
         let endpoint = Endpoint::new(port_of(&listener)?, token, std::process::id());
 
         let stop = CancellationToken::new();
-        let state = state::State::open(options, endpoint.clone(), stop.clone())?;
+        let state = server_state::ServerState::open(options, endpoint.clone(), stop.clone())?;
         endpoint.write(&data_dir)?;
         let server = tokio::spawn(serve_until(listener, api::router(state.clone()), stop.clone()));
         jobs::resume(&state);

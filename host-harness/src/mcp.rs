@@ -23,22 +23,22 @@ use crate::driver::DriveError;
 use crate::engine::PluginError;
 use crate::policy::ChatTools;
 
-use heard::Heard;
+use last_progress::LastProgress;
 use tools::HostTool;
 
-mod answers;
-mod ask;
+mod answer_buffer;
 mod calls;
+mod cancelled_dials;
 mod connections;
+mod elicitation;
 mod execute;
-mod heard;
 pub mod http;
-mod kept;
-mod lines;
-mod misread;
-mod outline;
-mod patience;
+mod invalid_params;
+mod last_progress;
+mod line_framing;
 mod progress;
+mod request_outline;
+mod results;
 mod schemas;
 mod sessions;
 pub mod stdio;
@@ -114,7 +114,7 @@ struct Bound {
 /// What the clients of a server share.
 struct Shared {
     host: ChatHost,
-    heard: Heard,
+    heard: LastProgress,
     /// Asked for when they are first needed: a plugin may still be compiled then.
     tools: OnceCell<Tools>,
     chats: Chats,
@@ -122,9 +122,9 @@ struct Shared {
     bound: OnceLock<Bound>,
     /// One permit for each tool that runs.
     permits: Semaphore,
-    questions: ask::Questions,
+    questions: elicitation::Questions,
     /// Dials that go on for clients who have gone.
-    kept: patience::Kept,
+    kept: cancelled_dials::CancelledDials,
     /// The server ends: requests are cancelled.
     closing: CancellationToken,
 }
@@ -142,13 +142,13 @@ impl Server {
     pub fn new(host: ChatHost, chats: Chats) -> Self {
         let shared = Shared {
             tools: OnceCell::new(),
-            heard: Heard::listen(host.driver()),
+            heard: LastProgress::listen(host.driver()),
             host,
             chats,
             bound: OnceLock::new(),
             permits: Semaphore::new(MAX_CALLS as usize),
-            questions: ask::Questions::default(),
-            kept: patience::Kept::default(),
+            questions: elicitation::Questions::default(),
+            kept: cancelled_dials::CancelledDials::default(),
             closing: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared), chosen: Arc::default() }
@@ -239,7 +239,7 @@ impl Server {
 
     /// The answer to a request that is not waited for to its end. One that was cancelled has nobody who reads it.
     fn given_up(&self) -> CallToolResult {
-        answers::failed(if self.shared.closing.is_cancelled() {
+        results::error_result(if self.shared.closing.is_cancelled() {
             "the server ends. If this call had sent something, it goes on in the background, and the same call made again \
              tells how it ends; else nothing was done"
         } else {
@@ -274,9 +274,10 @@ impl Server {
             return Ok(self.given_up().into());
         }
         let Ok(_permit) = permit else {
-            return Ok(
-                answers::failed("too many calls run at the same time: try again when one has ended").into()
-            );
+            return Ok(results::error_result(
+                "too many calls run at the same time: try again when one has ended",
+            )
+            .into());
         };
         let looked = match HostTool::named(&request.name) {
             None => return Ok(self.call_plugin(&request.name, request.arguments, &context).await),
@@ -363,7 +364,7 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         self.tools().await.map_err(unusable)?;
-        self.misread(&request, &context)
+        self.explain_invalid_params(&request, &context)
     }
 
     async fn get_task(

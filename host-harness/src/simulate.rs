@@ -13,28 +13,28 @@ use crate::engine::Plugin;
 use plugins::Plugins;
 
 mod agent;
-mod callers;
+mod clients;
 mod dice;
-mod gate;
+mod fault_gate;
 mod hosts;
 mod invariants;
 mod network;
-mod plan;
+mod observer;
 mod plane;
 mod plugins;
+mod schedule;
 pub mod shell;
 mod shrink;
-mod stage;
 mod store;
-mod watch;
 mod world;
+mod world_state;
 
 #[cfg(test)]
 mod tests;
 
 pub use invariants::{Invariant, Violation};
-pub use plan::{Event, Luck, Plan, Planned};
-pub use watch::Digest;
+pub use observer::Digest;
+pub use schedule::{Event, Probabilities, Schedule, ScheduledEvent};
 pub use world::Seen;
 
 /// Calls in one world: enough to meet each other, few enough that a failure can be read.
@@ -78,7 +78,7 @@ pub struct Failure {
     /// The first rule that it broke.
     pub violation: Violation,
     /// What is left of the world when everything is left out that is not needed to break that rule.
-    pub plan: Plan,
+    pub plan: Schedule,
     /// What happens in what is left.
     pub lines: Vec<String>,
 }
@@ -100,7 +100,7 @@ fn run_on(settings: Settings, plugins: &Plugins) -> std::io::Result<Report> {
             if number >= first_bad.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let plan = Plan::draw(dice::world_seed(settings.seed, number), calls_of(number));
+            let plan = Schedule::draw(dice::world_seed(settings.seed, number), calls_of(number));
             let one = world::run(&plan, plugins, false)?;
             if !one.violations.is_empty() {
                 first_bad.fetch_min(number, Ordering::SeqCst);
@@ -143,7 +143,7 @@ fn run_on(settings: Settings, plugins: &Plugins) -> std::io::Result<Report> {
 
 /// Finds out what of a world breaks the rule.
 fn explain(seed: u64, calls: u64, violation: Violation, plugins: &Plugins) -> std::io::Result<Failure> {
-    let plan = shrink::shrink(&Plan::draw(seed, calls), violation.invariant, plugins);
+    let plan = shrink::shrink(&Schedule::draw(seed, calls), violation.invariant, plugins);
     let lines = world::run(&plan, plugins, true)?.lines;
     Ok(Failure { seed, calls, violation, plan, lines })
 }

@@ -1,7 +1,7 @@
 //! What the host remembers: chats and their bindings, calls with their journals, and which host carries which call.
 //!
 //! A [`Store`] is in memory or (feature `store`) in one SQLite file, which several processes may share. The rules are the
-//! same for both: see `tables.rs` for the rows, `lease.rs` for who may write to a call.
+//! same for both: see `tx.rs` for the rows, `lease.rs` for who may write to a call.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,17 +12,17 @@ mod names;
 mod presence;
 #[cfg(feature = "store")]
 mod sqlite;
-mod tables;
+mod transaction;
 
-pub use lease::{Begun, Go, Lease, NewCall, Spared};
+pub use lease::{Admission, BeginOutcome, Lease, NewCall, SelfEnding};
 pub use names::{NameError, check_name};
-pub use tables::{CallRow, CallState, HostId, Listing, Turn};
+pub use transaction::{CallRow, CallState, HostId, Listing, Turn};
 
 use crate::journal::Entry;
 use crate::journal::record::{BuildIntent, CallId, Intent, Open, Outcome, Recording};
-pub(crate) use tables::{Backend, HostRow, Tables};
+pub(crate) use transaction::{Backend, HostRow, Transaction};
 #[cfg(feature = "simulate")]
-pub(crate) use tables::{Committed, Work};
+pub(crate) use transaction::{Committed, Work};
 
 /// For how long ended calls are kept: long enough to look into what happened last week.
 pub const KEEP_ENDED: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -182,12 +182,12 @@ impl Store {
 
     /// The chat of that name, if it is known.
     pub fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError> {
-        self.read(|tables| tables.chat(name))
+        self.read(|tx| tx.chat(name))
     }
 
     /// All chats, by name.
     pub fn chats(&self) -> Result<Vec<ChatRecord>, StoreError> {
-        self.read(|tables| tables.chats())
+        self.read(|tx| tx.chats())
     }
 
     /// Changes a chat in one transaction, making it first if it is not known. Answers what it is then.
@@ -197,11 +197,11 @@ impl Store {
         change: impl FnOnce(&mut ChatRecord) + Send + 'static,
     ) -> Result<ChatRecord, StoreError> {
         let name = name.to_owned();
-        self.write(move |tables| {
-            let mut chat = tables.chat(&name)?.unwrap_or_default();
+        self.write(move |tx| {
+            let mut chat = tx.chat(&name)?.unwrap_or_default();
             chat.name = name;
             change(&mut chat);
-            tables.put_chat(&chat)?;
+            tx.put_chat(&chat)?;
             Ok(chat)
         })
         .await
@@ -210,67 +210,67 @@ impl Store {
     /// Points a chat at a build and clears its agent, if it is still bound to this workspace. Answers whether it is.
     pub async fn publish(&self, chat: &str, workspace: &str, build: &str) -> Result<bool, StoreError> {
         let (chat, workspace, build) = (chat.to_owned(), workspace.to_owned(), build.to_owned());
-        self.write(move |tables| lease::publish(tables, &chat, Some(&workspace), build)).await
+        self.write(move |tx| lease::publish(tx, &chat, Some(&workspace), build)).await
     }
 
     /// How many restarts of the workspace were made by calls of this store, at or after this time (host's Unix milliseconds):
     /// starts that followed a stop of theirs.
     pub fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError> {
-        self.read(|tables| tables.restarts_since(workspace, since_ms))
+        self.read(|tx| tx.restarts_since(workspace, since_ms))
     }
 
     /// Whether a call made the build.
     pub fn is_own_build(&self, build: &str) -> Result<bool, StoreError> {
-        self.read(|tables| tables.is_own_build(build))
+        self.read(|tx| tx.is_own_build(build))
     }
 
     /// A call's state.
     pub fn call(&self, id: CallId) -> Result<Option<CallRow>, StoreError> {
-        self.read(|tables| tables.call(id))
+        self.read(|tx| tx.call(id))
     }
 
     /// How a call ended, and when (host's Unix milliseconds). `None`: it has not, or is not known.
     pub fn outcome(&self, id: CallId) -> Result<Option<(Outcome, u64)>, StoreError> {
-        self.read(|tables| tables.outcome(id))
+        self.read(|tx| tx.outcome(id))
     }
 
     /// Whether a call has ended, and how. `None`: it is not known.
     pub fn ended(&self, id: CallId) -> Result<Option<Option<Outcome>>, StoreError> {
-        self.read(|tables| {
-            let Some(row) = tables.call(id)? else { return Ok(None) };
+        self.read(|tx| {
+            let Some(row) = tx.call(id)? else { return Ok(None) };
             if row.state != CallState::Ended {
                 return Ok(Some(None));
             }
-            Ok(Some(tables.outcome(id)?.map(|(outcome, _)| outcome)))
+            Ok(Some(tx.outcome(id)?.map(|(outcome, _)| outcome)))
         })
     }
 
     /// Everything that is kept of a call.
     pub fn recording(&self, id: CallId) -> Result<Option<Recording>, StoreError> {
-        self.read(|tables| {
-            let Some(call) = tables.record(id)? else { return Ok(None) };
-            let (entries, open) = tables.journal(id)?;
-            let outcome = tables.outcome(id)?.map(|(outcome, _)| outcome);
+        self.read(|tx| {
+            let Some(call) = tx.record(id)? else { return Ok(None) };
+            let (entries, open) = tx.journal(id)?;
+            let outcome = tx.outcome(id)?.map(|(outcome, _)| outcome);
             Ok(Some(Recording { call, entries, open, outcome }))
         })
     }
 
     /// Calls, newest first, at most `limit`.
     pub fn calls(&self, listing: Listing, limit: usize) -> Result<Vec<CallRow>, StoreError> {
-        self.read(|tables| tables.calls(listing, limit))
+        self.read(|tx| tx.calls(listing, limit))
     }
 
     /// The unended calls at a workspace, in order of arrival.
-    pub fn lane(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
-        self.read(|tables| tables.lane(deployment, workspace))
+    pub fn queue(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
+        self.read(|tx| tx.queue(deployment, workspace))
     }
 
     /// The builds at a workspace that calls have asked for, or are about to, without an answer until now.
     pub fn asked(&self, deployment: &str, workspace: &str) -> Result<Vec<BuildIntent>, StoreError> {
-        self.read(|tables| {
+        self.read(|tx| {
             let mut asked = Vec::new();
-            for row in tables.lane(deployment, workspace)? {
-                if let Some(Open { intent: Intent::Build(intent), .. }) = tables.journal(row.id)?.1 {
+            for row in tx.queue(deployment, workspace)? {
+                if let Some(Open { intent: Intent::Build(intent), .. }) = tx.journal(row.id)?.1 {
                     asked.push(intent);
                 }
             }
@@ -281,8 +281,8 @@ impl Store {
     /// Where a call stands in line that has not ended. None: no other call is ahead of it.
     pub fn turn(&self, row: &CallRow) -> Result<Option<Turn>, StoreError> {
         let Some(workspace) = &row.pinned.workspace else { return Ok(None) };
-        let lane = self.lane(&row.pinned.deployment, workspace)?;
-        Ok(Turn::behind(lane.iter().take_while(|ahead| ahead.id < row.id)))
+        let queue = self.queue(&row.pinned.deployment, workspace)?;
+        Ok(Turn::behind(queue.iter().take_while(|ahead| ahead.id < row.id)))
     }
 
     /// What keeps a call from going on, for people. None: nothing does, or it waits for the control plane.
@@ -297,17 +297,17 @@ impl Store {
     /// Ends the leases of hosts whose process is gone from this machine, so that their calls need not wait for that.
     pub async fn end_leases_of_the_gone(&self, now_ms: u64) -> Result<(), StoreError> {
         let Some(file) = self.0.file() else { return Ok(()) };
-        let mut hosts = self.read(|tables| tables.hosts())?;
+        let mut hosts = self.read(|tx| tx.hosts())?;
         hosts.retain(|host| presence::is_gone(file, host.id));
         if hosts.is_empty() {
             return Ok(());
         }
         let gone: Vec<_> = hosts.into_iter().map(|host| host.id).collect();
         let dead = gone.clone();
-        self.write(move |tables| {
+        self.write(move |tx| {
             let current = |host: &HostRow| dead.contains(&host.id) && host.lease_until_ms > now_ms;
-            for host in tables.hosts()?.into_iter().filter(current) {
-                tables.put_host(&HostRow { lease_until_ms: now_ms, ..host })?;
+            for host in tx.hosts()?.into_iter().filter(current) {
+                tx.put_host(&HostRow { lease_until_ms: now_ms, ..host })?;
             }
             Ok(())
         })
@@ -318,10 +318,10 @@ impl Store {
 
     /// The calls that wait for a host to carry them on: theirs has left, or its lease has run out.
     pub fn orphans(&self, now_ms: u64) -> Result<Vec<CallRow>, StoreError> {
-        self.read(|tables| {
-            let mut orphans = tables.owned_by(None)?;
-            for host in tables.hosts()?.into_iter().filter(|host| host.lease_until_ms <= now_ms) {
-                orphans.extend(tables.owned_by(Some(host.id))?);
+        self.read(|tx| {
+            let mut orphans = tx.owned_by(None)?;
+            for host in tx.hosts()?.into_iter().filter(|host| host.lease_until_ms <= now_ms) {
+                orphans.extend(tx.owned_by(Some(host.id))?);
             }
             Ok(orphans)
         })
@@ -329,21 +329,21 @@ impl Store {
 
     /// A component that a kept call names.
     pub fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read(|tables| tables.component(hash))
+        self.read(|tx| tx.component(hash))
     }
 
     /// Brings a component that unended calls may have begun on: it takes the place of one that is missing or damaged.
     pub(crate) async fn bring_component(&self, hash: &str, bytes: Arc<[u8]>) -> Result<(), StoreError> {
         let hash = hash.to_owned();
-        let needed = self.read(|tables| {
-            if tables.component(&hash)?.as_deref() == Some(&*bytes) {
+        let needed = self.read(|tx| {
+            if tx.component(&hash)?.as_deref() == Some(&*bytes) {
                 return Ok(false);
             }
-            let unended = tables.calls(Listing::Unended, usize::MAX)?;
+            let unended = tx.calls(Listing::Unended, usize::MAX)?;
             Ok(unended.iter().any(|row| row.component == hash))
         })?;
         if needed {
-            self.write(move |tables| tables.put_component(&hash, &bytes)).await?;
+            self.write(move |tx| tx.put_component(&hash, &bytes)).await?;
         }
         Ok(())
     }
@@ -356,18 +356,18 @@ impl Store {
         outcome: Outcome,
         at_ms: u64,
     ) -> Result<CallId, StoreError> {
-        self.write(move |tables| lease::keep(tables, &new, &entries, &outcome, at_ms)).await
+        self.write(move |tx| lease::keep(tx, &new, &entries, &outcome, at_ms)).await
     }
 
     /// Interrupts a call, whichever host carries it.
     pub async fn interrupt(&self, id: CallId) -> Result<Interrupted, StoreError> {
-        self.write(move |tables| {
-            let Some(row) = tables.call(id)? else { return Ok(Interrupted::Unknown) };
+        self.write(move |tx| {
+            let Some(row) = tx.call(id)? else { return Ok(Interrupted::Unknown) };
             if row.state == CallState::Ended {
                 return Ok(Interrupted::Ended);
             }
             if !row.interrupted {
-                tables.put_call(&CallRow { interrupted: true, ..row })?;
+                tx.put_call(&CallRow { interrupted: true, ..row })?;
             }
             Ok(Interrupted::Noted)
         })
@@ -384,13 +384,13 @@ impl Store {
         now_ms: u64,
         is_unwanted: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<Abandoned, StoreError> {
-        self.write(move |tables| {
-            let unended = tables.call(id)?.filter(|row| row.state != CallState::Ended);
+        self.write(move |tx| {
+            let unended = tx.call(id)?.filter(|row| row.state != CallState::Ended);
             let Some(row) = unended.filter(|row| !row.sent && !row.detached) else {
                 return Ok(Abandoned::GoesOn);
             };
             let host = row.owner.filter(|owner| Some(*owner) != by);
-            let host = host.map(|owner| tables.host(owner)).transpose()?.flatten();
+            let host = host.map(|owner| tx.host(owner)).transpose()?.flatten();
             if !is_unwanted() {
                 return Ok(Abandoned::GoesOn);
             }
@@ -398,7 +398,7 @@ impl Store {
                 return Ok(Abandoned::Elsewhere);
             }
             if !row.interrupted {
-                tables.put_call(&CallRow { interrupted: true, ..row })?;
+                tx.put_call(&CallRow { interrupted: true, ..row })?;
             }
             Ok(Abandoned::Interrupted)
         })
@@ -407,9 +407,9 @@ impl Store {
 
     /// Lets a call go on whether or not anybody waits for it.
     pub async fn detach(&self, id: CallId) -> Result<(), StoreError> {
-        self.write(move |tables| match tables.call(id)? {
+        self.write(move |tx| match tx.call(id)? {
             Some(row) if row.state != CallState::Ended && !row.detached => {
-                tables.put_call(&CallRow { detached: true, ..row })
+                tx.put_call(&CallRow { detached: true, ..row })
             }
             _ => Ok(()),
         })
@@ -421,10 +421,10 @@ impl Store {
         let mut removed = 0;
         loop {
             let batch = self
-                .write(move |tables| {
-                    let ids = tables.ended_before(before_ms, PRUNE_BATCH)?;
+                .write(move |tx| {
+                    let ids = tx.ended_before(before_ms, PRUNE_BATCH)?;
                     for id in &ids {
-                        tables.remove_call(*id)?;
+                        tx.remove_call(*id)?;
                     }
                     Ok(ids.len())
                 })
@@ -434,13 +434,13 @@ impl Store {
                 break;
             }
         }
-        self.write(move |tables| tables.remove_unneeded(before_ms)).await?;
+        self.write(move |tx| tx.remove_unneeded(before_ms)).await?;
         Ok(removed)
     }
 
     /// Ends the calls that no host could carry on for [`ABANDON_AFTER`]. Answers how many.
     pub async fn abandon_old(&self, now_ms: u64) -> Result<usize, StoreError> {
-        self.write(move |tables| lease::abandon_old(tables, now_ms, ABANDON_AFTER)).await
+        self.write(move |tx| lease::abandon_old(tx, now_ms, ABANDON_AFTER)).await
     }
 
     /// Changes when somebody may have written. A cheap look.
@@ -448,11 +448,11 @@ impl Store {
         self.0.generation()
     }
 
-    fn read<T>(&self, work: impl FnOnce(&dyn Tables) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn read<T>(&self, work: impl FnOnce(&dyn Transaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let (mut work, mut done) = (Some(work), None);
-        self.0.read(&mut |tables| {
+        self.0.read(&mut |tx| {
             if let Some(work) = work.take() {
-                done = Some(work(tables)?);
+                done = Some(work(tx)?);
             }
             Ok(())
         })?;
@@ -461,12 +461,12 @@ impl Store {
 
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut dyn Tables) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let done = Arc::new(Mutex::new(None));
         let slot = done.clone();
-        let work = move |tables: &mut dyn Tables| {
-            let value = work(tables)?;
+        let work = move |tx: &mut dyn Transaction| {
+            let value = work(tx)?;
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
             Ok(())
         };

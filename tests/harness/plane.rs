@@ -17,7 +17,7 @@ use workspace_recovery::control_plane::{
     ApiError, BuildRead, ControlPlane, LogLine, Lost, NewBuild, NewTerminal, TemplateParameter, Terminal,
     User, Workspace,
 };
-use workspace_recovery::driver::{Driver, Performer};
+use workspace_recovery::driver::{Driver, HostCalls};
 use workspace_recovery::engine::Plugin;
 use workspace_recovery::engine::limits::ANSWER_NAME_BYTES;
 use workspace_recovery::policy::{ChatTools, Timings};
@@ -227,8 +227,8 @@ impl Host {
     }
 
     /// What carries out requests.
-    pub fn performer(&self) -> &Performer {
-        self.driver.performer()
+    pub fn host_calls(&self) -> &HostCalls {
+        self.driver.host_calls()
     }
 }
 

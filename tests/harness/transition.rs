@@ -7,23 +7,23 @@ use tokio::time::{Instant, advance};
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Build, JobStatus, Parameter, Transition, TransitionError};
 use workspace_recovery::control_plane::ApiError;
-use workspace_recovery::driver::{Call, DriveError, NotRecorded, Record};
+use workspace_recovery::driver::{Call, DriveError, IntentLog, NoIntentLog};
 use workspace_recovery::journal::record::{Failure, Intent};
 use workspace_recovery::journal::{Answer, Request};
-use workspace_recovery::store::{Go, StoreError};
+use workspace_recovery::store::{Admission, StoreError};
 
 use crate::plane::{Host, Plane, Post, failed, refusal, unavailable};
 
 type Issued = Result<Build, TransitionError>;
 
 fn begin(host: &Host) -> Call {
-    host.performer().begin("ana", CancellationToken::new()).unwrap()
+    host.host_calls().begin("ana", CancellationToken::new()).unwrap()
 }
 
 async fn issue(host: &Host, call: &Call, to: Transition, rests_on: &str) -> Issued {
     let parameters = vec![Parameter { name: "size".into(), value: "small".into() }];
     let request = Request::IssueTransition { to, rests_on: rests_on.into(), parameters };
-    match host.performer().perform(call, &request, &NotRecorded).await.unwrap().answer {
+    match host.host_calls().answer(call, &request, &NoIntentLog).await.unwrap().answer {
         Answer::IssueTransition(issued) => issued,
         other => panic!("{other:?}"),
     }
@@ -119,10 +119,10 @@ async fn a_build_in_progress_is_a_conflict_before_anything_is_sent() {
 struct Slow(Duration);
 
 #[async_trait]
-impl Record for Slow {
-    async fn intend(&self, _: &Request, _: Intent) -> Result<Go, StoreError> {
+impl IntentLog for Slow {
+    async fn intend(&self, _: &Request, _: Intent) -> Result<Admission, StoreError> {
         tokio::time::sleep(self.0).await;
-        Ok(Go::Ahead)
+        Ok(Admission::Granted)
     }
 
     fn may_send(&self) -> bool {
@@ -141,7 +141,7 @@ async fn a_build_that_comes_while_a_request_is_slowly_written_down_is_seen_befor
         tokio::time::sleep(Duration::from_secs(1)).await;
         host.plane.foreign_build("f2", Transition::Start, JobStatus::Succeeded);
     };
-    let (performed, ()) = tokio::join!(host.performer().perform(&call, &request, &slow), later);
+    let (performed, ()) = tokio::join!(host.host_calls().answer(&call, &request, &slow), later);
     let answer = performed.unwrap().answer;
     let Answer::IssueTransition(Err(TransitionError::Superseded(build))) = answer else {
         panic!("{answer:?}")
@@ -347,7 +347,7 @@ async fn what_cannot_be_found_out_is_not_answered() {
     };
     let request =
         Request::IssueTransition { to: Transition::Stop, rests_on: "b1".into(), parameters: Vec::new() };
-    let (performed, ()) = tokio::join!(host.performer().perform(&call, &request, &NotRecorded), outage);
+    let (performed, ()) = tokio::join!(host.host_calls().answer(&call, &request, &NoIntentLog), outage);
     let Err(DriveError::Failed(failure @ Failure::Unresolved { .. })) = performed else {
         panic!("{performed:?}")
     };

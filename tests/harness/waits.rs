@@ -10,17 +10,17 @@ use workspace_recovery::bindings::{
     Snapshot, Transition, WaitEnd,
 };
 use workspace_recovery::control_plane::{ApiError, LogLine, TemplateParameter};
-use workspace_recovery::driver::{Call, EventKind, NotRecorded};
+use workspace_recovery::driver::{Call, EventKind, NoIntentLog};
 use workspace_recovery::journal::{Answer, Request};
 
 use crate::plane::{Host, Plane, unavailable};
 
 fn begin(host: &Host) -> Call {
-    host.performer().begin("ana", CancellationToken::new()).unwrap()
+    host.host_calls().begin("ana", CancellationToken::new()).unwrap()
 }
 
 async fn perform(host: &Host, call: &Call, request: Request) -> Answer {
-    host.performer().perform(call, &request, &NotRecorded).await.unwrap().answer
+    host.host_calls().answer(call, &request, &NoIntentLog).await.unwrap().answer
 }
 
 async fn latest(host: &Host, call: &Call, check_start: bool) -> Result<Binding, ReadError> {
@@ -66,7 +66,7 @@ fn end_build(host: &Host, status: JobStatus) {
 #[tokio::test(start_paused = true)]
 async fn a_binding_is_unbound_rebound_deleted_or_a_snapshot() {
     let host = Plane::running().host();
-    let stranger = host.performer().begin("nobody", CancellationToken::new()).unwrap();
+    let stranger = host.host_calls().begin("nobody", CancellationToken::new()).unwrap();
     assert_eq!(latest(&host, &stranger, false).await, Ok(Binding::Unbound));
     let call = begin(&host);
     assert!(
@@ -203,9 +203,9 @@ async fn calls_that_wait_at_one_workspace_share_its_reads() {
     let host = building();
     let mut waits = JoinSet::new();
     for _ in 0..1000 {
-        let (performer, call) = (host.performer().clone(), begin(&host));
+        let (host_calls, call) = (host.host_calls().clone(), begin(&host));
         let request = Request::WaitForBuild { build: "f2".into(), limit_ms: 600_000 };
-        waits.spawn(async move { performer.perform(&call, &request, &NotRecorded).await.unwrap().answer });
+        waits.spawn(async move { host_calls.answer(&call, &request, &NoIntentLog).await.unwrap().answer });
     }
     sleep(Duration::from_secs(60)).await;
     end_build(&host, JobStatus::Succeeded);

@@ -10,7 +10,7 @@ use crate::chat::dial::{DialEnd, Dialed, Target, dial};
 use crate::chat::together::went_together;
 use crate::chat::{Began, Chat, ChatState, ExecuteError, Unreachable};
 use crate::control_plane::{Terminal, millis};
-use crate::driver::{Call, Performer};
+use crate::driver::{Call, HostCalls};
 use crate::journal::{Export, Output};
 use crate::store::{ChatRecord, Failures, StoreError};
 
@@ -34,17 +34,17 @@ impl Chat {
         }
         let record = self.record()?.filter(|record| record.workspace.as_deref() == Some(workspace));
         let record = record.unwrap_or_default();
-        let performer = self.driver.performer();
+        let host_calls = self.driver.host_calls();
         let begun = Instant::now();
         // A status that cannot be read at once keeps the connection.
-        call.read_until(begun + performer.timings().validate_after);
+        call.read_until(begun + host_calls.timings().validate_after);
         let agent = self.known_agent(call, &record, &state).await;
-        let away_lately = away_since(lookback(begun, performer), last_away(&record.failures, performer));
-        let target = Target { performer, call, workspace, agent, begun, away_lately };
+        let away_lately = away_since(lookback(begun, host_calls), last_away(&record.failures, host_calls));
+        let target = Target { host_calls, call, workspace, agent, begun, away_lately };
         let hard_end = target.hard_end();
         let dialed = dial(target).await;
         // Whatever there is to say is said when the longest dial is over.
-        call.read_until(hard_end.max(Instant::now() + performer.timings().last_read));
+        call.read_until(hard_end.max(Instant::now() + host_calls.timings().last_read));
         if !matches!(dialed.end, DialEnd::Reached(_)) {
             state.kept().connection = None;
         }
@@ -101,7 +101,7 @@ impl Chat {
                 chat.failures = Failures { last_away_ms: chat.failures.last_away_ms, ..Failures::default() };
             }
         };
-        self.driver.performer().store().update(&self.name, remember).await?;
+        self.driver.host_calls().store().update(&self.name, remember).await?;
         state.kept().connection = agent;
         Ok(())
     }
@@ -114,18 +114,20 @@ impl Chat {
         state: &ChatState,
         dialed: Dialed,
     ) -> Result<Box<dyn Terminal>, ExecuteError> {
-        let performer = self.driver.performer();
+        let host_calls = self.driver.host_calls();
         let tried = dialed.begun.elapsed();
-        let away_now = performer.plane().failed_within(tried);
-        let last_away = last_away(&record.failures, performer);
-        let away = away_since(lookback(dialed.begun, performer), last_away);
+        let away_now = host_calls.plane().failed_within(tried);
+        let last_away = last_away(&record.failures, host_calls);
+        let away = away_since(lookback(dialed.begun, host_calls), last_away);
         let with_others = match dialed.disconnected_at_start.filter(|_| !away) {
-            Some(at) => went_together(performer, &state.workspace, at).await,
+            Some(at) => went_together(host_calls, &state.workspace, at).await,
             None => false,
         };
-        let earlier = earlier(&record.failures, dialed.build.as_deref(), performer);
-        let since =
-            performer.clock().now_ms().saturating_sub(u64::from(millis(performer.timings().restart_memory)));
+        let earlier = earlier(&record.failures, dialed.build.as_deref(), host_calls);
+        let since = host_calls
+            .clock()
+            .now_ms()
+            .saturating_sub(u64::from(millis(host_calls.timings().restart_memory)));
         let evidence = Evidence {
             dial: Dial::TimedOut(millis(tried)),
             dialed: dialed.agent.clone(),
@@ -133,13 +135,13 @@ impl Chat {
             disconnected_at_start: dialed.disconnected_at_start,
             earlier_timeouts: earlier.timeouts,
             control_plane_away: away || with_others,
-            trusted_in_ms: last_away.filter(|_| away).map(|at| trusted_in(at, performer)),
+            trusted_in_ms: last_away.filter(|_| away).map(|at| trusted_in(at, host_calls)),
             earlier_away: earlier.away,
-            recent_restarts: performer.store().restarts_since(&state.workspace, since)?,
+            recent_restarts: host_calls.store().restarts_since(&state.workspace, since)?,
         };
         let export = Export::ClassifyFailure {
             evidence,
-            policy: performer.timings().policy(&self.tools_from_here(&state.workspace).await),
+            policy: host_calls.timings().policy(&self.tools_from_here(&state.workspace).await),
         };
         let (output, kept) = self.driver.drive_and_keep(call, export).await?;
         let Output::ClassifyFailure(verdict) = output else {
@@ -174,8 +176,8 @@ impl Chat {
         verdict: &Verdict,
         away_at: Option<u64>,
     ) -> Result<(), StoreError> {
-        let performer = self.driver.performer();
-        let now = performer.clock().now_ms();
+        let host_calls = self.driver.host_calls();
+        let now = host_calls.clock().now_ms();
         let mut failures = earlier;
         failures.timeouts += u32::from(verdict.counts_as_timeout);
         failures.away = if verdict.cause == Cause::ControlPlaneAway { failures.away + 1 } else { 0 };
@@ -188,15 +190,15 @@ impl Chat {
                 chat.failures = failures;
             }
         };
-        performer.store().update(&self.name, counted).await?;
+        host_calls.store().update(&self.name, counted).await?;
         Ok(())
     }
 }
 
 /// The failures before this one that still count: of this build, and not long ago.
-fn earlier(failures: &Failures, build: Option<&str>, performer: &Performer) -> Failures {
-    let quiet = u64::from(millis(performer.timings().quiet_reset));
-    let recent = failures.last_ms.is_some_and(|at| performer.clock().now_ms().saturating_sub(at) < quiet);
+fn earlier(failures: &Failures, build: Option<&str>, host_calls: &HostCalls) -> Failures {
+    let quiet = u64::from(millis(host_calls.timings().quiet_reset));
+    let recent = failures.last_ms.is_some_and(|at| host_calls.clock().now_ms().saturating_sub(at) < quiet);
     let same_build = build.is_none() || failures.build.is_none() || failures.build.as_deref() == build;
     if recent && same_build {
         failures.clone()
@@ -206,14 +208,14 @@ fn earlier(failures: &Failures, build: Option<&str>, performer: &Performer) -> F
 }
 
 /// When the control plane could not be read last, as far as is known: by this process, or by one before it.
-fn last_away(failures: &Failures, performer: &Performer) -> Option<u64> {
-    let here = performer.plane().failed_ago().map(|ago| ms_ago(ago, performer));
+fn last_away(failures: &Failures, host_calls: &HostCalls) -> Option<u64> {
+    let here = host_calls.plane().failed_ago().map(|ago| ms_ago(ago, host_calls));
     here.max(failures.last_away_ms)
 }
 
 /// From when on an absence of the control plane counts for a dial that began then.
-fn lookback(begun: Instant, performer: &Performer) -> u64 {
-    ms_ago(begun.elapsed() + performer.timings().away_lookback, performer)
+fn lookback(begun: Instant, host_calls: &HostCalls) -> u64 {
+    ms_ago(begun.elapsed() + host_calls.timings().away_lookback, host_calls)
 }
 
 fn away_since(since: u64, last_away: Option<u64>) -> bool {
@@ -221,11 +223,11 @@ fn away_since(since: u64, last_away: Option<u64>) -> bool {
 }
 
 /// After how many milliseconds a dial may begin for which an absence at `at` does not count any more.
-fn trusted_in(at: u64, performer: &Performer) -> u32 {
-    let from = at.saturating_add(millis(performer.timings().away_lookback).into()).saturating_add(1);
-    u32::try_from(from.saturating_sub(performer.clock().now_ms())).unwrap_or(u32::MAX)
+fn trusted_in(at: u64, host_calls: &HostCalls) -> u32 {
+    let from = at.saturating_add(millis(host_calls.timings().away_lookback).into()).saturating_add(1);
+    u32::try_from(from.saturating_sub(host_calls.clock().now_ms())).unwrap_or(u32::MAX)
 }
 
-fn ms_ago(ago: Duration, performer: &Performer) -> u64 {
-    performer.clock().now_ms().saturating_sub(millis(ago).into())
+fn ms_ago(ago: Duration, host_calls: &HostCalls) -> u64 {
+    host_calls.clock().now_ms().saturating_sub(millis(ago).into())
 }

@@ -15,7 +15,7 @@ use crate::bindings::{Agent, AgentState};
 use crate::chat::agent_choice::choose_agent;
 use crate::chat::known_dead::DeathWatch;
 use crate::control_plane::{ApiError, ControlPlane, Terminal, Workspace};
-use crate::driver::{Call, EventKind, Performer};
+use crate::driver::{Call, EventKind, HostCalls};
 use crate::greeting::{AT_ONCE, ENDED, ENDED_AT_ONCE, NoGreeting, curable, greeted, why_refused};
 use crate::policy::Timings;
 
@@ -24,7 +24,7 @@ const LONGEST: u32 = 2;
 
 /// What to dial.
 pub(super) struct Target<'a> {
-    pub(super) performer: &'a Performer,
+    pub(super) host_calls: &'a HostCalls,
     /// The call that it is done for: pinned to `workspace`.
     pub(super) call: &'a Call,
     pub(super) workspace: &'a str,
@@ -39,7 +39,7 @@ pub(super) struct Target<'a> {
 impl Target<'_> {
     /// When the dial ends, whatever counts of it.
     pub(super) fn hard_end(&self) -> Instant {
-        self.begun + self.performer.timings().dial_timeout * LONGEST
+        self.begun + self.host_calls.timings().dial_timeout * LONGEST
     }
 }
 
@@ -137,7 +137,7 @@ struct Dial<'a> {
 
 impl<'a> Dial<'a> {
     fn new(target: &'a Target<'a>) -> Self {
-        let timings = target.performer.timings();
+        let timings = target.host_calls.timings();
         let now = Instant::now();
         Self {
             target,
@@ -169,7 +169,7 @@ impl<'a> Dial<'a> {
 
     /// Begins an attempt or a read if its time has come.
     fn begin_what_is_due(&mut self, now: Instant) {
-        let Target { performer, workspace, call, .. } = *self.target;
+        let Target { host_calls, workspace, call, .. } = *self.target;
         if self.attempts.len() < AT_ONCE
             && self.in_doubt.is_none()
             && now >= self.retry_at
@@ -178,10 +178,10 @@ impl<'a> Dial<'a> {
             self.unanswered += u32::from(!self.attempts.is_empty());
             let (attempts, elapsed) = (self.unanswered, now - self.begun);
             let kind = EventKind::Dialing { agent: agent.clone(), attempts, elapsed };
-            performer.tell(call, kind);
+            host_calls.tell(call, kind);
             self.tries += 1;
             let timings = self.timings;
-            self.attempts.push(Box::pin(async move { greeted(performer.plane(), &agent, timings).await }));
+            self.attempts.push(Box::pin(async move { greeted(host_calls.plane(), &agent, timings).await }));
             // If it stays silent, another one is tried beside it.
             self.retry_at = now + timings.greeting_patience;
         }
@@ -189,9 +189,9 @@ impl<'a> Dial<'a> {
             // A control plane that hangs is one that cannot be read.
             let limit = self.timings.validate_after;
             self.probe = Some(Box::pin(async move {
-                timeout(limit, performer.plane().workspace(workspace))
+                timeout(limit, host_calls.plane().workspace(workspace))
                     .await
-                    .unwrap_or_else(|_| Err(performer.plane().given_up()))
+                    .unwrap_or_else(|_| Err(host_calls.plane().given_up()))
             }));
         }
     }
@@ -278,7 +278,7 @@ impl<'a> Dial<'a> {
     fn is_known_dead(&self, now: Instant) -> bool {
         self.death.is_dead(now)
             && self.attempts.is_empty()
-            && !self.target.performer.plane().failed_within(now - self.begun)
+            && !self.target.host_calls.plane().failed_within(now - self.begun)
     }
 
     /// Every poll interval, when the agent may be judged, and when it may be known to be dead or the window should be over.

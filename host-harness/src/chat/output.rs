@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::greeting::find;
-use crate::plain::plain;
+use crate::sanitize::sanitize;
 
 /// Limit of a command's output, in bytes: the first and the last half of it are kept. About what a model can usefully read at
 /// once; who needs more redirects it into a file and looks at pieces.
@@ -141,7 +141,7 @@ fn whole_characters(bytes: &[u8]) -> usize {
 }
 
 fn shown(bytes: &[u8]) -> String {
-    plain(&String::from_utf8_lossy(bytes))
+    sanitize(&String::from_utf8_lossy(bytes))
 }
 
 #[cfg(test)]

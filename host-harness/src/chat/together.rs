@@ -4,14 +4,14 @@
 
 use crate::bindings::AgentState;
 use crate::control_plane::{ControlPlane, Workspace, millis};
-use crate::driver::Performer;
+use crate::driver::HostCalls;
 use crate::policy::{MANY_TOGETHER, Timings};
 
 /// Whether the agent of a workspace, which went at `at`, went together with those of many others. They are read for this; if
 /// they cannot be, nothing is known of them.
-pub(super) async fn went_together(performer: &Performer, workspace: &str, at: u64) -> bool {
-    let timings = performer.timings();
-    let read = tokio::time::timeout(timings.last_read, performer.plane().workspaces()).await;
+pub(super) async fn went_together(host_calls: &HostCalls, workspace: &str, at: u64) -> bool {
+    let timings = host_calls.timings();
+    let read = tokio::time::timeout(timings.last_read, host_calls.plane().workspaces()).await;
     matches!(read, Ok(Ok(all)) if are_many(&all, workspace, at, timings))
 }
 

@@ -137,7 +137,7 @@ pub enum Command {
 
     /// Run an exported call again, offline: the plugin must ask the same and come to the same result, byte for byte.
     ///
-    /// Uses the plugin named with --plugin, else the built-in one. A difference is shown with its place.
+    /// Uses the plugin named with --plugin, else the built-in one. A difference is shown with its context.
     Replay {
         /// What `export` printed.
         file: PathBuf,

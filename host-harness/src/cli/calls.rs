@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{CallArgs, CallsArgs};
-use super::events::{self, Whose};
-use super::host::{Host, Place};
-use super::output::{Output, note, table};
+use super::context::{CommandContext, Host};
+use super::events::{self, CallFilter};
+use super::output::{Output, notice, table};
 use super::timeline::{self, Follower};
 use super::{Exit, hosts};
 use crate::bindings::{CallError, ToolResult};
@@ -28,8 +28,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// What a call that was followed to its end gave.
 type Called = Result<Result<ToolResult, CallError>, DriveError>;
 
-pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Result<Exit> {
-    let host = place.open().await?;
+pub async fn call(context: &CommandContext, output: Output, args: CallArgs) -> anyhow::Result<Exit> {
+    let host = context.open().await?;
     let chat = host.chat(&args.chat).await?;
     let (tool, arguments, key) = (&args.tool, &args.arguments, args.key.as_deref());
     // Told at once, and not when the call has got its turn, which may be in the background.
@@ -53,7 +53,7 @@ pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Resu
     }
     if args.detach {
         let id = host.driver.submit(chat.name(), tool, arguments, chat.policy(), key).await?;
-        hosts::start(place)?;
+        hosts::start(context)?;
         output.print(&json!({ "call": id }), |_| {
             format!("call {id}; `workspace-recovery attach {id}` follows it")
         })?;
@@ -66,7 +66,7 @@ pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Resu
     // Listened to from the beginning; nothing is shown of a call that was not begun.
     let shown = events::show(&host.driver, async {
         match told.await {
-            Ok(id) => Whose::Call(id),
+            Ok(id) => CallFilter::Call(id),
             Err(_) => std::future::pending().await,
         }
     });
@@ -83,20 +83,20 @@ pub async fn call(place: &Place, output: Output, args: CallArgs) -> anyhow::Resu
         },
     };
     drop(shown);
-    leave(place, &host).await?;
+    leave(context, &host).await?;
     let id = begun?;
     let Some(called) = called else {
-        note(&format!("call {id} goes on in the background; `workspace-recovery attach {id}` follows it"));
+        notice(&format!("call {id} goes on in the background; `workspace-recovery attach {id}` follows it"));
         return Ok(Exit::Interrupted);
     };
     finished(output, tool, called, was_interrupted(&host, id)?)
 }
 
 /// Leaves what this process still carries to another one.
-pub async fn leave(place: &Place, host: &Host) -> anyhow::Result<()> {
+pub async fn leave(context: &CommandContext, host: &Host) -> anyhow::Result<()> {
     host.driver.leave().await?;
     if host.driver.has_orphans().await? {
-        hosts::start(place)?;
+        hosts::start(context)?;
     }
     Ok(())
 }
@@ -122,11 +122,11 @@ fn finished(output: Output, tool: &str, called: Called, interrupted: bool) -> an
             })
         }
         Ok(Err(refusal)) => {
-            note(&format!("error: {}", refused(tool, &refusal)));
+            notice(&format!("error: {}", refused(tool, &refusal)));
             Ok(Exit::Usage)
         }
         Err(DriveError::Failed(Failure::Interrupted)) => {
-            note(&format!("error: {}", Failure::Interrupted));
+            notice(&format!("error: {}", Failure::Interrupted));
             Ok(Exit::Interrupted)
         }
         Err(error) => Err(error.into()),
@@ -143,8 +143,8 @@ pub fn refused(tool: &str, refusal: &CallError) -> String {
     }
 }
 
-pub fn list(place: &Place, output: Output, args: &CallsArgs) -> anyhow::Result<Exit> {
-    let store = place.store()?;
+pub fn list(context: &CommandContext, output: Output, args: &CallsArgs) -> anyhow::Result<Exit> {
+    let store = context.store()?;
     let listing = if args.all { Listing::All } else { Listing::Unended };
     let rows = store.calls(listing, args.limit)?;
     let orphans: BTreeSet<_> = store.orphans(SystemClock.now_ms())?.iter().map(|row| row.id).collect();
@@ -192,8 +192,8 @@ fn listed(row: &CallRow, orphan: bool, outcome: Option<&(Outcome, u64)>) -> Valu
     })
 }
 
-pub async fn attach(place: &Place, output: Output, id: CallId) -> anyhow::Result<Exit> {
-    let host = place.open().await?;
+pub async fn attach(context: &CommandContext, output: Output, id: CallId) -> anyhow::Result<Exit> {
+    let host = context.open().await?;
     let Some(row) = host.store.call(id)? else { return Err(DriveError::UnknownCall { call: id }.into()) };
     let (begun_at, now_at) = (&row.pinned.deployment, host.plane.deployment());
     if row.state != CallState::Ended && *begun_at != now_at {
@@ -218,9 +218,9 @@ pub async fn attach(place: &Place, output: Output, id: CallId) -> anyhow::Result
             followed?;
             host.driver.follow(id, &never).await
         }
-        failed = tend(place, &host) => match failed? {},
+        failed = tend(context, &host) => match failed? {},
         () = stop.cancelled() => {
-            note(&format!("the call goes on; `workspace-recovery cancel {id}` interrupts it"));
+            notice(&format!("the call goes on; `workspace-recovery cancel {id}` interrupts it"));
             return Ok(Exit::Interrupted);
         }
     };
@@ -229,19 +229,19 @@ pub async fn attach(place: &Place, output: Output, id: CallId) -> anyhow::Result
 }
 
 /// Sees to it that there is a host for calls whose own is gone, now or later. Ends only if that fails.
-async fn tend(place: &Place, host: &Host) -> anyhow::Result<Infallible> {
+async fn tend(context: &CommandContext, host: &Host) -> anyhow::Result<Infallible> {
     loop {
         tokio::time::sleep(LOOK).await;
         if host.driver.has_orphans().await? {
-            hosts::start(place)?;
+            hosts::start(context)?;
             // It comes, or is gone as well.
-            tokio::time::sleep(host.driver.performer().timings().lease).await;
+            tokio::time::sleep(host.driver.host_calls().timings().lease).await;
         }
     }
 }
 
-pub async fn cancel(place: &Place, output: Output, id: CallId) -> anyhow::Result<Exit> {
-    let store = place.store()?;
+pub async fn cancel(context: &CommandContext, output: Output, id: CallId) -> anyhow::Result<Exit> {
+    let store = context.store()?;
     let (state, text) = match store.interrupt(id).await? {
         Interrupted::Unknown => return Err(DriveError::UnknownCall { call: id }.into()),
         Interrupted::Ended => ("ended", format!("call {id} had ended before")),

@@ -9,20 +9,25 @@ use serde_json::{Value, json};
 use super::Exit;
 use super::args::ExecArgs;
 use super::calls::interrupted_by_signals;
-use super::events::{self, Whose};
-use super::host::Place;
-use super::output::{Output, note, table};
+use super::context::CommandContext;
+use super::events::{self, CallFilter};
+use super::output::{Output, notice, table};
 use crate::chat::{Began, Execute, ExecuteError, Executed, MAX_TYPED_BYTES};
-use crate::words::too_long;
-pub use crate::words::{action_word, cause_word, verdict_json};
+use crate::describe::too_long;
+pub use crate::describe::{action_word, cause_word, verdict_json};
 
 /// Exit codes of `exec` for its own failures; they leave the command's own codes alone as far as shells do.
 const EXEC_UNREACHABLE: u8 = 123;
 const EXEC_TIMED_OUT: u8 = 124;
 pub const EXEC_FAILED: u8 = 125;
 
-pub async fn bind(place: &Place, output: Output, name: &str, workspace: &str) -> anyhow::Result<Exit> {
-    let host = place.open().await?;
+pub async fn bind(
+    context: &CommandContext,
+    output: Output,
+    name: &str,
+    workspace: &str,
+) -> anyhow::Result<Exit> {
+    let host = context.open().await?;
     let found = host.find(workspace).await?;
     host.chats.bind(name, workspace).await?;
     let value = json!({ "chat": name, "workspace": found.name, "workspace_id": found.id });
@@ -30,8 +35,8 @@ pub async fn bind(place: &Place, output: Output, name: &str, workspace: &str) ->
     Ok(Exit::Done)
 }
 
-pub async fn list(place: &Place, output: Output) -> anyhow::Result<Exit> {
-    let host = place.open().await?;
+pub async fn list(context: &CommandContext, output: Output) -> anyhow::Result<Exit> {
+    let host = context.open().await?;
     let chats = host.store.chats()?;
     let mut shown = Vec::new();
     for chat in &chats {
@@ -51,8 +56,8 @@ pub async fn list(place: &Place, output: Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Result<Exit> {
-    let host = place.open().await?;
+pub async fn exec(context: &CommandContext, output: Output, args: ExecArgs) -> anyhow::Result<Exit> {
+    let host = context.open().await?;
     let command = Execute {
         command: command_line(&args.command),
         workdir: args.workdir,
@@ -61,19 +66,19 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
     };
     let interrupt = interrupted_by_signals()?;
     let chat = args.chat.clone();
-    let shown = events::show(&host.driver, async { Whose::Chat(chat) });
+    let shown = events::show(&host.driver, async { CallFilter::Chat(chat) });
     let executed = host.chat(&args.chat).await?.execute(&command, &interrupt).await;
     drop(shown);
     match executed {
         Ok(executed) => {
             output.print(&executed, |executed| executed.output.clone())?;
             if executed.exit_code.is_none() {
-                note(&format!("error: {}; --timeout gives it more time", too_long(&executed)));
+                notice(&format!("error: {}; --timeout gives it more time", too_long(&executed)));
             }
             Ok(Exit::Command(exit_code(&executed)))
         }
         Err(error @ ExecuteError::Interrupted { .. }) => {
-            note(&format!("error: {error}"));
+            notice(&format!("error: {error}"));
             Ok(Exit::Interrupted)
         }
         Err(ExecuteError::Unreachable(unreachable)) => {
@@ -89,7 +94,7 @@ pub async fn exec(place: &Place, output: Output, args: ExecArgs) -> anyhow::Resu
             } else {
                 output.print(&unreachable.output, Clone::clone)?;
             }
-            note(&format!("error: {}", ExecuteError::Unreachable(unreachable)));
+            notice(&format!("error: {}", ExecuteError::Unreachable(unreachable)));
             Ok(Exit::Command(EXEC_UNREACHABLE))
         }
         Err(ExecuteError::Lost { began, output: text }) => {

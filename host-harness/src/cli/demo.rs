@@ -10,9 +10,9 @@ use self::stage::{Claims, Stage};
 use super::Exit;
 use super::calls::interrupted_by_signals;
 use super::chats::{action_word, cause_word};
-use super::events::{self, Whose, describe_build};
-use super::host::Place;
-use super::output::{Output, note};
+use super::context::CommandContext;
+use super::events::{self, CallFilter, describe_build};
+use super::output::{Output, notice};
 use super::workspaces::gone_for;
 use crate::bindings::{Action, AgentState, JobStatus, Transition};
 use crate::chat::{ExecuteError, Unreachable};
@@ -24,11 +24,11 @@ mod stage;
 const RESTART: &str = "restart_workspace";
 const ONLY_IF_UNREACHABLE: &str = r#"{"only_if_unreachable": true}"#;
 
-pub async fn run(place: &Place, output: Output, real_timings: bool) -> anyhow::Result<Exit> {
+pub async fn run(context: &CommandContext, output: Output, real_timings: bool) -> anyhow::Result<Exit> {
     let interrupt = interrupted_by_signals()?;
     let began = Instant::now();
     let mut claims = Claims::new(output);
-    let mut stage = Stage::set(place, real_timings, output).await?;
+    let mut stage = Stage::set(context, real_timings, output).await?;
     let played = tokio::select! {
         biased;
         () = interrupt.cancelled() => None,
@@ -38,7 +38,7 @@ pub async fn run(place: &Place, output: Output, real_timings: bool) -> anyhow::R
     let cleaned = stage.strike().await;
     match played {
         None => {
-            note("interrupted; its processes and files are gone");
+            notice("interrupted; its processes and files are gone");
             cleaned?;
             return Ok(Exit::Interrupted);
         }
@@ -50,7 +50,7 @@ pub async fn run(place: &Place, output: Output, real_timings: bool) -> anyhow::R
 }
 
 async fn play(stage: &mut Stage, claims: &mut Claims) -> anyhow::Result<()> {
-    let shown = (!claims.quiet()).then(|| events::show(&stage.host.driver, async { Whose::Everybodys }));
+    let shown = (!claims.quiet()).then(|| events::show(&stage.host.driver, async { CallFilter::Everybodys }));
     a_workspace_works(stage, claims).await?;
     its_agent_is_killed(stage, claims).await?;
     it_is_brought_back(stage, claims).await?;

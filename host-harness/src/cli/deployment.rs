@@ -11,14 +11,14 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::host::absolute;
+use super::context::absolute;
 use crate::control_plane::rest::{RestClient, RestError, RestOptions, TokenError, TokenFile, TokenSource};
 
 mod headers;
 
 /// The variable that the Coder command line reads its token from, too.
 const TOKEN_VARIABLE: &str = "CODER_SESSION_TOKEN";
-/// The folder in which the Coder command line keeps what `coder login` got, if it is not in its usual place.
+/// The folder in which the Coder command line keeps what `coder login` got, if it is not in its usual context.
 const CONFIG_VARIABLE: &str = "CODER_CONFIG_DIR";
 
 /// The variables that the Coder command line reads additional headers from, too.

@@ -5,15 +5,15 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
+use super::context::{CommandContext, Host};
 use super::events::{describe_build, lifecycle_word, state_word};
-use super::host::{Host, Place};
 use super::output::Output;
 use crate::bindings::{Agent, AgentState, JobStatus, Provisioner, Transition};
 use crate::chat::{Execute, ExecuteError, choose_agent};
 use crate::clock::{Clock, SystemClock};
 use crate::control_plane::rest::RestClient;
 use crate::control_plane::{ApiError, ControlPlane, Workspace, is_active};
-use crate::plain::plain;
+use crate::sanitize::sanitize;
 use crate::store::Store;
 
 /// From how far on two clocks are said to differ, in milliseconds: the control plane tells whole seconds, and the answer
@@ -44,11 +44,12 @@ enum State {
     Bad,
 }
 
-pub async fn run(place: &Place, output: Output, workspace: Option<&str>) -> anyhow::Result<Exit> {
-    let (client, admin) = place.connect().await?;
+pub async fn run(context: &CommandContext, output: Output, workspace: Option<&str>) -> anyhow::Result<Exit> {
+    let (client, admin) = context.connect().await?;
     let mut examination = Examination::default();
     if deployment(&mut examination, &client).await {
-        let host = Host::new(client, admin, place.load_plugin_behind()?, Store::in_memory(), place.timings());
+        let host =
+            Host::new(client, admin, context.load_plugin_behind()?, Store::in_memory(), context.timings());
         match workspace {
             Some(name) => examine(&mut examination, &host, name).await,
             None => list(&mut examination, &host).await,
@@ -258,7 +259,7 @@ impl Examination {
 
 /// A finding as it is printed. Only its first line begins as one, whatever a deployment says.
 fn line(finding: &Finding) -> String {
-    format!(" {} {}\n", mark(finding.state), plain(&finding.text).replace('\n', "\n   "))
+    format!(" {} {}\n", mark(finding.state), sanitize(&finding.text).replace('\n', "\n   "))
 }
 
 fn mark(state: State) -> char {

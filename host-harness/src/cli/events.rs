@@ -7,10 +7,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 
 use super::output::Progress;
+use crate::describe::describe_event;
+pub use crate::describe::{describe_build, lifecycle_word, state_word, transition_word};
 use crate::driver::{Driver, Event, EventKind};
 use crate::journal::record::CallId;
-use crate::words::describe_event;
-pub use crate::words::{describe_build, lifecycle_word, state_word, transition_word};
 
 /// Shows the events of a driver until it is dropped.
 pub struct Shown(JoinHandle<()>);
@@ -21,8 +21,8 @@ impl Drop for Shown {
     }
 }
 
-/// Whose events are shown.
-pub enum Whose {
+/// CallFilter events are shown.
+pub enum CallFilter {
     /// All of them.
     Everybodys,
     /// Those of what a chat does that is kept nowhere, as a command is.
@@ -32,7 +32,7 @@ pub enum Whose {
 }
 
 /// Begins to show what the driver's calls do from now on, as soon as it is known whose events are asked for.
-pub fn show(driver: &Driver, whose: impl Future<Output = Whose> + Send + 'static) -> Shown {
+pub fn show(driver: &Driver, whose: impl Future<Output = CallFilter> + Send + 'static) -> Shown {
     let mut events = driver.subscribe();
     Shown(tokio::spawn(async move {
         let whose = whose.await;
@@ -40,9 +40,9 @@ pub fn show(driver: &Driver, whose: impl Future<Output = Whose> + Send + 'static
         let mut others = BTreeSet::new();
         while let Some(event) = next(&mut events).await {
             let shown = match &whose {
-                Whose::Everybodys => true,
-                Whose::Chat(chat) => event.call.is_none() && event.chat == *chat,
-                Whose::Call(call) => event.call == Some(*call),
+                CallFilter::Everybodys => true,
+                CallFilter::Chat(chat) => event.call.is_none() && event.chat == *chat,
+                CallFilter::Call(call) => event.call == Some(*call),
             };
             if shown {
                 render(&mut progress, &event.kind);

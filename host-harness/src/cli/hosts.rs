@@ -9,7 +9,7 @@ use anyhow::Context;
 
 use super::Exit;
 use super::calls::interrupted_by_signals;
-use super::host::{Host, Place};
+use super::context::{CommandContext, Host};
 use crate::store::Listing;
 
 /// Where a host in the background writes what it has to say.
@@ -19,8 +19,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// For how long there must have been nothing to do before a host ends.
 const IDLE: Duration = Duration::from_secs(2);
 
-pub async fn run(place: &Place, stay: bool) -> anyhow::Result<Exit> {
-    let host = place.open().await?;
+pub async fn run(context: &CommandContext, stay: bool) -> anyhow::Result<Exit> {
+    let host = context.open().await?;
     let interrupt = interrupted_by_signals()?;
     host.driver.stand_by().await?;
     let mut busy = Instant::now();
@@ -41,22 +41,22 @@ pub async fn run(place: &Place, stay: bool) -> anyhow::Result<Exit> {
 /// when its lease has run out.
 fn patience(host: &Host) -> anyhow::Result<Duration> {
     let others = !host.store.calls(Listing::Unended, 1)?.is_empty();
-    Ok(if others { IDLE + host.driver.performer().timings().lease } else { IDLE })
+    Ok(if others { IDLE + host.driver.host_calls().timings().lease } else { IDLE })
 }
 
 /// Starts a host in the background, which ends by itself when nothing is left to do.
-pub fn start(place: &Place) -> anyhow::Result<()> {
+pub fn start(context: &CommandContext) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let log = place.folder().join(LOG_FILE);
+    let log = context.folder().join(LOG_FILE);
     let log = OpenOptions::new()
         .create(true)
         .append(true)
         .open(&log)
         .with_context(|| format!("cannot write {}", log.display()))?;
     Command::new(program)
-        .args(place.arguments()?)
+        .args(context.arguments()?)
         .arg("host")
-        .envs(place.variables()?)
+        .envs(context.variables()?)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

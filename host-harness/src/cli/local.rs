@@ -6,22 +6,22 @@ use anyhow::Context;
 use serde_json::json;
 
 use super::Exit;
-use super::host::Place;
+use super::context::CommandContext;
 use super::output::Output;
 use crate::local::agent::{self, AgentOptions};
 use crate::local::{AgentCommand, Endpoint, LocalControlPlane, LocalError, LocalOptions};
 
-pub async fn serve(place: &Place, output: Output, port: Option<u16>) -> anyhow::Result<Exit> {
+pub async fn serve(context: &CommandContext, output: Output, port: Option<u16>) -> anyhow::Result<Exit> {
     let agents = AgentCommand::this_program()
         .context("cannot find this program's own file, which agents are made of")?;
-    let options = LocalOptions { port, ..LocalOptions::new(place.data(), agents) };
+    let options = LocalOptions { port, ..LocalOptions::new(context.data(), agents) };
     // So that the first command on this machine need not compile it.
-    place.load_plugin_behind()?;
+    context.load_plugin_behind()?;
     let serve = LocalControlPlane::serve(options, |endpoint| {
         // Nobody would miss what cannot be printed: the server runs all the same.
         let _ = announce(output, endpoint, "serving");
     });
-    let (served, ()) = tokio::join!(serve, place.finish_compiling());
+    let (served, ()) = tokio::join!(serve, context.finish_compiling());
     match served {
         Err(LocalError::AlreadyServed { endpoint, .. }) => announce(output, &endpoint, "already served")?,
         other => other?,

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::Exit;
 use super::args::McpArgs;
 use super::calls::{interrupted_by_signals, leave};
-use super::host::{Place, absolute};
-use super::output::note;
+use super::context::{CommandContext, absolute};
+use super::output::notice;
 use crate::driver::Driver;
 use crate::mcp::http::{self, HttpOptions, PATH};
 use crate::mcp::{Chats, Server, ServerError, stdio};
@@ -22,23 +22,23 @@ mod token;
 /// The file of the token that is made if none is named, in the folder of the chats.
 const TOKEN_FILE: &str = "mcp-token";
 
-pub async fn run(place: &Place, args: McpArgs) -> anyhow::Result<Exit> {
+pub async fn run(context: &CommandContext, args: McpArgs) -> anyhow::Result<Exit> {
     if let Some(client) = args.print_config {
-        return config::print(place, &args, client);
+        return config::print(context, &args, client);
     }
     // Clients start it when they start themselves, whether or not the control plane is there at the moment.
-    let host = place.open_ahead().await?;
+    let host = context.open_ahead().await?;
     let end = interrupted_by_signals()?;
     let server = Server::new(host.chats.clone(), chats(&args));
     let getting_ready = tokio::spawn(get_ready(host.driver.clone(), server.clone(), end.clone()));
     let served = match args.http {
-        Some(address) => serve_http(place, &server, address, &args, end).await,
+        Some(address) => serve_http(context, &server, address, &args, end).await,
         None => {
             let (read, write) = stdio_pipes();
             stdio::serve(&server, read, write, end).await.map_err(Into::into)
         }
     };
-    leave(place, &host).await?;
+    leave(context, &host).await?;
     if getting_ready.is_finished() {
         getting_ready.await??;
     }
@@ -68,7 +68,7 @@ async fn get_ready(driver: Driver, server: Server, end: CancellationToken) -> Re
 }
 
 async fn serve_http(
-    place: &Place,
+    context: &CommandContext,
     server: &Server,
     address: SocketAddr,
     args: &McpArgs,
@@ -81,7 +81,7 @@ async fn serve_http(
         ),
         (_, true) => None,
         (named, false) => {
-            let file = named.clone().unwrap_or_else(|| place.folder().join(TOKEN_FILE));
+            let file = named.clone().unwrap_or_else(|| context.folder().join(TOKEN_FILE));
             let file = absolute(&file)?;
             let token = token::token(&file)?;
             Some((file, token))
@@ -97,15 +97,15 @@ async fn serve_http(
         format!("cannot serve {address}: take another port, 0 for a free one, or end what serves there")
     })?;
     let address = listener.local_addr()?;
-    note(&match &token {
+    notice(&match &token {
         Some((file, _)) => format!("serving http://{address}{PATH}; its token is in {}", file.display()),
         None => format!("serving http://{address}{PATH}, without a token"),
     });
     if chats(args) == Chats::Chosen {
-        note(&format!("clients without sessions name a chat of theirs: http://{address}{PATH}/NAME"));
+        notice(&format!("clients without sessions name a chat of theirs: http://{address}{PATH}/NAME"));
     }
     if !address.ip().is_loopback() {
-        note("who listens on the way can read the token: let a proxy that speaks TLS stand before it");
+        notice("who listens on the way can read the token: let a proxy that speaks TLS stand before it");
     }
     let options = HttpOptions {
         token: token.map(|(_, token)| token),

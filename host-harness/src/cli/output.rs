@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::control_plane::LogLine;
-use crate::plain::plain;
-use crate::words::describe_log;
+use crate::describe::describe_log;
+use crate::sanitize::sanitize;
 
 /// How often the spinner turns.
 const SPINNER_TICK: Duration = Duration::from_millis(120);
@@ -28,7 +28,7 @@ impl Output {
         if self.json {
             return data(&serde_json::to_string(value)?);
         }
-        write(&plain(&text(value)))
+        write(&sanitize(&text(value)))
     }
 }
 
@@ -60,13 +60,13 @@ fn escaped(json: &str) -> String {
 }
 
 /// Prints a line that nobody needs to see: a reader who has gone away is no reason to stop.
-pub fn tell(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{}", plain(line));
+pub fn status(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", sanitize(line));
 }
 
 /// As [`tell`], on standard error.
-pub fn note(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", plain(line));
+pub fn notice(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", sanitize(line));
 }
 
 /// Tells a person who waits what is going on: a spinner with the newest state and log lines above it on a terminal,
@@ -91,13 +91,13 @@ impl Progress {
 
     /// What is being waited for now.
     pub fn status(&mut self, text: impl Into<String>) {
-        let text = plain(&text.into());
+        let text = sanitize(&text.into());
         if text == self.last {
             return;
         }
         match &self.spinner {
             Some(spinner) => spinner.set_message(text.clone()),
-            None => note(&text),
+            None => notice(&text),
         }
         self.last = text;
     }
@@ -105,14 +105,14 @@ impl Progress {
     /// A line that stays.
     pub fn line(&self, text: &str) {
         match &self.spinner {
-            Some(spinner) => spinner.println(plain(text)),
-            None => note(text),
+            Some(spinner) => spinner.println(sanitize(text)),
+            None => notice(text),
         }
     }
 
     /// A line of a build's log. All of it has the mark of one, so that it cannot be taken for a line of this program.
     pub fn log(&self, line: &LogLine) {
-        let text = plain(&describe_log(line)).replace('\n', "\n  | ");
+        let text = sanitize(&describe_log(line)).replace('\n', "\n  | ");
         self.line(&format!("  | {text}"));
     }
 }
@@ -127,7 +127,7 @@ impl Drop for Progress {
 
 /// Rows as columns that line up, with a heading. Each row is one line, whatever is in its cells.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
-    let cell = |cell: &String| plain(cell).replace(['\n', '\t'], " ");
+    let cell = |cell: &String| sanitize(cell).replace(['\n', '\t'], " ");
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(cell).collect()).collect();
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
     for row in &rows {

@@ -6,14 +6,14 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::Exit;
-use super::host::Place;
+use super::context::CommandContext;
 use super::output::Output;
 use crate::bindings::Tool;
 use crate::engine::check::check as check_component;
 
 /// Lists the tools. Needs no control plane: the plugin asks for nothing.
-pub async fn tools(place: &Place, output: Output) -> anyhow::Result<Exit> {
-    let plugin = place.load_plugin_behind()?;
+pub async fn tools(context: &CommandContext, output: Output) -> anyhow::Result<Exit> {
+    let plugin = context.load_plugin_behind()?;
     let tools = plugin.list_tools().await?;
     let shown = tools.iter().map(as_json).collect::<anyhow::Result<Vec<Value>>>()?;
     output.print(&shown, |_| tools.iter().map(as_text).collect::<Vec<_>>().join("\n"))?;

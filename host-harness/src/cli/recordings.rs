@@ -8,8 +8,8 @@ use serde_json::json;
 use similar::TextDiff;
 
 use super::Exit;
-use super::host::Place;
-use super::output::{Output, data, note};
+use super::context::CommandContext;
+use super::output::{Output, data, notice};
 use super::timeline::timeline;
 use crate::clock::{Clock, SystemClock};
 use crate::driver::DriveError;
@@ -20,29 +20,29 @@ use crate::replay::{ReplayError, replay};
 /// Milliseconds of a day.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-pub fn show(place: &Place, output: Output, id: CallId) -> anyhow::Result<Exit> {
-    let recording = recording(place, id)?;
+pub fn show(context: &CommandContext, output: Output, id: CallId) -> anyhow::Result<Exit> {
+    let recording = recording(context, id)?;
     let Recording { call, entries, open, outcome } = &recording;
     let value = json!({ "id": id, "call": call, "entries": entries, "open": open, "outcome": outcome });
     output.print(&value, |_| timeline(id, &recording))?;
     Ok(Exit::Done)
 }
 
-pub fn export(place: &Place, id: CallId) -> anyhow::Result<Exit> {
-    let lines = recording(place, id)?.to_json_lines()?;
+pub fn export(context: &CommandContext, id: CallId) -> anyhow::Result<Exit> {
+    let lines = recording(context, id)?.to_json_lines()?;
     data(&lines)?;
     Ok(Exit::Done)
 }
 
-pub fn replay_file(place: &Place, output: Output, file: &Path) -> anyhow::Result<Exit> {
+pub fn replay_file(context: &CommandContext, output: Output, file: &Path) -> anyhow::Result<Exit> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let is_none = || format!("{} is no exported call", file.display());
     let text = String::from_utf8(bytes).map_err(|_| anyhow!("it is not text")).with_context(is_none)?;
     let recording = Recording::from_json_lines(&text).with_context(is_none)?;
-    let plugin = place.load_plugin()?;
+    let plugin = context.load_plugin()?;
     let hash = &plugin.report().sha256;
     if *hash != recording.call.component {
-        note(&format!("note: recorded with component {}, replayed with {hash}", recording.call.component));
+        notice(&format!("note: recorded with component {}, replayed with {hash}", recording.call.component));
     }
     match replay(&plugin, &recording) {
         Ok(replayed) => {
@@ -60,7 +60,7 @@ pub fn replay_file(place: &Place, output: Output, file: &Path) -> anyhow::Result
             let sentence = sentence(&error);
             let value = json!({ "same": false, "error": sentence, "difference": difference });
             output.print(&value, |_| difference.clone().unwrap_or_default())?;
-            note(&format!("error: {sentence}"));
+            notice(&format!("error: {sentence}"));
             Ok(Exit::Failed)
         }
     }
@@ -109,8 +109,8 @@ fn pretty(shown: &impl Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(&serde_json::to_value(shown)?)? + "\n")
 }
 
-pub async fn prune(place: &Place, output: Output, older_than_days: u32) -> anyhow::Result<Exit> {
-    let store = place.store()?;
+pub async fn prune(context: &CommandContext, output: Output, older_than_days: u32) -> anyhow::Result<Exit> {
+    let store = context.store()?;
     let before = SystemClock.now_ms().saturating_sub(u64::from(older_than_days) * DAY_MS);
     let removed = store.prune(before).await?;
     output.print(&json!({ "removed": removed }), |_| match removed {
@@ -120,6 +120,6 @@ pub async fn prune(place: &Place, output: Output, older_than_days: u32) -> anyho
     Ok(Exit::Done)
 }
 
-fn recording(place: &Place, id: CallId) -> anyhow::Result<Recording> {
-    place.store()?.recording(id)?.ok_or_else(|| anyhow!(DriveError::UnknownCall { call: id }))
+fn recording(context: &CommandContext, id: CallId) -> anyhow::Result<Recording> {
+    context.store()?.recording(id)?.ok_or_else(|| anyhow!(DriveError::UnknownCall { call: id }))
 }

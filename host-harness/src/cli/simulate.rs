@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Exit;
 use super::args::SimulateArgs;
-use super::output::{Output, note};
+use super::output::{Output, notice};
 use crate::engine::Plugin;
 use crate::simulate::{Failure, Report, Settings, run};
 
@@ -19,7 +19,7 @@ pub fn simulate(plugin: &Plugin, output: Output, args: &SimulateArgs) -> anyhow:
     let report = run(Settings { seed, calls: args.calls, threads }, plugin)?;
     let took = begun.elapsed();
     output.print(&as_json(seed, &report), |_| as_text(seed, &report))?;
-    note(&speed(&report, took, threads));
+    notice(&speed(&report, took, threads));
     Ok(if report.failure.is_none() { Exit::Done } else { Exit::Failed })
 }
 

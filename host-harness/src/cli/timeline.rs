@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::calls::refused;
 use super::chats::{action_word, cause_word};
+use super::context::Host;
 use super::events::{describe_build, lifecycle_word, state_word, transition_word};
-use super::host::Host;
 use super::output::Progress;
 use crate::bindings::Probe;
 use crate::bindings::{Agent, Binding, Build, ReadError, TransitionError, WaitEnd};
@@ -281,7 +281,7 @@ impl<'a> Follower<'a> {
         let Request::WaitForBuild { build, .. } = &open.request else {
             return self.progress.status(request_line(&open.request));
         };
-        let poll = self.host.driver.performer().timings().poll;
+        let poll = self.host.driver.host_calls().timings().poll;
         if self.follows(build) && self.asked.is_some_and(|asked| asked.elapsed() < poll) {
             return;
         }

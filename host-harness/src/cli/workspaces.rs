@@ -5,17 +5,21 @@ use serde_json::json;
 
 use super::Exit;
 use super::args::{Signal, WorkspaceCommand};
-use super::host::{Host, Place};
+use super::context::{CommandContext, Host};
 use super::output::{Output, Progress, table};
 use crate::bindings::{Build, JobStatus, Transition};
 use crate::control_plane::{ApiError, NewBuild, Workspace, is_terminal};
+pub use crate::describe::gone_for;
+use crate::describe::{build_json, describe_build, describe_workspace, state_word, workspace_json};
 use crate::local::AgentSignal;
 use crate::policy::Timings;
-pub use crate::words::gone_for;
-use crate::words::{build_json, describe_build, describe_workspace, state_word, workspace_json};
 
-pub async fn run(place: &Place, output: Output, command: WorkspaceCommand) -> anyhow::Result<Exit> {
-    let host = place.open().await?;
+pub async fn run(
+    context: &CommandContext,
+    output: Output,
+    command: WorkspaceCommand,
+) -> anyhow::Result<Exit> {
+    let host = context.open().await?;
     match command {
         WorkspaceCommand::Create { name, template, parameters } => {
             create(&host, output, &name, &template, &parameters).await

@@ -11,23 +11,23 @@ use tokio::time::Instant;
 
 use crate::bindings::{ReadError, WaitEnd};
 use crate::driver::DriveError;
-use crate::driver::call::{Call, Performer};
+use crate::driver::host_calls::{Call, HostCalls};
 use crate::journal::Answer;
 
-mod lot;
-mod pace;
 mod parked;
+mod poll_schedule;
 mod poller;
 mod probes;
 mod reading;
+mod waits;
 mod watches;
 
 #[cfg(test)]
 mod tests;
 
-use lot::Lot;
 use parked::Parked;
 pub(super) use reading::Reader;
+use waits::WaitTable;
 
 /// All waits of a driver. Dropping it drops them, and ends the task that looks after them.
 pub(super) struct Parking {
@@ -76,16 +76,16 @@ pub(super) enum WaitFor {
 }
 
 /// What becomes of the answer.
-pub(super) enum Done {
+pub(super) enum ReplyTo {
     /// It goes to whoever wakes calls.
-    Wake(mpsc::UnboundedSender<Woken>),
+    Scheduler(mpsc::UnboundedSender<EndedWait>),
     /// It goes to one that waits for it. Dropped if the wait is dropped.
-    Tell(oneshot::Sender<Answer>),
+    Caller(oneshot::Sender<Answer>),
 }
 
 /// A call whose wait has ended.
 #[derive(Debug)]
-pub(super) struct Woken {
+pub(super) struct EndedWait {
     /// The call.
     pub(super) call: u64,
     /// What the wait's request is answered with.
@@ -97,7 +97,7 @@ pub(super) struct Woken {
 /// What callers and the poller share.
 #[derive(Default)]
 struct Shared {
-    lot: Mutex<Lot>,
+    table: Mutex<WaitTable>,
     /// Something was parked, or nothing is any more.
     changed: Notify,
 }
@@ -108,16 +108,16 @@ impl Parking {
     }
 
     /// Parks a wait and returns at once. Must be called within a runtime, in which the waits are then looked after.
-    pub(super) fn park(&self, wait: Wait, done: Done) {
+    pub(super) fn park(&self, wait: Wait, done: ReplyTo) {
         let now = Instant::now();
         let (workspace, parked) = Parked::new(wait, done, now);
         if workspace.is_none() && parked.is_for_agent() {
             return parked.end(Err(ReadError::NotFound), None, now);
         }
-        let mut lot = self.shared.lock();
-        lot.park(workspace, parked, self.reader.timings.poll, now);
-        poller::ensure(&mut lot, &self.shared, &self.reader);
-        drop(lot);
+        let mut table = self.shared.lock();
+        table.park(workspace, parked, self.reader.timings.poll, now);
+        poller::ensure(&mut table, &self.shared, &self.reader);
+        drop(table);
         self.shared.changed.notify_one();
     }
 
@@ -147,9 +147,9 @@ impl Parking {
     }
 
     fn remove(&self, call: u64) -> Option<Parked> {
-        let mut lot = self.shared.lock();
-        let removed = lot.remove(call);
-        drop(lot);
+        let mut table = self.shared.lock();
+        let removed = table.remove(call);
+        drop(table);
         if removed.is_some() {
             self.shared.changed.notify_one();
         }
@@ -164,12 +164,12 @@ impl Drop for Parking {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Lot> {
-        self.lot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, WaitTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Performer {
+impl HostCalls {
     /// Carries out a request to wait, which begins now. An interrupt of the call ends it at once; dropping the future
     /// drops the wait.
     pub(super) async fn wait(&self, call: &Call, what: WaitFor) -> Result<Answer, DriveError> {
@@ -181,7 +181,7 @@ impl Performer {
             begun: Instant::now(),
         };
         let (done, mut answer) = oneshot::channel();
-        self.parking.park(wait, Done::Tell(done));
+        self.parking.park(wait, ReplyTo::Caller(done));
         let _forget = Forget { parking: &self.parking, call: call.number() };
         let ended = tokio::select! {
             biased;

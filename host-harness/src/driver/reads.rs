@@ -4,8 +4,8 @@ use tokio::time::timeout_at;
 
 use crate::bindings::{Agents, Binding, FieldProblem, ReadError, Refusal, Snapshot};
 use crate::control_plane::{ApiError, ControlPlane, Workspace, millis, refusal};
-use crate::driver::call::{Call, Performer};
-use crate::driver::spread::spread;
+use crate::driver::host_calls::{Call, HostCalls};
+use crate::driver::jitter::jittered;
 use crate::driver::{DriveError, EventKind};
 use crate::store::StoreError;
 
@@ -16,7 +16,7 @@ const READ_ATTEMPTS: u32 = 3;
 pub(super) const DORMANT: &str =
     "The workspace is dormant, and cannot be started: activate it first, in the browser.";
 
-impl Performer {
+impl HostCalls {
     pub(super) async fn latest_build(
         &self,
         call: &Call,
@@ -98,7 +98,7 @@ impl Performer {
                 Err(error) if error.is_transient() => error,
                 result => return result,
             };
-            let wait = error.retry_after().unwrap_or_else(|| spread(pause, id, attempt));
+            let wait = error.retry_after().unwrap_or_else(|| jittered(pause, id, attempt));
             if wait > self.timings().rate_patience {
                 return Err(error);
             }

@@ -9,13 +9,13 @@ use crate::control_plane::{
     ApiError, BuildRead, ControlPlane, Lost, NewBuild, Workspace, is_active, millis, refusal,
 };
 use crate::driver::DriveError;
-use crate::driver::call::{Call, Performer, Record};
+use crate::driver::host_calls::{Call, HostCalls, IntentLog};
 use crate::driver::reads::{DORMANT, start_version};
 use crate::journal::Request;
 use crate::journal::record::{BuildIntent, Failure, Intent};
 #[cfg(all(test, feature = "simulate"))]
 use crate::sabotage::{self, Sabotage};
-use crate::store::{Go, StoreError};
+use crate::store::{Admission, StoreError};
 
 /// Builds looked through for a lost one. More than this many newer builds within a request's time in flight do not occur:
 /// each must end before the next begins.
@@ -31,7 +31,7 @@ const UNGIVEN_REASON: &str = "initiator";
 type Issued = Result<Build, TransitionError>;
 
 /// What became of a request for a build whose answer was lost.
-pub(super) enum Found {
+pub(super) enum Reconciliation {
     /// It was made.
     Made(Build),
     /// Something else came about.
@@ -40,13 +40,13 @@ pub(super) enum Found {
     Never,
 }
 
-impl Performer {
+impl HostCalls {
     /// Asks for a build at most once. The decision rests on a build: if anything has changed since, nothing is sent.
     pub(super) async fn issue_transition(
         &self,
         call: &Call,
         request: &Request,
-        record: &dyn Record,
+        record: &dyn IntentLog,
     ) -> Result<Issued, DriveError> {
         let Request::IssueTransition { to, rests_on, parameters } = request else {
             return Ok(Err(TransitionError::Policy(refusal("Only builds can be issued."))));
@@ -57,9 +57,9 @@ impl Performer {
         };
         let read = Instant::now();
         match record.intend(request, Intent::Build(intent.clone())).await? {
-            Go::Ahead => call.note_sent(),
-            Go::Interrupted => return Ok(Err(TransitionError::Interrupted)),
-            Go::Rebound => return Ok(Err(TransitionError::Rebound)),
+            Admission::Granted => call.note_sent(),
+            Admission::Interrupted => return Ok(Err(TransitionError::Interrupted)),
+            Admission::Rebound => return Ok(Err(TransitionError::Rebound)),
         }
         if read.elapsed() > FRESH
             && let Some(refused) = self.refused_now(call, &intent).await?
@@ -137,7 +137,7 @@ impl Performer {
         intent: &BuildIntent,
         parameters: &[Parameter],
         template: Option<String>,
-        record: &dyn Record,
+        record: &dyn IntentLog,
     ) -> Result<Issued, DriveError> {
         let start = matches!(intent.transition, Transition::Start);
         let wanted = NewBuild {
@@ -165,10 +165,10 @@ impl Performer {
                     %lost,
                     "a request for a build has no known outcome; looking for it"
                 );
-                Ok(match self.look_for(intent, Some(&lost)).await? {
-                    Found::Made(build) => Ok(build),
-                    Found::Other(error) => Err(error),
-                    Found::Never => Err(never_made(lost)),
+                Ok(match self.reconcile(intent, Some(&lost)).await? {
+                    Reconciliation::Made(build) => Ok(build),
+                    Reconciliation::Other(error) => Err(error),
+                    Reconciliation::Never => Err(never_made(lost)),
                 })
             }
             Err(error) => Ok(Err(self.refused(call, error, intent, template).await?)),
@@ -279,11 +279,11 @@ impl Performer {
     ///
     /// "It never happened" needs as much time of successful reads without it as a request can be in flight. `lost` is what
     /// came of the request, if that is known: it is told where nothing can be found out.
-    pub(super) async fn look_for(
+    pub(super) async fn reconcile(
         &self,
         intent: &BuildIntent,
         lost: Option<&Lost>,
-    ) -> Result<Found, DriveError> {
+    ) -> Result<Reconciliation, DriveError> {
         let begun = Instant::now();
         let mut readable_since = None;
         loop {
@@ -292,17 +292,17 @@ impl Performer {
                     let newer = builds.into_iter().filter(|read| read.build.number > intent.rests_on_number);
                     if let Some(lowest) = newer.min_by_key(|read| read.build.number) {
                         return Ok(if self.is_lost(intent, &lowest) {
-                            Found::Made(Build { ours: true, ..lowest.build })
+                            Reconciliation::Made(Build { ours: true, ..lowest.build })
                         } else {
-                            Found::Other(TransitionError::Superseded(self.marked(lowest.build)?))
+                            Reconciliation::Other(TransitionError::Superseded(self.marked(lowest.build)?))
                         });
                     }
                     let since = *readable_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= self.timings().in_flight {
-                        return Ok(Found::Never);
+                        return Ok(Reconciliation::Never);
                     }
                 }
-                Err(ApiError::Gone) => return Ok(Found::Other(TransitionError::Gone)),
+                Err(ApiError::Gone) => return Ok(Reconciliation::Other(TransitionError::Gone)),
                 Err(_) => readable_since = None,
             }
             if begun.elapsed() > self.timings().reconcile_limit {

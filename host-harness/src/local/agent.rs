@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use self::script::StartupScript;
 use self::terminals::Terminals;
+use super::agent_protocol::{self, AgentConfig, FromAgent};
 use super::model::Lifecycle;
-use super::wire::{self, AgentConfig, FromAgent};
 
 mod connection;
 mod script;
@@ -94,7 +94,7 @@ pub async fn run(options: AgentOptions) -> Result<(), AgentError> {
 }
 
 fn read_config(folder: &Path) -> Result<AgentConfig, AgentError> {
-    let path = wire::config_file(folder);
+    let path = agent_protocol::config_file(folder);
     std::fs::read(&path)
         .and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other))
         .map_err(|error| AgentError::File { path, error })
@@ -118,7 +118,7 @@ struct PidFile {
 
 impl PidFile {
     fn take(folder: &Path) -> Result<Self, AgentError> {
-        let path = wire::pid_file(folder);
+        let path = agent_protocol::pid_file(folder);
         let file_error = |error| AgentError::File { path: path.clone(), error };
         let mut file =
             File::options().write(true).create(true).truncate(false).open(&path).map_err(file_error)?;

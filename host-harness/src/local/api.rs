@@ -12,7 +12,7 @@ use axum::routing::{get, patch, post, put};
 use serde_json::{Value, json};
 
 use self::problem::{Answer, Problem};
-use super::state::State;
+use super::server_state::ServerState;
 
 mod agents;
 mod builds;
@@ -31,7 +31,7 @@ pub(super) const USER: &str = "owner";
 /// The only organization.
 const ORGANIZATION: &str = "local";
 
-pub(super) fn router(state: Arc<State>) -> Router {
+pub(super) fn router(state: Arc<ServerState>) -> Router {
     let for_users = Router::new()
         .route("/api/v2/users/{user}", get(me))
         .route("/api/v2/users/{user}/workspaces", post(workspaces::create))
@@ -76,7 +76,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
 }
 
 /// Whether the request carries the server's token.
-fn has_token(state: &State, headers: &HeaderMap) -> Result<(), &'static str> {
+fn has_token(state: &ServerState, headers: &HeaderMap) -> Result<(), &'static str> {
     let Some(token) = headers.get("Coder-Session-Token") else {
         return Err("the header Coder-Session-Token is missing");
     };
@@ -84,7 +84,7 @@ fn has_token(state: &State, headers: &HeaderMap) -> Result<(), &'static str> {
     if token.as_bytes() == state.endpoint.token.as_bytes() { Ok(()) } else { Err("the token is not valid") }
 }
 
-async fn signed_in(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
+async fn signed_in(Shared(state): Shared<Arc<ServerState>>, request: Request, next: Next) -> Response {
     match has_token(&state, request.headers()) {
         Ok(()) => next.run(request).await,
         Err(detail) => {
@@ -104,7 +104,7 @@ async fn elsewhere(request: Request) -> Response {
     }
 }
 
-async fn build_info(Shared(state): Shared<Arc<State>>) -> axum::Json<Value> {
+async fn build_info(Shared(state): Shared<Arc<ServerState>>) -> axum::Json<Value> {
     axum::Json(json!({
         "external_url": env!("CARGO_PKG_NAME"),
         "version": concat!("v", env!("CARGO_PKG_VERSION"), "-local"),
@@ -123,7 +123,7 @@ async fn first_user() -> axum::Json<Value> {
     axum::Json(json!({"message": "The initial user has already been created!"}))
 }
 
-async fn me(Shared(state): Shared<Arc<State>>, path: axum::extract::Path<String>) -> Answer {
+async fn me(Shared(state): Shared<Arc<ServerState>>, path: axum::extract::Path<String>) -> Answer {
     known_user(&state, &path)?;
     let identity = &state.identity;
     let created = render::time(identity.created_at);
@@ -142,7 +142,7 @@ async fn me(Shared(state): Shared<Arc<State>>, path: axum::extract::Path<String>
     })))
 }
 
-async fn quota(Shared(state): Shared<Arc<State>>, path: axum::extract::Path<String>) -> Answer {
+async fn quota(Shared(state): Shared<Arc<ServerState>>, path: axum::extract::Path<String>) -> Answer {
     known_user(&state, &path)?;
     let consumed = super::jobs::credits_consumed(&state.db.get(), None)?;
     // The real server's word for "no limit".
@@ -151,7 +151,7 @@ async fn quota(Shared(state): Shared<Arc<State>>, path: axum::extract::Path<Stri
 }
 
 /// Those that there are just do their work: nobody else could look after them.
-async fn provisioners(Shared(state): Shared<Arc<State>>) -> axum::Json<Value> {
+async fn provisioners(Shared(state): Shared<Arc<ServerState>>) -> axum::Json<Value> {
     let now = render::time(super::db::now());
     let daemon = |number: usize| {
         json!({
@@ -168,7 +168,7 @@ async fn provisioners(Shared(state): Shared<Arc<State>>) -> axum::Json<Value> {
 }
 
 async fn member_quota(
-    state: Shared<Arc<State>>,
+    state: Shared<Arc<ServerState>>,
     axum::extract::Path((organization, user)): axum::extract::Path<(String, String)>,
 ) -> Answer {
     if organization != ORGANIZATION && organization != state.identity.organization_id {
@@ -178,7 +178,7 @@ async fn member_quota(
 }
 
 /// The only user, by any of its names.
-fn known_user(state: &State, user: &str) -> Result<(), Problem> {
+fn known_user(state: &ServerState, user: &str) -> Result<(), Problem> {
     if user == "me" || user == USER || user == state.identity.user_id {
         return Ok(());
     }

@@ -16,7 +16,7 @@ use super::db::workspaces::Workspace;
 use super::db::{Version, new_id};
 use super::model::{BuildSpec, OnCancel, Transition, VersionSpec};
 use super::processes;
-use super::state::State;
+use super::server_state::ServerState;
 
 /// The error code of a build that the owner's budget does not allow.
 const INSUFFICIENT_QUOTA: &str = "INSUFFICIENT_QUOTA";
@@ -68,7 +68,7 @@ impl Jobs {
 }
 
 /// Takes up what the last server left, and begins to carry out builds.
-pub(super) fn resume(state: &Arc<State>) {
+pub(super) fn resume(state: &Arc<ServerState>) {
     if let Err(error) = clean_up(state) {
         tracing::error!("cannot go on where the last server ended: {error}");
     }
@@ -86,7 +86,7 @@ pub(super) fn resume(state: &Arc<State>) {
     });
 }
 
-fn clean_up(state: &Arc<State>) -> rusqlite::Result<()> {
+fn clean_up(state: &Arc<ServerState>) -> rusqlite::Result<()> {
     let db = state.db.get();
     let end = JobEnd {
         error: Some("the control plane ended while this build was running".to_owned()),
@@ -99,7 +99,7 @@ fn clean_up(state: &Arc<State>) -> rusqlite::Result<()> {
     spawn_agents(state, &db, &unspawned)
 }
 
-fn take_pending(state: &Arc<State>) -> rusqlite::Result<()> {
+fn take_pending(state: &Arc<ServerState>) -> rusqlite::Result<()> {
     let db = state.db.get();
     for build in Build::pending(&db)? {
         let mut running = state.jobs.running();
@@ -115,7 +115,7 @@ fn take_pending(state: &Arc<State>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-async fn carry_out(state: Arc<State>, build: Build, cancel: CancellationToken) {
+async fn carry_out(state: Arc<ServerState>, build: Build, cancel: CancellationToken) {
     let done = tokio::select! {
         done = work(&state, &build, &cancel) => done,
         // The next server finds the build unfinished.
@@ -129,7 +129,7 @@ async fn carry_out(state: Arc<State>, build: Build, cancel: CancellationToken) {
     state.changed(&build.workspace_id);
 }
 
-async fn work(state: &Arc<State>, build: &Build, cancel: &CancellationToken) -> rusqlite::Result<()> {
+async fn work(state: &Arc<ServerState>, build: &Build, cancel: &CancellationToken) -> rusqlite::Result<()> {
     // Bound by themselves: the database must be free again in the branches.
     let version = Version::find(&state.db.get(), &build.version_id)?;
     let Some(version) = version else {
@@ -157,7 +157,11 @@ async fn work(state: &Arc<State>, build: &Build, cancel: &CancellationToken) -> 
 }
 
 /// The time that the build takes. An error: it was canceled, with that error.
-async fn take_time(state: &State, spec: &BuildSpec, cancel: &CancellationToken) -> Result<(), &'static str> {
+async fn take_time(
+    state: &ServerState,
+    spec: &BuildSpec,
+    cancel: &CancellationToken,
+) -> Result<(), &'static str> {
     let timings = &state.options.timings;
     let work = sleep(spec.duration_ms.map_or(timings.build, Duration::from_millis));
     tokio::pin!(work);
@@ -176,7 +180,7 @@ async fn take_time(state: &State, spec: &BuildSpec, cancel: &CancellationToken) 
 }
 
 /// The workspace's computers go: on a stop and a delete, and on a start that makes new ones.
-async fn end_agents(state: &State, build: &Build) -> rusqlite::Result<()> {
+async fn end_agents(state: &ServerState, build: &Build) -> rusqlite::Result<()> {
     let agents = {
         let db = state.db.get();
         let agents = Agent::current(&db, &build.workspace_id)?;
@@ -192,7 +196,7 @@ async fn end_agents(state: &State, build: &Build) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn complete(state: &Arc<State>, build: &Build, spec: &VersionSpec) -> rusqlite::Result<()> {
+fn complete(state: &Arc<ServerState>, build: &Build, spec: &VersionSpec) -> rusqlite::Result<()> {
     let mut db = state.db.get();
     let transaction = db.transaction()?;
     if build.transition == Transition::Start {
@@ -212,7 +216,7 @@ fn complete(state: &Arc<State>, build: &Build, spec: &VersionSpec) -> rusqlite::
     spawn_agents(state, &db, &agents)
 }
 
-fn spawn_agents(state: &Arc<State>, db: &Connection, agents: &[Agent]) -> rusqlite::Result<()> {
+fn spawn_agents(state: &Arc<ServerState>, db: &Connection, agents: &[Agent]) -> rusqlite::Result<()> {
     for agent in agents {
         agent.set_spawned(db)?;
         let workspace = Workspace::find(db, &agent.workspace_id)?.map(|workspace| workspace.name);
@@ -224,7 +228,7 @@ fn spawn_agents(state: &Arc<State>, db: &Connection, agents: &[Agent]) -> rusqli
     Ok(())
 }
 
-fn fail(state: &State, build: &Build, error: &str, code: Option<&str>) -> rusqlite::Result<()> {
+fn fail(state: &ServerState, build: &Build, error: &str, code: Option<&str>) -> rusqlite::Result<()> {
     Log { state, build }.line("error", Log { state, build }.main_stage(), &format!("Error: {error}"))?;
     let db = state.db.get();
     log_cleaning_up(&db, build)?;
@@ -254,7 +258,7 @@ pub(super) fn credits_consumed(db: &Connection, without: Option<&str>) -> rusqli
 }
 
 fn quota_problem(
-    state: &State,
+    state: &ServerState,
     db: &Connection,
     build: &Build,
     spec: &VersionSpec,
@@ -271,7 +275,7 @@ fn quota_problem(
 
 /// Writes the log of a build and tells those who follow it.
 struct Log<'a> {
-    state: &'a State,
+    state: &'a ServerState,
     build: &'a Build,
 }
 

@@ -17,11 +17,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::LocalError;
+use super::agent_protocol::{AgentConfig, config_file, locked_pid, pid_file, script_file};
 use super::api::USER;
 use super::db::agents::Agent;
 use super::server_file::{make_private_folder, write_private};
-use super::state::State;
-use super::wire::{AgentConfig, config_file, locked_pid, pid_file, script_file};
+use super::server_state::ServerState;
 
 /// How often a process that should end is looked at.
 const LOOK: Duration = Duration::from_millis(10);
@@ -41,7 +41,7 @@ impl Children {
 }
 
 /// What a deployment's agents tell all that they start of where that runs.
-fn variables(state: &State, agent: &Agent, workspace: &str) -> Vec<(String, String)> {
+fn variables(state: &ServerState, agent: &Agent, workspace: &str) -> Vec<(String, String)> {
     [
         ("CODER", "true"),
         ("CODER_WORKSPACE_NAME", workspace),
@@ -54,7 +54,7 @@ fn variables(state: &State, agent: &Agent, workspace: &str) -> Vec<(String, Stri
 }
 
 /// Makes the agent's folder and starts its process, unless the agent is one that gets none.
-pub(super) fn spawn(state: &Arc<State>, agent: &Agent, workspace: &str) -> Result<(), LocalError> {
+pub(super) fn spawn(state: &Arc<ServerState>, agent: &Agent, workspace: &str) -> Result<(), LocalError> {
     let folder = folder_of(state, agent);
     let home = state.options.data_dir.join("homes").join(&agent.workspace_id);
     make_private_folder(&folder)?;
@@ -101,24 +101,24 @@ pub(super) fn spawn(state: &Arc<State>, agent: &Agent, workspace: &str) -> Resul
 }
 
 /// Sends a signal to the agent's process. None: it has none.
-pub(super) fn send_signal(state: &State, agent: &Agent, signal: Signal) -> Option<Pid> {
+pub(super) fn send_signal(state: &ServerState, agent: &Agent, signal: Signal) -> Option<Pid> {
     let pid = alive(state, &folder_of(state, agent))?;
     kill_process(pid, signal).ok().map(|()| pid)
 }
 
 /// Ends the processes of these agents, for good, and removes their folders.
-pub(super) async fn end(state: &State, agents: &[Agent]) {
+pub(super) async fn end(state: &ServerState, agents: &[Agent]) {
     let folders: Vec<_> = agents.iter().map(|agent| folder_of(state, agent)).collect();
     end_folders(state, &folders).await;
     for (agent, folder) in agents.iter().zip(&folders) {
-        state.hub.dismiss(&agent.id);
+        state.agents.dismiss(&agent.id);
         // An agent that has never run has none.
         let _ = fs::remove_dir_all(folder);
     }
 }
 
 /// Ends every agent process of this data folder, of whichever build.
-pub(super) async fn end_all(state: &State) {
+pub(super) async fn end_all(state: &ServerState) {
     let agents = state.options.data_dir.join("agents");
     // Nothing was ever started if it is missing.
     let folders: Vec<_> =
@@ -126,7 +126,7 @@ pub(super) async fn end_all(state: &State) {
     end_folders(state, &folders).await;
 }
 
-pub(super) fn remove_home(state: &State, workspace: &str) {
+pub(super) fn remove_home(state: &ServerState, workspace: &str) {
     // It may never have been started.
     let _ = fs::remove_dir_all(state.options.data_dir.join("homes").join(workspace));
 }
@@ -146,7 +146,7 @@ pub(super) async fn terminated() {
 }
 
 /// Ends agents, and the startup scripts of agents that died without ending them.
-async fn end_folders(state: &State, folders: &[PathBuf]) {
+async fn end_folders(state: &ServerState, folders: &[PathBuf]) {
     end_agents(state, folders).await;
     for group in folders.iter().filter_map(|folder| locked_pid(&script_file(folder))) {
         // It may have ended in this moment.
@@ -155,7 +155,7 @@ async fn end_folders(state: &State, folders: &[PathBuf]) {
 }
 
 /// SIGTERM, time to end, SIGKILL. A hung process is woken so that it can take the first.
-async fn end_agents(state: &State, folders: &[PathBuf]) {
+async fn end_agents(state: &ServerState, folders: &[PathBuf]) {
     for signals in [&[Signal::TERM, Signal::CONT][..], &[Signal::KILL]] {
         for pid in folders.iter().filter_map(|folder| alive(state, folder)) {
             for signal in signals {
@@ -178,14 +178,14 @@ async fn end_agents(state: &State, folders: &[PathBuf]) {
     tracing::error!("an agent process of {} cannot be ended", state.options.data_dir.display());
 }
 
-fn alive(state: &State, folder: &Path) -> Option<Pid> {
+fn alive(state: &ServerState, folder: &Path) -> Option<Pid> {
     if let Some(pid) = state.children.lock().get(folder) {
         return Some(*pid);
     }
     locked_pid(&pid_file(folder))
 }
 
-fn folder_of(state: &State, agent: &Agent) -> PathBuf {
+fn folder_of(state: &ServerState, agent: &Agent) -> PathBuf {
     state.options.data_dir.join("agents").join(&agent.id)
 }
 

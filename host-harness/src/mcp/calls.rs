@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::progress::{Progress, WaitsFor};
 use super::workspaces::BoundChat;
-use super::{Server, answers, is_stateless};
-use crate::driver::Wanted;
+use super::{Server, is_stateless, results};
+use crate::driver::CallHandle;
 
 impl Server {
     /// Calls a tool of the plugin. A client that knows tasks gets one, and asks for the result when it likes.
@@ -48,25 +48,25 @@ impl Server {
         tool: &str,
         arguments: Option<JsonObject>,
         context: &RequestContext<RoleServer>,
-    ) -> Result<Wanted, Box<CallToolResult>> {
+    ) -> Result<CallHandle, Box<CallToolResult>> {
         let BoundChat { chat, workspace } = self.bound_chat(context).await?;
         let driver = self.shared.host.driver();
         let arguments = Value::Object(arguments.unwrap_or_default()).to_string();
         // Told at once, and not when the call has got its turn.
         if let Some(refusal) = driver.refusal(tool, &arguments, chat.policy()).await {
-            return Err(Box::new(answers::failed(answers::refused(tool, &refusal))));
+            return Err(Box::new(results::error_result(results::refused(tool, &refusal))));
         }
         if let Some(why) = chat.would_end_this_process(tool, &workspace).await {
-            return Err(Box::new(answers::failed(why)));
+            return Err(Box::new(results::error_result(why)));
         }
-        let begun = driver.begin_wanted(chat.name(), &workspace, tool, &arguments, chat.policy()).await;
-        begun.map_err(|error| Box::new(answers::failed(error)))
+        let begun = driver.begin_with_handle(chat.name(), &workspace, tool, &arguments, chat.policy()).await;
+        begun.map_err(|error| Box::new(results::error_result(error)))
     }
 
     /// Waits for the end of a call, or of the interest in it.
     async fn wait(
         &self,
-        call: Wanted,
+        call: CallHandle,
         tool: &str,
         mut progress: Progress,
         context: &RequestContext<RoleServer>,
@@ -83,12 +83,12 @@ impl Server {
         };
         match called {
             Some(called) => {
-                call.goes_on();
+                call.release();
                 tokio::select! {
                     () = progress.rest(of) => {}
                     () = self.gone(context) => {}
                 }
-                answers::called(tool, called)
+                results::of_plugin_call(tool, called)
             }
             None => {
                 call.abandon().await;

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::progress::{Progress, WaitsFor};
 use super::tools::{ExecuteArguments, HostTool, read};
 use super::workspaces::BoundChat;
-use super::{Server, answers, ask};
+use super::{Server, elicitation, results};
 use crate::bindings::Action;
 use crate::chat::{Began, Execute, ExecuteError, Executed, Unreachable};
-use crate::words::{too_long, verdict_json};
+use crate::describe::{too_long, verdict_json};
 
 impl Server {
     pub(super) async fn execute(
@@ -20,10 +20,10 @@ impl Server {
         request: CallToolRequestParams,
         context: &RequestContext<RoleServer>,
     ) -> CallToolResponse {
-        let answered = ask::answered(&request);
+        let answered = elicitation::answered(&request);
         let execute = match arguments(request) {
             Ok(execute) => execute,
-            Err(sentence) => return answers::failed(sentence).into(),
+            Err(sentence) => return results::error_result(sentence).into(),
         };
         if let Some(answered) = answered {
             return answered.into();
@@ -35,14 +35,14 @@ impl Server {
         let chat = bound.chat.name().to_owned();
         let mut progress = Progress::new(self, context);
         match self.run(bound, &execute, &mut progress, context).await {
-            Ok(executed) => told(executed).into(),
+            Ok(executed) => structured(executed).into(),
             Err(ExecuteError::Unreachable(unreachable)) => {
                 let answer = unreachable_told(&unreachable);
                 match unreachable.verdict.action {
                     Action::AskUser => {
                         let (command, told) = (&execute.command, &unreachable.verdict.message);
-                        let about = ask::About { chat: &chat, command, told };
-                        ask::ask(about, answer, self, &mut progress, context).await
+                        let about = elicitation::About { chat: &chat, command, told };
+                        elicitation::ask(about, answer, self, &mut progress, context).await
                     }
                     _ => answer.into(),
                 }
@@ -50,15 +50,15 @@ impl Server {
             Err(ExecuteError::Lost { began, output }) => {
                 let text = ExecuteError::Lost { began, output: String::new() }.to_string();
                 let data = json!({ "error": text, "began": began.known(), "output": output });
-                answers::told_error(data, format!("{output}\n[{text}]")).into()
+                results::structured_error(data, format!("{output}\n[{text}]")).into()
             }
-            Err(ExecuteError::Interrupted { .. }) => answers::failed(if self.shared.closing.is_cancelled() {
+            Err(ExecuteError::Interrupted { .. }) => results::error_result(if self.shared.closing.is_cancelled() {
                 "the server ends. If the command had begun, it was told to end, and may have done a part of its work"
             } else {
                 "the request was cancelled"
             })
             .into(),
-            Err(error) => answers::failed(error).into(),
+            Err(error) => results::error_result(error).into(),
         }
     }
 
@@ -72,7 +72,7 @@ impl Server {
         context: &RequestContext<RoleServer>,
     ) -> Result<Executed, ExecuteError> {
         let kept = &self.shared.kept;
-        let mut running = kept.join_or_begin(bound, execute, self.shared.host.driver().performer());
+        let mut running = kept.join_or_begin(bound, execute, self.shared.host.driver().host_calls());
         let of = WaitsFor::Command(running.number);
         tokio::select! {
             executed = running.ended() => {
@@ -110,18 +110,18 @@ fn arguments(request: CallToolRequestParams) -> Result<Execute, String> {
 }
 
 /// A command that was run. One that failed is no error of the tool; one that did not end in its time is.
-fn told(executed: Executed) -> CallToolResult {
+fn structured(executed: Executed) -> CallToolResult {
     let data = json!({
         "output": executed.output, "exit_code": executed.exit_code, "truncated": executed.truncated,
     });
     match executed.exit_code {
         // Some clients refuse a text without a character, and some models take it for a failure.
-        Some(0) if executed.output.is_empty() => answers::told(data, "[exit code 0, no output]"),
-        Some(0) => answers::told(data, executed.output),
-        Some(code) => answers::told(data, format!("{}\n[exit code {code}]", executed.output)),
+        Some(0) if executed.output.is_empty() => results::structured(data, "[exit code 0, no output]"),
+        Some(0) => results::structured(data, executed.output),
+        Some(code) => results::structured(data, format!("{}\n[exit code {code}]", executed.output)),
         None => {
             let text = format!("{}; `timeout_seconds` gives it more time", too_long(&executed));
-            answers::told_error(data, format!("{}\n[{text}]", executed.output))
+            results::structured_error(data, format!("{}\n[{text}]", executed.output))
         }
     }
 }
@@ -141,5 +141,5 @@ fn unreachable_told(unreachable: &Unreachable) -> CallToolResult {
         data["began"] = Value::from(unreachable.began.known());
         data["output"] = Value::from(unreachable.output.as_str());
     }
-    answers::told_error(data, text)
+    results::structured_error(data, text)
 }

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::lines::message;
+use super::line_framing::message;
 use super::sessions::{Sessions, SessionsError};
 use super::{Chats, Server, connections, is_stateless};
 use crate::store::check_name;

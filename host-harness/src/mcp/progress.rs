@@ -12,11 +12,11 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Server;
-use super::heard::Heard;
+use super::last_progress::LastProgress;
 use crate::control_plane::ControlPlane;
+use crate::describe::{describe_build, describe_event};
 use crate::driver::{Driver, Event};
 use crate::journal::record::CallId;
-use crate::words::{describe_build, describe_event};
 
 /// For how long a client may take to read what there was to tell before an answer, which else waits in the same way.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ struct Told {
     /// How many notifications were sent: progress has to grow, and nobody knows how much there will be.
     sent: u32,
     driver: Driver,
-    heard: Heard,
+    heard: LastProgress,
     events: Receiver<Event>,
     begun: Instant,
     /// When something was told last.
@@ -69,7 +69,7 @@ impl Progress {
     /// Tells of what is waited for, for ever.
     pub(super) async fn tell(&mut self, of: WaitsFor) -> Infallible {
         let Some(told) = &mut self.0 else { return pending().await };
-        let quiet = told.driver.performer().timings().quiet;
+        let quiet = told.driver.host_calls().timings().quiet;
         loop {
             tokio::select! {
                 event = told.events.recv(), if of.has_events() => match event {
@@ -140,12 +140,12 @@ impl Told {
 
     /// How a call is that another host carries.
     async fn look(&self, id: CallId) -> Option<String> {
-        let performer = self.driver.performer();
-        let row = performer.store().call(id).ok().flatten()?;
-        if let Some(turn) = performer.store().waits_for(&row).ok()? {
+        let host_calls = self.driver.host_calls();
+        let row = host_calls.store().call(id).ok().flatten()?;
+        if let Some(turn) = host_calls.store().waits_for(&row).ok()? {
             return Some(turn);
         }
-        let workspace = performer.plane().workspace(row.pinned.workspace.as_deref()?).await.ok()?;
+        let workspace = host_calls.plane().workspace(row.pinned.workspace.as_deref()?).await.ok()?;
         Some(describe_build(&workspace.latest.build))
     }
 

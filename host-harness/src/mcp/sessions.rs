@@ -21,7 +21,7 @@ use rmcp::transport::streamable_http_server::session::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::kept::{Kept, KeptAnswers};
+use super::answer_buffer::{AnswerBuffer, BufferedAnswer};
 
 /// Sessions at the same time: some 60 KB each.
 const SESSIONS: usize = 1000;
@@ -46,7 +46,7 @@ struct Open(Mutex<State>);
 #[derive(Default)]
 struct State {
     living: BTreeMap<SessionId, Living>,
-    kept: KeptAnswers,
+    kept: AnswerBuffer,
 }
 
 /// The way out, from the tools to a session's streams. An answer is kept before `rmcp` has it and ends its stream, so that
@@ -100,14 +100,14 @@ impl Open {
     }
 
     /// Keeps what is the answer to a call.
-    fn keep(&self, session: &SessionId, message: &ServerJsonRpcMessage) {
+    fn push(&self, session: &SessionId, message: &ServerJsonRpcMessage) {
         let Some(request) = answered(message) else { return };
         let stream = self.state().living.get_mut(session).and_then(|living| living.calls.remove(request));
         let Some(stream) = stream else { return };
-        let kept = Kept::new(session, id_of_answer(stream), message.clone());
+        let kept = BufferedAnswer::new(session, id_of_answer(stream), message.clone());
         let mut state = self.state();
         if state.living.contains_key(session) {
-            state.kept.keep(kept);
+            state.kept.push(kept);
         }
     }
 }
@@ -147,7 +147,7 @@ impl Transport<RoleServer> for Outgoing {
         &mut self,
         message: ServerJsonRpcMessage,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
-        self.open.keep(&self.session, &message);
+        self.open.push(&self.session, &message);
         self.rmcp.send(message)
     }
 

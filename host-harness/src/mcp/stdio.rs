@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::lines::{Lines, Unreadable};
+use super::line_framing::{Lines, Unreadable};
 use super::{Server, ServerError};
 
 /// Lines that cannot be read and are answered at the same time. Of more, a client that does not read its answers hears

@@ -10,7 +10,7 @@ use rmcp::service::{RequestContext, RoleServer};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Server, answers, http};
+use super::{Server, http, results};
 use crate::control_plane::millis;
 use crate::journal::Output;
 use crate::journal::record::{CallId, Failure, Outcome};
@@ -25,10 +25,10 @@ const POLL_MS: u64 = 1000;
 impl Server {
     /// The answer to a request whose call has become a task.
     pub(super) fn task_of(&self, id: CallId) -> CallToolResponse {
-        match self.shared.host.driver().performer().store().call(id) {
+        match self.shared.host.driver().host_calls().store().call(id) {
             Ok(Some(row)) => CreateTaskResult::new(self.task(&row)).into(),
-            Ok(None) => answers::failed(format!("call {id} is gone")).into(),
-            Err(error) => answers::failed(error).into(),
+            Ok(None) => results::error_result(format!("call {id} is gone")).into(),
+            Err(error) => results::error_result(error).into(),
         }
     }
 
@@ -39,10 +39,11 @@ impl Server {
         context: &RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
         let row = self.task_call(name, context).await?;
-        let payload = match self.shared.host.driver().performer().store().outcome(row.id).map_err(internal)? {
-            None => TaskPayload::Working,
-            Some((outcome, _)) => payload(&row.tool, outcome),
-        };
+        let payload =
+            match self.shared.host.driver().host_calls().store().outcome(row.id).map_err(internal)? {
+                None => TaskPayload::Working,
+                Some((outcome, _)) => payload(&row.tool, outcome),
+            };
         Ok(GetTaskResult::new(DetailedTask::new(self.task(&row), payload)))
     }
 
@@ -64,7 +65,7 @@ impl Server {
     ) -> Result<CallRow, ErrorData> {
         let unknown = || ErrorData::invalid_params(format!("there is no task \"{name}\""), None);
         let id = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<CallId>().ok());
-        let row = self.shared.host.driver().performer().store().call(id.ok_or_else(unknown)?);
+        let row = self.shared.host.driver().host_calls().store().call(id.ok_or_else(unknown)?);
         let row = row.map_err(internal)?.filter(|row| task_name(row) == name).ok_or_else(unknown)?;
         let chat = tokio::select! {
             chat = self.chat(context) => chat.map_err(internal)?,
@@ -93,7 +94,7 @@ impl Server {
                 "another host carries it; if that is gone, this one will, in less than a minute".to_owned()
             })
         };
-        let waits_for = self.shared.host.driver().performer().store().waits_for(row);
+        let waits_for = self.shared.host.driver().host_calls().store().waits_for(row);
         // How the task is does not depend on these words.
         match waits_for.ok().flatten().or_else(heard).or_else(elsewhere) {
             Some(message) => task.with_status_message(message),
@@ -116,7 +117,7 @@ fn payload(tool: &str, outcome: Outcome) -> TaskPayload {
             return TaskPayload::Failed { error: object(&internal("this call is no tool's")) };
         }
     };
-    TaskPayload::Completed { result: object(&answers::called(tool, called)) }
+    TaskPayload::Completed { result: object(&results::of_plugin_call(tool, called)) }
 }
 
 pub(super) fn object(value: &impl Serialize) -> JsonObject {

@@ -5,11 +5,11 @@ use rmcp::service::{RequestContext, RoleServer};
 use serde_json::{Value, json};
 
 use super::tools::{HostTool, UseArguments, read};
-use super::{Bound, Chats, Server, answers, http};
+use super::{Bound, Chats, Server, http, results};
 use crate::chat::{BindError, Chat};
 use crate::control_plane::{ApiError, ControlPlane, Workspace};
+use crate::describe::{describe_workspace, workspace_json};
 use crate::store::{CallRow, CallState, StoreError};
-use crate::words::{describe_workspace, workspace_json};
 
 /// What to do for a client of which nothing can be remembered.
 const KEEPS_NOTHING: &str = "this client keeps nothing from one request to the next, so that no workspace can be chosen for it: the user has to name \
@@ -28,7 +28,7 @@ impl Server {
         &self,
         context: &RequestContext<RoleServer>,
     ) -> Result<BoundChat, Box<CallToolResult>> {
-        let failed = |error: &dyn std::error::Error| Box::new(answers::failed(error));
+        let failed = |error: &dyn std::error::Error| Box::new(results::error_result(error));
         let chat = self.while_wanted(context, self.chat(context)).await?.map_err(|error| failed(&error))?;
         let Some(chat) = chat else { return Err(Box::new(self.unbound(None, context))) };
         let record = chat.record().map_err(|error| failed(&error))?;
@@ -46,16 +46,16 @@ impl Server {
         };
         let name = chat.name();
         let sentence = format!("the chat \"{name}\" was bound to another workspace {rebound}");
-        Err(Box::new(answers::failed(sentence)))
+        Err(Box::new(results::error_result(sentence)))
     }
 
     fn unbound(&self, chat: Option<&str>, context: &RequestContext<RoleServer>) -> CallToolResult {
         match (chat, &self.shared.chats) {
-            (None, _) if http::keeps_nothing(context) => answers::failed(KEEPS_NOTHING),
-            (None, _) | (_, Chats::Chosen) => answers::failed(
+            (None, _) if http::keeps_nothing(context) => results::error_result(KEEPS_NOTHING),
+            (None, _) | (_, Chats::Chosen) => results::error_result(
                 "no workspace is chosen yet: call list_workspaces, then use_workspace, then this tool again",
             ),
-            (Some(chat), _) => answers::failed(format!(
+            (Some(chat), _) => results::error_result(format!(
                 "the chat \"{chat}\" has no workspace; the user has to choose one: \
                  `workspace-recovery chat bind '{chat}' WORKSPACE`"
             )),
@@ -76,16 +76,16 @@ impl Server {
     }
 
     pub(super) async fn list_workspaces(&self) -> CallToolResult {
-        match self.shared.host.driver().performer().plane().workspaces().await {
+        match self.shared.host.driver().host_calls().plane().workspaces().await {
             Ok(workspaces) => {
                 let data: Vec<_> = workspaces.iter().map(workspace_json).collect();
                 let text = match workspaces.as_slice() {
                     [] => "the user has no workspace".to_owned(),
                     workspaces => workspaces.iter().map(describe_workspace).collect(),
                 };
-                answers::told(json!({ "workspaces": data }), text)
+                results::structured(json!({ "workspaces": data }), text)
             }
-            Err(error) => answers::failed(error),
+            Err(error) => results::error_result(error),
         }
     }
 
@@ -96,24 +96,24 @@ impl Server {
     ) -> CallToolResult {
         let name = match read::<UseArguments>(HostTool::UseWorkspace, arguments) {
             Ok(arguments) => arguments.workspace,
-            Err(sentence) => return answers::failed(sentence),
+            Err(sentence) => return results::error_result(sentence),
         };
         if http::keeps_nothing(context) {
-            return answers::failed(KEEPS_NOTHING);
+            return results::error_result(KEEPS_NOTHING);
         }
         let (chat, workspace) = match self.bind(&name, http::named_chat(context).as_deref()).await {
             Ok(bound) => bound,
             Err(BindError::Workspace { error: ApiError::NotFound | ApiError::Gone, .. }) => {
-                return answers::failed(format!(
+                return results::error_result(format!(
                     "there is no workspace \"{name}\": list_workspaces tells those that there are"
                 ));
             }
-            Err(error) => return answers::failed(error),
+            Err(error) => return results::error_result(error),
         };
         *self.chosen() = Some(Bound { chat, workspace: workspace.id.clone() });
         let text =
             format!("all tools work on this workspace from now on:\n{}", describe_workspace(&workspace));
-        answers::told(json!({ "workspace": workspace_json(&workspace) }), text)
+        results::structured(json!({ "workspace": workspace_json(&workspace) }), text)
     }
 
     pub(super) async fn workspace_status(&self, context: &RequestContext<RoleServer>) -> CallToolResult {
@@ -121,7 +121,7 @@ impl Server {
             Ok(bound) => bound.workspace,
             Err(answer) => return *answer,
         };
-        let plane = self.shared.host.driver().performer().plane();
+        let plane = self.shared.host.driver().host_calls().plane();
         match (plane.workspace(&id).await, self.calls_at(&id)) {
             (Ok(workspace), Ok(calls)) => {
                 let mut text = describe_workspace(&workspace);
@@ -129,9 +129,9 @@ impl Server {
                     text += &format!("  {}: {} (call {})\n", standing(call), call.tool, call.id);
                 }
                 let calls: Vec<_> = calls.iter().map(call_json).collect();
-                answers::told(json!({ "workspace": workspace_json(&workspace), "calls": calls }), text)
+                results::structured(json!({ "workspace": workspace_json(&workspace), "calls": calls }), text)
             }
-            (Err(ApiError::NotFound | ApiError::Gone), _) => answers::failed(match self.shared.chats {
+            (Err(ApiError::NotFound | ApiError::Gone), _) => results::error_result(match self.shared.chats {
                 Chats::Chosen => {
                     "the workspace was deleted: choose another one with list_workspaces and use_workspace"
                 }
@@ -140,15 +140,15 @@ impl Server {
                     "the workspace was deleted: the user has to start this server for another one"
                 }
             }),
-            (Err(error), _) => answers::failed(error),
-            (_, Err(error)) => answers::failed(error),
+            (Err(error), _) => results::error_result(error),
+            (_, Err(error)) => results::error_result(error),
         }
     }
 
     /// The calls that have not ended at a workspace.
     fn calls_at(&self, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
-        let performer = self.shared.host.driver().performer();
-        performer.store().lane(&performer.plane().deployment(), workspace)
+        let host_calls = self.shared.host.driver().host_calls();
+        host_calls.store().queue(&host_calls.plane().deployment(), workspace)
     }
 }
 

@@ -5,7 +5,7 @@
 //! for the time of the disconnect, until the agent has connected again.
 
 use super::dice::Dice;
-use super::plan::At;
+use super::schedule::At;
 use crate::bindings::{Agent, AgentState, Lifecycle};
 
 /// After how long without a sign of life an agent counts as disconnected.

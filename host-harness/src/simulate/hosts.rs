@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::dice::Dice;
-use super::gate::Gate;
+use super::fault_gate::FaultGate;
 use super::network::Network;
 use super::plugins::Plugins;
-use super::stage::{SimulatedClock, Stage};
 use super::store::Disk;
+use super::world_state::{SimulatedClock, WorldState};
 use crate::chat::ChatHost;
 use crate::driver::Driver;
 use crate::policy::Timings;
@@ -16,7 +16,7 @@ use crate::store::Store;
 
 /// All hosts.
 pub struct Hosts {
-    stage: Arc<Stage>,
+    world: Arc<WorldState>,
     plugins: Plugins,
     store: Store,
     /// By number, from 1. `None`: it is down.
@@ -27,7 +27,7 @@ pub struct Hosts {
 #[derive(Clone)]
 pub struct Host {
     /// What it passes to reach anything.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<FaultGate>,
     /// Runs calls.
     pub driver: Driver,
     /// Runs commands.
@@ -46,10 +46,10 @@ pub fn timings() -> Timings {
 
 impl Hosts {
     /// Begins all hosts.
-    pub fn begin(stage: Arc<Stage>, plugins: Plugins, store: Store) -> Arc<Self> {
-        let running = Mutex::new(vec![None; stage.plan.hosts as usize + 1]);
-        let hosts = Arc::new(Self { stage, plugins, store, running });
-        for host in 1..=hosts.stage.plan.hosts {
+    pub fn begin(world: Arc<WorldState>, plugins: Plugins, store: Store) -> Arc<Self> {
+        let running = Mutex::new(vec![None; world.plan.hosts as usize + 1]);
+        let hosts = Arc::new(Self { world, plugins, store, running });
+        for host in 1..=hosts.world.plan.hosts {
             hosts.live(host, 0);
         }
         hosts
@@ -69,12 +69,12 @@ impl Hosts {
 
     /// Begins a life of a host, and sees to its end.
     fn live(self: &Arc<Self>, number: u64, life: u64) {
-        let gate = Arc::new(Gate::new(self.stage.clone(), number, life));
-        let network = Network::new(self.stage.clone(), gate.clone(), self.store.clone());
-        let store = Store::at(Arc::new(Disk::new(self.stage.clone(), gate.clone(), &self.store)));
-        let clock = Arc::new(SimulatedClock(self.stage.clone()));
+        let gate = Arc::new(FaultGate::new(self.world.clone(), number, life));
+        let network = Network::new(self.world.clone(), gate.clone(), self.store.clone());
+        let store = Store::at(Arc::new(Disk::new(self.world.clone(), gate.clone(), &self.store)));
+        let clock = Arc::new(SimulatedClock(self.world.clone()));
         // It is upgraded while it is down, or taken back to what it was before.
-        let is_newer = Dice::new(self.stage.plan.seed, "plugin", &[number, life]).percent(40);
+        let is_newer = Dice::new(self.world.plan.seed, "plugin", &[number, life]).percent(40);
         let Plugins { older, newer } = self.plugins.clone();
         let (own, other) = if is_newer { (newer, older) } else { (older, newer) };
         let driver = Driver::with_clock(own, Arc::new(network), store, timings(), clock);
@@ -82,7 +82,7 @@ impl Hosts {
         let chats = ChatHost::new(driver.clone());
         let host = Host { gate: gate.clone(), driver: driver.clone(), chats };
         self.lock()[number as usize] = Some(host);
-        self.stage.watch().note(self.stage.now(), "host", &[number, life], || {
+        self.world.observer().note(self.world.now(), "host", &[number, life], || {
             let version = if is_newer { "newer" } else { "older" };
             format!("host {number} begins, with the {version} plugin")
         });
@@ -97,9 +97,9 @@ impl Hosts {
             driver.halt();
             drop(driver);
             hosts.lock()[number as usize] = None;
-            let now = hosts.stage.now();
-            hosts.stage.watch().note(now, "death", &[number, life], || format!("host {number} is dead"));
-            hosts.stage.reach(hosts.stage.until(gate.back())).await;
+            let now = hosts.world.now();
+            hosts.world.observer().note(now, "death", &[number, life], || format!("host {number} is dead"));
+            hosts.world.reach(hosts.world.until(gate.back())).await;
             hosts.live(number, life + 1);
         });
     }

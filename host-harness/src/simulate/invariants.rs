@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::plan::At;
-use super::plane::{BEGIN, Plane, Standing};
+use super::plane::{BEGIN, Plane, RestState};
+use super::schedule::At;
 use crate::bindings::{
     Action, AgentState, Binding, Build, Dial, Evidence, JobStatus, ToolResult, Transition,
 };
@@ -344,7 +344,7 @@ pub fn down_is_told(
     let stopped = entries.iter().any(|entry| {
         matches!(&entry.answer, Answer::IssueTransition(Ok(build)) if build.transition == Transition::Stop)
     });
-    if row.tool != "restart_workspace" || !stopped || plane.standing(workspace, now) != Standing::Down {
+    if row.tool != "restart_workspace" || !stopped || plane.standing(workspace, now) != RestState::Down {
         return Ok(());
     }
     let newest = plane.jobs(workspace).last();

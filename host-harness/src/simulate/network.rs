@@ -9,13 +9,13 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::time::sleep;
 
 use super::dice::Dice;
-use super::gate::Gate;
-use super::plan::{At, Deed, Moment};
-use super::plane::{Job, Order, Plane};
+use super::fault_gate::FaultGate;
+use super::plane::{BuildRequest, Job, Plane};
+use super::schedule::{At, FaultPoint, Intervention};
 #[cfg(test)]
 use super::shell::Notes;
 use super::shell::{Run, Shell};
-use super::stage::Stage;
+use super::world_state::WorldState;
 use crate::bindings::{Parameter, Quota};
 use crate::control_plane::{
     ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
@@ -31,8 +31,8 @@ const IN_FLIGHT: u64 = 50_000;
 
 /// A host's connection to the control plane.
 pub struct Network {
-    stage: Arc<Stage>,
-    gate: Arc<Gate>,
+    world: Arc<WorldState>,
+    gate: Arc<FaultGate>,
     /// The store, to look who asks.
     store: Store,
 }
@@ -55,12 +55,12 @@ enum Fate {
 
 impl Network {
     /// The connection of one life of a host.
-    pub fn new(stage: Arc<Stage>, gate: Arc<Gate>, store: Store) -> Self {
-        Self { stage, gate, store }
+    pub fn new(world: Arc<WorldState>, gate: Arc<FaultGate>, store: Store) -> Self {
+        Self { world, gate, store }
     }
 
     fn dice(&self, concern: &str) -> Dice {
-        Dice::new(self.stage.plan.seed, concern, &[self.gate.host, self.gate.life, self.gate.count()])
+        Dice::new(self.world.plan.seed, concern, &[self.gate.host, self.gate.life, self.gate.count()])
     }
 
     /// A read: it takes a while, and may fail.
@@ -73,7 +73,7 @@ impl Network {
         if dice.percent(50) {
             sleep(Duration::from_millis(dice.between(1, 40))).await;
         }
-        if self.stage.plan.luck.reads && !self.stage.is_calm() {
+        if self.world.plan.luck.reads && !self.world.is_calm() {
             match dice.between(0, 199) {
                 0..=2 => return Err(unavailable()),
                 3 => {
@@ -94,7 +94,7 @@ impl Network {
         if self.is_away() {
             return Err(unavailable());
         }
-        let answer = look(&mut self.stage.plane(), self.stage.now());
+        let answer = look(&mut self.world.plane(), self.world.now());
         if dice.percent(20) {
             // The answer is under way.
             sleep(Duration::from_millis(dice.between(1, 40))).await;
@@ -106,25 +106,29 @@ impl Network {
     /// Somebody may act on a workspace just when a host has read it and is about to decide.
     fn interfere(&self, read: &Workspace) {
         let at_rest = !is_active(&read.latest.build.status);
-        if !at_rest || !self.stage.plan.luck.people || self.stage.is_calm() {
+        if !at_rest || !self.world.plan.luck.people || self.world.is_calm() {
             return;
         }
         let mut dice = self.dice("interference");
         if dice.percent(3) {
-            act(&self.stage, &read.id, dice.pick([Deed::Stop, Deed::Stop, Deed::Start]));
+            act(
+                &self.world,
+                &read.id,
+                dice.pick([Intervention::Stop, Intervention::Stop, Intervention::Start]),
+            );
         }
     }
 
     fn user_id(&self) -> String {
-        self.stage.plan.user(self.gate.host)
+        self.world.plan.user(self.gate.host)
     }
 
     fn is_away(&self) -> bool {
-        self.gate.is_cut_off() || self.stage.plane().is_away(self.stage.now())
+        self.gate.is_cut_off() || self.world.plane().is_away(self.world.now())
     }
 
     fn fate(&self, dice: &mut Dice) -> Fate {
-        if !self.stage.plan.luck.posts || self.stage.is_calm() {
+        if !self.world.plan.luck.posts || self.world.is_calm() {
             return Fate::Answered;
         }
         match dice.between(0, 99) {
@@ -139,46 +143,56 @@ impl Network {
 }
 
 /// A request arrives.
-fn arrive(stage: &Arc<Stage>, workspace: &str, order: Order) -> Result<BuildRead, ApiError> {
-    let (now, intent) = (stage.now(), order.intent);
-    let made = stage.plane().make(workspace, order, now);
+fn arrive(world: &Arc<WorldState>, workspace: &str, order: BuildRequest) -> Result<BuildRead, ApiError> {
+    let (now, intent) = (world.now(), order.intent);
+    let made = world.plane().make(workspace, order, now);
     if let Err(ApiError::Invalid(_)) = &made {
-        stage.watch().note(now, "refusal", &[], || format!("{workspace}: a parameter has no value"));
+        world.observer().note(now, "refusal", &[], || format!("{workspace}: a parameter has no value"));
     }
     if let Ok(read) = &made {
-        stage.watch().made(now, intent, read);
-        stage.changed(workspace).notify_waiters();
+        world.observer().made(now, intent, read);
+        world.changed(workspace).notify_waiters();
         if intent.is_some() {
-            react(stage, workspace, read);
+            react(world, workspace, read);
         }
     }
     made
 }
 
 /// Somebody does something to a workspace that was not planned.
-fn act(stage: &Stage, workspace: &str, does: Deed) {
-    let now = stage.now();
-    stage.plane().person(workspace, does, now);
-    stage
-        .watch()
+fn act(world: &WorldState, workspace: &str, does: Intervention) {
+    let now = world.now();
+    world.plane().person(workspace, does, now);
+    world
+        .observer()
         .note(now, "reaction", &[], || format!("somebody who watches asks for {does:?} of {workspace}"));
-    stage.changed(workspace).notify_waiters();
+    world.changed(workspace).notify_waiters();
 }
 
-/// People watch: somebody may cancel what was begun, or do something else as soon as it has ended.
-fn react(stage: &Arc<Stage>, workspace: &str, read: &BuildRead) {
-    let mut dice = Dice::new(stage.plan.seed, "people", &[stage.now(), read.build.number.into()]);
-    if !stage.plan.luck.people || stage.is_calm() || !dice.percent(15) {
+/// People observer: somebody may cancel what was begun, or do something else as soon as it has ended.
+fn react(world: &Arc<WorldState>, workspace: &str, read: &BuildRead) {
+    let mut dice = Dice::new(world.plan.seed, "people", &[world.now(), read.build.number.into()]);
+    if !world.plan.luck.people || world.is_calm() || !dice.percent(15) {
         return;
     }
-    let (stage, workspace, build) = (stage.clone(), workspace.to_owned(), read.build.id.clone());
+    let (world, workspace, build) = (world.clone(), workspace.to_owned(), read.build.id.clone());
     tokio::spawn(async move {
-        let does = dice.pick([Deed::Cancel, Deed::Cancel, Deed::Stop, Deed::Stop, Deed::Start, Deed::Delete]);
-        let ends = stage.plane().job(&build).map_or(0, Job::ends);
-        let at =
-            if does == Deed::Cancel { dice.between(stage.now(), ends) } else { ends + dice.between(0, 300) };
-        stage.reach(at.min(stage.plan.calm)).await;
-        act(&stage, &workspace, does);
+        let does = dice.pick([
+            Intervention::Cancel,
+            Intervention::Cancel,
+            Intervention::Stop,
+            Intervention::Stop,
+            Intervention::Start,
+            Intervention::Delete,
+        ]);
+        let ends = world.plane().job(&build).map_or(0, Job::ends);
+        let at = if does == Intervention::Cancel {
+            dice.between(world.now(), ends)
+        } else {
+            ends + dice.between(0, 300)
+        };
+        world.reach(at.min(world.plan.calm)).await;
+        act(&world, &workspace, does);
     });
 }
 
@@ -193,10 +207,10 @@ impl ControlPlane for Network {
     }
 
     async fn workspace(&self, workspace: &str) -> Result<Workspace, ApiError> {
-        let (stage, gate) = (&self.stage, &self.gate);
+        let (world, gate) = (&self.world, &self.gate);
         self.read(|plane, now| {
             let read = plane.workspace(workspace, now)?;
-            stage.watch().read(now, gate, &read);
+            world.observer().read(now, gate, &read);
             Ok(read)
         })
         .await
@@ -220,13 +234,14 @@ impl ControlPlane for Network {
     }
 
     async fn create_build(&self, workspace: &str, build: &NewBuild) -> Result<BuildRead, ApiError> {
-        if self.gate.come_to(Moment::BeforePost) {
+        if self.gate.come_to(FaultPoint::BeforePost) {
             return std::future::pending().await;
         }
         // From here on it is out of the host's hands.
-        let intent = super::watch::sent(&self.stage, &self.gate, &self.store, workspace, &build.transition);
+        let intent =
+            super::observer::sent(&self.world, &self.gate, &self.store, workspace, &build.transition);
         let by = self.user_id();
-        let order = Order {
+        let order = BuildRequest {
             transition: build.transition.clone(),
             version: build.template_version.clone(),
             by,
@@ -234,20 +249,24 @@ impl ControlPlane for Network {
         };
         let mut dice = self.dice("post");
         let fate = if self.is_away() { Fate::Lost } else { self.fate(&mut dice) };
-        let killed = self.gate.come_to(Moment::AfterPost);
+        let killed = self.gate.come_to(FaultPoint::AfterPost);
         let answer = match fate {
             Fate::Answered => {
                 sleep(Duration::from_millis(dice.between(1, 60))).await;
-                arrive(&self.stage, workspace, order)
+                arrive(&self.world, workspace, order)
             }
             Fate::Refused => Err(unavailable()),
             Fate::Overtaken => {
-                let now = self.stage.now();
-                self.stage.plane().person(workspace, dice.pick([Deed::Stop, Deed::Start]), now);
-                arrive(&self.stage, workspace, order)
+                let now = self.world.now();
+                self.world.plane().person(
+                    workspace,
+                    dice.pick([Intervention::Stop, Intervention::Start]),
+                    now,
+                );
+                arrive(&self.world, workspace, order)
             }
             Fate::Unanswered => {
-                let _ = arrive(&self.stage, workspace, order);
+                let _ = arrive(&self.world, workspace, order);
                 sleep(Duration::from_millis(dice.between(0, CLIENT_LIMIT))).await;
                 Err(ApiError::no_answer("no answer"))
             }
@@ -256,11 +275,11 @@ impl ControlPlane for Network {
                 Err(ApiError::no_answer("no answer"))
             }
             Fate::Late(after) => {
-                let (stage, workspace) = (self.stage.clone(), workspace.to_owned());
+                let (world, workspace) = (self.world.clone(), workspace.to_owned());
                 tokio::spawn(async move {
                     sleep(Duration::from_millis(after)).await;
                     // Nobody is there any more to hear the answer.
-                    let _ = arrive(&stage, &workspace, order);
+                    let _ = arrive(&world, &workspace, order);
                 });
                 sleep(Duration::from_millis(after.min(CLIENT_LIMIT))).await;
                 Err(ApiError::no_answer("no answer"))
@@ -282,9 +301,9 @@ impl ControlPlane for Network {
     }
 
     async fn quota(&self, workspace: &Workspace) -> Result<Option<Quota>, ApiError> {
-        let (stage, id) = (&self.stage, &workspace.id);
+        let (world, id) = (&self.world, &workspace.id);
         self.read(|_, now| {
-            stage.watch().note(now, "quota", &[], || format!("{id}: its owner's budget is used up"));
+            world.observer().note(now, "quota", &[], || format!("{id}: its owner's budget is used up"));
             Ok(Some(Quota { credits_consumed: 10, budget: 10 }))
         })
         .await
@@ -298,11 +317,11 @@ impl ControlPlane for Network {
         let _ = wanted;
         let asked = agent.to_owned();
         let answers = self.read(move |plane, now| plane.terminal(&asked, now)).await?;
-        let luck = self.stage.plan.luck.reads && !self.stage.is_calm();
+        let luck = self.world.plan.luck.reads && !self.world.is_calm();
         let mut dice = self.dice("terminal");
         Ok(Box::new(Screen {
             agent: agent.to_owned(),
-            stage: self.stage.clone(),
+            world: self.world.clone(),
             gate: self.gate.clone(),
             shell: Shell::default(),
             shown: VecDeque::from_iter(answers.then(Shell::greeting)),
@@ -311,31 +330,31 @@ impl ControlPlane for Network {
     }
 
     fn changes(&self, workspace: &str) -> Option<BoxStream<'static, ()>> {
-        let (stage, gate, workspace) = (self.stage.clone(), self.gate.clone(), workspace.to_owned());
+        let (world, gate, workspace) = (self.world.clone(), self.gate.clone(), workspace.to_owned());
         let dice = self.dice("changes");
         let first = true;
-        Some(stream::unfold((stage, gate, workspace, dice, first), announcement).boxed())
+        Some(stream::unfold((world, gate, workspace, dice, first), announcement).boxed())
     }
 }
 
-type Announcing = (Arc<Stage>, Arc<Gate>, String, Dice, bool);
+type Announcing = (Arc<WorldState>, Arc<FaultGate>, String, Dice, bool);
 
 /// The next announcement of a change: slow, or lost, or the stream ends.
-async fn announcement((stage, gate, workspace, mut dice, first): Announcing) -> Option<((), Announcing)> {
+async fn announcement((world, gate, workspace, mut dice, first): Announcing) -> Option<((), Announcing)> {
     loop {
-        let luck = stage.plan.luck.changes && !stage.is_calm();
+        let luck = world.plan.luck.changes && !world.is_calm();
         if first {
             gate.pass().await;
-            return Some(((), (stage, gate, workspace, dice, false)));
+            return Some(((), (world, gate, workspace, dice, false)));
         }
-        let foreseen = stage.plane().next_change(&workspace, stage.now());
+        let foreseen = world.plane().next_change(&workspace, world.now());
         tokio::select! {
             biased;
-            () = stage.changed(&workspace).notified() => {}
-            () = reach(&stage, foreseen) => {}
+            () = world.changed(&workspace).notified() => {}
+            () = reach(&world, foreseen) => {}
         }
         gate.pass().await;
-        if gate.is_cut_off() || stage.plane().is_away(stage.now()) || (luck && dice.percent(3)) {
+        if gate.is_cut_off() || world.plane().is_away(world.now()) || (luck && dice.percent(3)) {
             return None;
         }
         if luck && dice.percent(25) {
@@ -344,13 +363,13 @@ async fn announcement((stage, gate, workspace, mut dice, first): Announcing) -> 
         if luck && dice.percent(25) {
             sleep(Duration::from_millis(dice.between(100, 20_000))).await;
         }
-        return Some(((), (stage, gate, workspace, dice, false)));
+        return Some(((), (world, gate, workspace, dice, false)));
     }
 }
 
-async fn reach(stage: &Stage, at: Option<At>) {
+async fn reach(world: &WorldState, at: Option<At>) {
     match at {
-        Some(at) => stage.reach(at).await,
+        Some(at) => world.reach(at).await,
         None => std::future::pending().await,
     }
 }
@@ -358,8 +377,8 @@ async fn reach(stage: &Stage, at: Option<At>) {
 /// A terminal in which a shell answers, until it is cut or its agent is gone; then it stays silent or ends.
 struct Screen {
     agent: String,
-    stage: Arc<Stage>,
-    gate: Arc<Gate>,
+    world: Arc<WorldState>,
+    gate: Arc<FaultGate>,
     shell: Shell,
     shown: VecDeque<String>,
     /// It is cut after so many more things that are typed or shown.
@@ -380,7 +399,7 @@ impl Screen {
     }
 
     fn is_answered(&self) -> bool {
-        matches!(self.stage.plane().terminal(&self.agent, self.stage.now()), Ok(true))
+        matches!(self.world.plane().terminal(&self.agent, self.world.now()), Ok(true))
     }
 }
 
@@ -397,7 +416,7 @@ impl Terminal for Screen {
         }
         let shown = self.shown.pop_front();
         if shown.as_ref().is_some_and(|shown| shown.contains(GREETING)) {
-            self.stage.watch().greeted(&self.agent);
+            self.world.observer().greeted(&self.agent);
         }
         Ok(shown.map(String::into_bytes))
     }
@@ -408,8 +427,8 @@ impl Terminal for Screen {
             return Err(unavailable());
         }
         if self.is_answered() {
-            let (stage, now) = (&self.stage, self.stage.now());
-            let mut plane = stage.plane();
+            let (world, now) = (&self.world, self.world.now());
+            let mut plane = world.plane();
             let mut begun = Vec::new();
             #[cfg(test)]
             if crate::sabotage::is(crate::sabotage::Sabotage::ForgetsSessions) {
@@ -421,7 +440,7 @@ impl Terminal for Screen {
             });
             drop(plane);
             for command in begun {
-                stage.watch().command_begun(now, &command);
+                world.observer().command_begun(now, &command);
             }
             // Each record may be the last that arrives.
             self.shown.extend(shown.split_inclusive("\r\n\r\n").map(str::to_owned));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::agent::{Life, Span};
 use super::dice::Dice;
-use super::plan::{At, Deed, Plan};
+use super::schedule::{At, Intervention, Schedule};
 use super::shell::Notes;
 use crate::bindings::{AgentState, Build, JobStatus, Parameter, Provisioner, Transition};
 use crate::control_plane::{ApiError, BuildRead, TemplateParameter, Workspace, is_active, refusal};
@@ -22,7 +22,7 @@ pub struct Plane {
     seed: u64,
     lucky_builds: bool,
     lucky_agents: bool,
-    spaces: Vec<Space>,
+    workspaces: Vec<SimulatedWorkspace>,
     /// When it is away, for everybody. The past and the planned future.
     pub outages: Vec<Span>,
     /// When no provisioner takes builds.
@@ -31,7 +31,7 @@ pub struct Plane {
     notes: BTreeMap<String, Notes>,
 }
 
-struct Space {
+struct SimulatedWorkspace {
     builds: Vec<Job>,
     template: Template,
 }
@@ -49,7 +49,7 @@ struct Template {
 
 /// A request for a build.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct BuildRequest {
     /// What it is to do.
     pub transition: Transition,
     /// The template version that it names.
@@ -103,7 +103,7 @@ enum End {
 
 /// Where a workspace is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum RestState {
     /// Its newest build is a start that succeeded.
     Up,
     /// Its newest build is a stop that succeeded.
@@ -114,8 +114,8 @@ pub enum Standing {
 
 impl Plane {
     /// The world's workspaces as they are at its beginning: most are up.
-    pub fn new(plan: &Plan, outages: Vec<Span>, no_provisioner: Vec<Span>) -> Self {
-        let spaces = (1..=plan.workspaces).map(|workspace| {
+    pub fn new(plan: &Schedule, outages: Vec<Span>, no_provisioner: Vec<Span>) -> Self {
+        let workspaces = (1..=plan.workspaces).map(|workspace| {
             let up = !Dice::new(plan.seed, "beginning", &[workspace]).percent(20);
             let id = format!("w{workspace}-b1");
             let job = Job {
@@ -133,13 +133,13 @@ impl Plane {
                 cancel_requested: None,
                 agent: up.then(|| Life::old(format!("w{workspace}-a1"))),
             };
-            Space { builds: vec![job], template: Template::draw(plan, workspace) }
+            SimulatedWorkspace { builds: vec![job], template: Template::draw(plan, workspace) }
         });
         Self {
             seed: plan.seed,
             lucky_builds: !plan.luck.builds,
             lucky_agents: !plan.luck.agents,
-            spaces: spaces.collect(),
+            workspaces: workspaces.collect(),
             outages,
             no_provisioner,
             notes: BTreeMap::new(),
@@ -153,7 +153,9 @@ impl Plane {
 
     /// The workspaces that are not deleted, as read.
     pub fn workspaces(&self, now: At) -> Vec<Workspace> {
-        (1..=self.spaces.len()).filter_map(|number| self.workspace(&format!("w{number}"), now).ok()).collect()
+        (1..=self.workspaces.len())
+            .filter_map(|number| self.workspace(&format!("w{number}"), now).ok())
+            .collect()
     }
 
     /// A workspace by id, as read.
@@ -225,13 +227,13 @@ impl Plane {
     }
 
     /// Where the workspace is, in truth.
-    pub fn standing(&self, workspace: &str, now: At) -> Standing {
-        let Ok(space) = self.space(workspace) else { return Standing::Between };
+    pub fn standing(&self, workspace: &str, now: At) -> RestState {
+        let Ok(space) = self.space(workspace) else { return RestState::Between };
         let latest = space.latest();
         match (&latest.transition, latest.status(now)) {
-            (Transition::Start, JobStatus::Succeeded) => Standing::Up,
-            (Transition::Stop, JobStatus::Succeeded) => Standing::Down,
-            _ => Standing::Between,
+            (Transition::Start, JobStatus::Succeeded) => RestState::Up,
+            (Transition::Stop, JobStatus::Succeeded) => RestState::Down,
+            _ => RestState::Between,
         }
     }
 
@@ -258,10 +260,10 @@ impl Plane {
     }
 
     /// Makes a build, unless one is in progress.
-    pub fn make(&mut self, workspace: &str, order: Order, now: At) -> Result<BuildRead, ApiError> {
+    pub fn make(&mut self, workspace: &str, order: BuildRequest, now: At) -> Result<BuildRead, ApiError> {
         self.workspace(workspace, now)?;
         let index = index(workspace).ok_or(ApiError::NotFound)?;
-        let (latest, template) = (self.spaces[index].latest(), self.spaces[index].template);
+        let (latest, template) = (self.workspaces[index].latest(), self.workspaces[index].template);
         if is_active(&latest.status(now)) {
             return Err(ApiError::Conflict(refusal("another build is in progress")));
         }
@@ -272,16 +274,16 @@ impl Plane {
         if asks && !has_value {
             return Err(ApiError::Invalid(refusal("a value for size is missing")));
         }
-        let number = self.spaces[index].builds.len() as u64 + 1;
+        let number = self.workspaces[index].builds.len() as u64 + 1;
         let mut job = self.job_of(workspace, index as u64, number, order, now);
         (job.version, job.has_value) = (version, has_value);
         let read = self.read(&job, now);
-        self.spaces[index].builds.push(job);
+        self.workspaces[index].builds.push(job);
         Ok(read)
     }
 
-    fn job_of(&self, workspace: &str, index: u64, number: u64, order: Order, now: At) -> Job {
-        let Order { transition, by, intent, .. } = order;
+    fn job_of(&self, workspace: &str, index: u64, number: u64, order: BuildRequest, now: At) -> Job {
+        let BuildRequest { transition, by, intent, .. } = order;
         let mut dice = Dice::new(self.seed, "build", &[index, number]);
         let queued = if !self.lucky_builds && dice.percent(20) { dice.between(100, 30_000) } else { 0 };
         let mut begins = now + queued;
@@ -320,17 +322,17 @@ impl Plane {
     }
 
     /// Somebody does something to a workspace, if it can be done.
-    pub fn person(&mut self, workspace: &str, does: Deed, now: At) {
+    pub fn person(&mut self, workspace: &str, does: Intervention, now: At) {
         let transition = match does {
-            Deed::Stop => Transition::Stop,
-            Deed::Start => Transition::Start,
-            Deed::Delete => Transition::Delete,
-            Deed::Cancel => return self.cancel(workspace, now),
+            Intervention::Stop => Transition::Stop,
+            Intervention::Start => Transition::Start,
+            Intervention::Delete => Transition::Delete,
+            Intervention::Cancel => return self.cancel(workspace, now),
         };
         let template = self.space(workspace).map(|space| space.template).unwrap_or_default();
         let version =
             (transition == Transition::Start && template.is_strict).then(|| template.active(workspace, now));
-        let order = Order { transition, version, by: SOMEBODY.to_owned(), intent: None };
+        let order = BuildRequest { transition, version, by: SOMEBODY.to_owned(), intent: None };
         // Refused if a build is in progress or the workspace is gone: that is how it goes.
         let _ = self.make(workspace, order, now);
     }
@@ -338,7 +340,9 @@ impl Plane {
     fn cancel(&mut self, workspace: &str, now: At) {
         let (seed, lucky) = (self.seed, self.lucky_builds);
         let Some(index) = index(workspace) else { return };
-        let Some(job) = self.spaces.get_mut(index).and_then(|space| space.builds.last_mut()) else { return };
+        let Some(job) = self.workspaces.get_mut(index).and_then(|space| space.builds.last_mut()) else {
+            return;
+        };
         if !is_active(&job.status(now)) || job.cancel_requested.is_some() {
             return;
         }
@@ -361,7 +365,7 @@ impl Plane {
 
     /// The agent of a workspace's newest build, to have something happen to it.
     pub fn agent_mut(&mut self, workspace: &str, now: At) -> Option<&mut Life> {
-        let latest = self.spaces.get_mut(index(workspace)?)?.builds.last_mut()?;
+        let latest = self.workspaces.get_mut(index(workspace)?)?.builds.last_mut()?;
         if latest.has_agents(now) { latest.agent.as_mut() } else { None }
     }
 
@@ -372,8 +376,8 @@ impl Plane {
         [Some(latest.begins), Some(latest.ends), agent].into_iter().flatten().filter(|at| *at > now).min()
     }
 
-    fn space(&self, workspace: &str) -> Result<&Space, ApiError> {
-        index(workspace).and_then(|index| self.spaces.get(index)).ok_or(ApiError::NotFound)
+    fn space(&self, workspace: &str) -> Result<&SimulatedWorkspace, ApiError> {
+        index(workspace).and_then(|index| self.workspaces.get(index)).ok_or(ApiError::NotFound)
     }
 
     fn read(&self, job: &Job, now: At) -> BuildRead {
@@ -409,7 +413,7 @@ impl Plane {
 }
 
 impl Template {
-    fn draw(plan: &Plan, workspace: u64) -> Self {
+    fn draw(plan: &Schedule, workspace: u64) -> Self {
         let mut dice = Dice::new(plan.seed, "template", &[workspace]);
         let newer_from = dice.percent(50).then(|| dice.between(0, plan.calm));
         let template = Self { newer_from, is_strict: dice.percent(40), asks_more: dice.percent(40) };
@@ -426,7 +430,7 @@ impl Template {
     }
 }
 
-impl Space {
+impl SimulatedWorkspace {
     fn latest(&self) -> &Job {
         // A workspace begins with a build, and none is ever removed.
         &self.builds[self.builds.len() - 1]

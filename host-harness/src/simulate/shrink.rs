@@ -1,24 +1,24 @@
 //! Cuts a world that breaks a rule down to what is needed for that.
 
 use super::invariants::Invariant;
-use super::plan::{Luck, Plan};
 use super::plugins::Plugins;
+use super::schedule::{Probabilities, Schedule};
 use super::world;
 
 /// Worlds that are tried at most: a shorter list is a help, not worth an hour.
 const TRIES: u32 = 300;
 
 /// A smaller world that breaks the same rule: fewer events, less bad luck.
-pub fn shrink(plan: &Plan, broken: Invariant, plugins: &Plugins) -> Plan {
+pub fn shrink(plan: &Schedule, broken: Invariant, plugins: &Plugins) -> Schedule {
     let mut tries = TRIES;
-    let mut breaks = |plan: &Plan| {
+    let mut breaks = |plan: &Schedule| {
         tries = tries.saturating_sub(1);
         tries > 0
             && world::run(plan, plugins, false)
                 .is_ok_and(|seen| seen.violations.iter().any(|violation| violation.invariant == broken))
     };
     let mut best = plan.clone();
-    let switches: [fn(&mut Luck); 7] = [
+    let switches: [fn(&mut Probabilities); 7] = [
         |luck| luck.reads = false,
         |luck| luck.posts = false,
         |luck| luck.builds = false,

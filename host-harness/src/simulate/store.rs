@@ -1,43 +1,43 @@
-//! The store as one host reaches it: slow, full, lost in a crash; and every write to it is seen by the watch.
+//! The store as one host reaches it: slow, full, lost in a crash; and every write to it is seen by the observer.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::dice::Dice;
-use super::gate::Gate;
-use super::plan::Moment;
-use super::stage::Stage;
+use super::fault_gate::FaultGate;
+use super::schedule::FaultPoint;
+use super::world_state::WorldState;
 use crate::journal::Entry;
 use crate::journal::record::{CallId, CallRecord, Open, Outcome};
 use crate::store::{
-    Backend, CallRow, ChatRecord, Committed, HostId, HostRow, Listing, Store, StoreError, Tables, Work,
+    Backend, CallRow, ChatRecord, Committed, HostId, HostRow, Listing, Store, StoreError, Transaction, Work,
 };
 
-/// The home of a world's tables, as one life of a host has it.
+/// The home of a world's tx, as one life of a host has it.
 pub struct Disk {
-    stage: Arc<Stage>,
-    gate: Arc<Gate>,
+    world: Arc<WorldState>,
+    gate: Arc<FaultGate>,
     home: Arc<dyn Backend>,
 }
 
 impl Disk {
     /// A host's way to the home that all hosts share.
-    pub fn new(stage: Arc<Stage>, gate: Arc<Gate>, home: &Store) -> Self {
-        Self { stage, gate, home: home.backend().clone() }
+    pub fn new(world: Arc<WorldState>, gate: Arc<FaultGate>, home: &Store) -> Self {
+        Self { world, gate, home: home.backend().clone() }
     }
 
-    /// Does the work, in view of the watch. In the home in memory a transaction is done when this returns.
+    /// Does the work, in view of the observer. In the home in memory a transaction is done when this returns.
     fn commit(&self, work: Work) -> Committed {
-        let (stage, gate) = (self.stage.clone(), self.gate.clone());
-        self.home.transact(Box::new(move |tables| work(&mut Seen { tables, stage: &stage, gate: &gate })))
+        let (world, gate) = (self.world.clone(), self.gate.clone());
+        self.home.transact(Box::new(move |tx| work(&mut Seen { tx, world: &world, gate: &gate })))
     }
 
     fn delay(&self) -> Option<Duration> {
-        if !self.stage.plan.luck.store || self.stage.is_calm() {
+        if !self.world.plan.luck.store || self.world.is_calm() {
             return None;
         }
         let mut dice =
-            Dice::new(self.stage.plan.seed, "store", &[self.gate.host, self.gate.life, self.gate.count()]);
+            Dice::new(self.world.plan.seed, "store", &[self.gate.host, self.gate.life, self.gate.count()]);
         match dice.between(0, 99) {
             0..=9 => Some(Duration::from_millis(dice.between(1, 30))),
             10 => Some(Duration::from_millis(dice.between(30, 5_000))),
@@ -48,7 +48,7 @@ impl Disk {
 
 impl Backend for Disk {
     fn transact(&self, work: Work) -> Committed {
-        if self.gate.come_to(Moment::BeforeCommit) || self.gate.is_dead() || self.stage.is_stuck() {
+        if self.gate.come_to(FaultPoint::BeforeCommit) || self.gate.is_dead() || self.world.is_stuck() {
             return Box::pin(std::future::pending());
         }
         if self.gate.is_full() {
@@ -57,7 +57,7 @@ impl Backend for Disk {
         let delay = self.delay();
         if delay.is_none() && self.gate.is_open() {
             let done = self.commit(work);
-            if self.gate.come_to(Moment::AfterCommit) {
+            if self.gate.come_to(FaultPoint::AfterCommit) {
                 return Box::pin(std::future::pending());
             }
             let gate = self.gate.clone();
@@ -69,7 +69,7 @@ impl Backend for Disk {
         }
         // It is done whether or not somebody waits for it, unless the host dies before.
         let (told, hear) = tokio::sync::oneshot::channel();
-        let disk = Self { stage: self.stage.clone(), gate: self.gate.clone(), home: self.home.clone() };
+        let disk = Self { world: self.world.clone(), gate: self.gate.clone(), home: self.home.clone() };
         tokio::spawn(async move {
             if let Some(delay) = delay {
                 tokio::time::sleep(delay).await;
@@ -87,8 +87,11 @@ impl Backend for Disk {
         })
     }
 
-    fn read(&self, work: &mut dyn FnMut(&dyn Tables) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        self.stage.now();
+    fn read(
+        &self,
+        work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.world.now();
         self.home.read(work)
     }
 
@@ -101,20 +104,20 @@ fn full() -> StoreError {
     StoreError::Full { path: "disk".to_owned() }
 }
 
-/// The tables within a transaction of a host, in view of the watch.
+/// The tx within a transaction of a host, in view of the observer.
 struct Seen<'a> {
-    tables: &'a mut dyn Tables,
-    stage: &'a Stage,
-    gate: &'a Gate,
+    tx: &'a mut dyn Transaction,
+    world: &'a WorldState,
+    gate: &'a FaultGate,
 }
 
 impl Seen<'_> {
     /// A write to a call: by its owner, while his lease is current.
     fn owned(&self, call: CallId) -> Result<(), StoreError> {
-        if let Some(row) = self.tables.call(call)?
+        if let Some(row) = self.tx.call(call)?
             && !is_verdict(&row)
         {
-            self.stage.watch().wrote(self.stage, self.gate, self.tables, &row)?;
+            self.world.observer().wrote(self.world, self.gate, self.tx, &row)?;
         }
         Ok(())
     }
@@ -122,8 +125,8 @@ impl Seen<'_> {
     /// A call's state may have become another one.
     fn turn(&self, row: &CallRow) -> Result<(), StoreError> {
         let Some(workspace) = &row.pinned.workspace else { return Ok(()) };
-        let lane = self.tables.lane(&row.pinned.deployment, workspace)?;
-        self.stage.watch().turns(self.stage, workspace, &lane);
+        let queue = self.tx.queue(&row.pinned.deployment, workspace)?;
+        self.world.observer().turns(self.world, workspace, &queue);
         Ok(())
     }
 }
@@ -133,18 +136,18 @@ fn is_verdict(row: &CallRow) -> bool {
     row.tool == "classify-failure"
 }
 
-impl Tables for Seen<'_> {
+impl Transaction for Seen<'_> {
     fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError> {
-        let before = self.tables.call(row.id)?;
+        let before = self.tx.call(row.id)?;
         match before {
             // Anybody may say that a call is to end, or that it is not to end for want of somebody who waits for it.
             Some(before) if *row == (CallRow { interrupted: true, ..before.clone() }) => {
-                self.stage.watch().interrupted(self.stage, row.id);
+                self.world.observer().interrupted(self.world, row.id);
             }
             Some(before) if *row == (CallRow { detached: true, ..before.clone() }) => {}
             _ => self.owned(row.id)?,
         }
-        self.tables.put_call(row)?;
+        self.tx.put_call(row)?;
         self.turn(row)
     }
 
@@ -153,10 +156,10 @@ impl Tables for Seen<'_> {
     }
 
     fn add_call(&mut self, record: &CallRecord, row: &CallRow) -> Result<CallId, StoreError> {
-        let id = self.tables.add_call(record, row)?;
+        let id = self.tx.add_call(record, row)?;
         if row.owner.is_some() {
-            self.stage.watch().wrote(self.stage, self.gate, self.tables, row)?;
-            self.stage.watch().begun(self.stage, self.gate, id, row);
+            self.world.observer().wrote(self.world, self.gate, self.tx, row)?;
+            self.world.observer().begun(self.world, self.gate, id, row);
             self.turn(row)?;
         }
         // Else it is a verdict, which takes no turn: it is written down when it has ended.
@@ -164,156 +167,156 @@ impl Tables for Seen<'_> {
     }
 
     fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError> {
-        if let Some(row) = self.tables.call(id)? {
+        if let Some(row) = self.tx.call(id)? {
             if row.owner.is_some() {
                 self.owned(id)?;
             }
-            let (entries, open) = self.tables.journal(id)?;
-            let record = self.tables.record(id)?;
+            let (entries, open) = self.tx.journal(id)?;
+            let record = self.tx.record(id)?;
             let call = record.as_ref().map(|record| &record.call);
-            self.stage.watch().ended(self.stage, &row, call, (&entries, open.as_ref()), outcome);
+            self.world.observer().ended(self.world, &row, call, (&entries, open.as_ref()), outcome);
         }
-        self.tables.end_call(id, outcome, at_ms)
+        self.tx.end_call(id, outcome, at_ms)
     }
 
     fn put_entry(&mut self, call: CallId, index: usize, entry: &Entry) -> Result<(), StoreError> {
         self.owned(call)?;
-        self.stage.watch().answered(self.stage, call, entry);
-        self.tables.put_entry(call, index, entry)
+        self.world.observer().answered(self.world, call, entry);
+        self.tx.put_entry(call, index, entry)
     }
 
     fn put_open(&mut self, call: CallId, index: usize, open: &Open) -> Result<(), StoreError> {
         self.owned(call)?;
-        if let Some(row) = self.tables.call(call)? {
-            let (entries, _) = self.tables.journal(call)?;
-            self.stage.watch().opened(self.stage, self.gate, &row, &entries, open);
+        if let Some(row) = self.tx.call(call)? {
+            let (entries, _) = self.tx.journal(call)?;
+            self.world.observer().opened(self.world, self.gate, &row, &entries, open);
         }
-        self.tables.put_open(call, index, open)
+        self.tx.put_open(call, index, open)
     }
 
     fn truncate(&mut self, call: CallId, from: usize) -> Result<(), StoreError> {
         self.owned(call)?;
-        self.stage.watch().forgotten(self.stage, call);
-        self.tables.truncate(call, from)
+        self.world.observer().forgotten(self.world, call);
+        self.tx.truncate(call, from)
     }
 
-    fn give_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
-        let current = self.tables.host(to.id)?;
-        self.stage.watch().took(self.stage, self.gate, from, to.id, current.as_ref());
-        self.tables.give_calls(from, to)
+    fn reassign_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
+        let current = self.tx.host(to.id)?;
+        self.world.observer().took(self.world, self.gate, from, to.id, current.as_ref());
+        self.tx.reassign_calls(from, to)
     }
 
     fn add_host(&mut self, host: &HostRow) -> Result<HostId, StoreError> {
-        let id = self.tables.add_host(host)?;
+        let id = self.tx.add_host(host)?;
         self.gate.entered(id);
         Ok(id)
     }
 
     fn put_host(&mut self, host: &HostRow) -> Result<(), StoreError> {
-        self.tables.put_host(host)
+        self.tx.put_host(host)
     }
 
     fn remove_host(&mut self, id: HostId) -> Result<(), StoreError> {
-        self.tables.remove_host(id)
+        self.tx.remove_host(id)
     }
 
     fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError> {
-        self.tables.chat(name)
+        self.tx.chat(name)
     }
 
     fn chats(&self) -> Result<Vec<ChatRecord>, StoreError> {
-        self.tables.chats()
+        self.tx.chats()
     }
 
     fn put_chat(&mut self, chat: &ChatRecord) -> Result<(), StoreError> {
-        self.tables.put_chat(chat)
+        self.tx.put_chat(chat)
     }
 
     fn add_restart(&mut self, workspace: &str, at_ms: u64) -> Result<(), StoreError> {
-        self.tables.add_restart(workspace, at_ms)
+        self.tx.add_restart(workspace, at_ms)
     }
 
     fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError> {
-        self.tables.restarts_since(workspace, since_ms)
+        self.tx.restarts_since(workspace, since_ms)
     }
 
     fn add_own_build(&mut self, build: &str, at_ms: u64) -> Result<(), StoreError> {
-        self.tables.add_own_build(build, at_ms)
+        self.tx.add_own_build(build, at_ms)
     }
 
     fn is_own_build(&self, build: &str) -> Result<bool, StoreError> {
-        self.tables.is_own_build(build)
+        self.tx.is_own_build(build)
     }
 
     fn host(&self, id: HostId) -> Result<Option<HostRow>, StoreError> {
-        self.tables.host(id)
+        self.tx.host(id)
     }
 
     fn hosts(&self) -> Result<Vec<HostRow>, StoreError> {
-        self.tables.hosts()
+        self.tx.hosts()
     }
 
     fn call(&self, id: CallId) -> Result<Option<CallRow>, StoreError> {
-        self.tables.call(id)
+        self.tx.call(id)
     }
 
     fn record(&self, id: CallId) -> Result<Option<CallRecord>, StoreError> {
-        self.tables.record(id)
+        self.tx.record(id)
     }
 
     fn outcome(&self, id: CallId) -> Result<Option<(Outcome, u64)>, StoreError> {
-        self.tables.outcome(id)
+        self.tx.outcome(id)
     }
 
     fn call_by_key(&self, chat: &str, key: &str) -> Result<Option<CallId>, StoreError> {
-        self.tables.call_by_key(chat, key)
+        self.tx.call_by_key(chat, key)
     }
 
-    fn lane(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
-        self.tables.lane(deployment, workspace)
+    fn queue(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
+        self.tx.queue(deployment, workspace)
     }
 
     fn owned_by(&self, owner: Option<HostId>) -> Result<Vec<CallRow>, StoreError> {
-        self.tables.owned_by(owner)
+        self.tx.owned_by(owner)
     }
 
     fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError> {
-        self.tables.waiting(owner)
+        self.tx.waiting(owner)
     }
 
-    fn with_news(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError> {
-        self.tables.with_news(owner)
+    fn needing_attention(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError> {
+        self.tx.needing_attention(owner)
     }
 
     fn calls(&self, listing: Listing, limit: usize) -> Result<Vec<CallRow>, StoreError> {
-        self.tables.calls(listing, limit)
+        self.tx.calls(listing, limit)
     }
 
     fn ended_before(&self, at_ms: u64, limit: usize) -> Result<Vec<CallId>, StoreError> {
-        self.tables.ended_before(at_ms, limit)
+        self.tx.ended_before(at_ms, limit)
     }
 
     fn remove_call(&mut self, id: CallId) -> Result<(), StoreError> {
-        self.tables.remove_call(id)
+        self.tx.remove_call(id)
     }
 
     fn remove_unneeded(&mut self, before_ms: u64) -> Result<(), StoreError> {
-        self.tables.remove_unneeded(before_ms)
+        self.tx.remove_unneeded(before_ms)
     }
 
     fn journal(&self, call: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError> {
-        self.tables.journal(call)
+        self.tx.journal(call)
     }
 
     fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.tables.component(hash)
+        self.tx.component(hash)
     }
 
     fn has_component(&self, hash: &str) -> Result<bool, StoreError> {
-        self.tables.has_component(hash)
+        self.tx.has_component(hash)
     }
 
     fn put_component(&mut self, hash: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.tables.put_component(hash, bytes)
+        self.tx.put_component(hash, bytes)
     }
 }

@@ -62,7 +62,7 @@ fn is_seen(sabotage: Sabotage, invariant: Invariant) {
     sabotage::set(Some(sabotage));
     let worlds = 1..=MOST_WORLDS;
     let seen = worlds.into_iter().find(|seed| {
-        let seen = world::run(&Plan::draw(*seed, CALLS_PER_WORLD), plugins(), false).unwrap();
+        let seen = world::run(&Schedule::draw(*seed, CALLS_PER_WORLD), plugins(), false).unwrap();
         seen.violations.iter().any(|violation| violation.invariant == invariant)
     });
     sabotage::set(None);

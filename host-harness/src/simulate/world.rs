@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::callers::{Wanted, execute};
+use super::clients::{PlannedCall, execute};
 use super::hosts::{Host, Hosts};
 use super::invariants::{Invariant, Violation};
-use super::plan::{Event, Moment, Plan, Planned};
+use super::observer::Digest;
 use super::plugins::Plugins;
-use super::stage::Stage;
-use super::watch::Digest;
+use super::schedule::{Event, FaultPoint, Schedule, ScheduledEvent};
+use super::world_state::WorldState;
 use crate::engine::Step;
 use crate::journal::Journal;
 use crate::journal::record::{CallId, Outcome};
@@ -41,44 +41,44 @@ pub struct Seen {
 }
 
 /// Lets a world run from its beginning to its end, in this thread.
-pub fn run(plan: &Plan, plugins: &Plugins, tell: bool) -> std::io::Result<Seen> {
+pub fn run(plan: &Schedule, plugins: &Plugins, tell: bool) -> std::io::Result<Seen> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build()?;
     Ok(runtime.block_on(live(plan.clone(), plugins.clone(), tell)))
 }
 
-async fn live(plan: Plan, plugins: Plugins, tell: bool) -> Seen {
-    let stage = Stage::new(plan, tell);
+async fn live(plan: Schedule, plugins: Plugins, tell: bool) -> Seen {
+    let world = WorldState::new(plan, tell);
     tokio::select! {
         biased;
-        () = stage.stuck() => {}
-        () = pass(&stage, &plugins) => {}
+        () = world.stuck() => {}
+        () = pass(&world, &plugins) => {}
     }
-    let mut watch = stage.watch();
+    let mut observer = world.observer();
     Seen {
-        calls: watch.counts.get("call").copied().unwrap_or_default(),
-        counts: std::mem::take(&mut watch.counts),
-        digest: watch.digest,
-        lasted: stage.now(),
-        violations: std::mem::take(&mut watch.violations),
-        lines: std::mem::take(&mut watch.lines),
+        calls: observer.counts.get("call").copied().unwrap_or_default(),
+        counts: std::mem::take(&mut observer.counts),
+        digest: observer.digest,
+        lasted: world.now(),
+        violations: std::mem::take(&mut observer.violations),
+        lines: std::mem::take(&mut observer.lines),
     }
 }
 
 /// Everything that happens, and the checks afterwards.
-async fn pass(stage: &Arc<Stage>, plugins: &Plugins) {
+async fn pass(world: &Arc<WorldState>, plugins: &Plugins) {
     let store = Store::in_memory();
-    for chat in 1..=stage.plan.chats {
-        bind(&store, chat, stage.plan.home(chat)).await;
+    for chat in 1..=world.plan.chats {
+        bind(&store, chat, world.plan.home(chat)).await;
     }
-    let hosts = Hosts::begin(stage.clone(), plugins.clone(), store.clone());
-    for (number, Planned { at, event }) in stage.plan.events.clone().into_iter().enumerate() {
-        stage.reach(at).await;
-        happen(stage, &hosts, &store, number as u64, event).await;
+    let hosts = Hosts::begin(world.clone(), plugins.clone(), store.clone());
+    for (number, ScheduledEvent { at, event }) in world.plan.events.clone().into_iter().enumerate() {
+        world.reach(at).await;
+        happen(world, &hosts, &store, number as u64, event).await;
     }
-    stage.reach(stage.plan.calm).await;
-    let ended = end(stage, &store).await;
-    replay(stage, &store, plugins);
+    world.reach(world.plan.calm).await;
+    let ended = end(world, &store).await;
+    replay(world, &store, plugins);
     let unended =
         if ended { Vec::new() } else { store.calls(Listing::Unended, usize::MAX).unwrap_or_default() };
     for row in unended {
@@ -86,49 +86,49 @@ async fn pass(stage: &Arc<Stage>, plugins: &Plugins) {
             "call {} is {:?} still, host {:?} has it; it is pinned to {:?}",
             row.id, row.state, row.owner, row.pinned
         );
-        stage.watch().check(stage.now(), Invariant::CallsEnd, Err(what));
+        world.observer().check(world.now(), Invariant::CallsEnd, Err(what));
     }
 }
 
 /// Has an event come about.
-async fn happen(stage: &Arc<Stage>, hosts: &Arc<Hosts>, store: &Store, number: u64, event: Event) {
-    let now = stage.now();
-    stage
-        .watch()
-        .note(now, "event", &[number], || Planned { at: now, event }.to_string().trim_start().to_owned());
+async fn happen(world: &Arc<WorldState>, hosts: &Arc<Hosts>, store: &Store, number: u64, event: Event) {
+    let now = world.now();
+    world.observer().note(now, "event", &[number], || {
+        ScheduledEvent { at: now, event }.to_string().trim_start().to_owned()
+    });
     match event {
         Event::Call { chat, host, tool, only_if, caller } => {
-            let wanted = Wanted { number, chat, host, tool, only_if, caller };
-            tokio::spawn(wanted.make(stage.clone(), hosts.clone()));
+            let wanted = PlannedCall { number, chat, host, tool, only_if, caller };
+            tokio::spawn(wanted.make(world.clone(), hosts.clone()));
         }
         Event::Execute { chat, host } => {
-            tokio::spawn(execute(stage.clone(), hosts.clone(), number, chat, host));
+            tokio::spawn(execute(world.clone(), hosts.clone(), number, chat, host));
         }
         Event::Rebind { chat, to } => bind(store, chat, to).await,
         Event::Person { workspace, does } => {
             let workspace = format!("w{workspace}");
-            stage.plane().person(&workspace, does, now);
-            stage.changed(&workspace).notify_waiters();
+            world.plane().person(&workspace, does, now);
+            world.changed(&workspace).notify_waiters();
         }
         Event::AgentDies { workspace, back } => {
             let workspace = format!("w{workspace}");
-            if let Some(agent) = stage.plane().agent_mut(&workspace, now) {
+            if let Some(agent) = world.plane().agent_mut(&workspace, now) {
                 agent.dies(now, back);
             }
-            stage.changed(&workspace).notify_waiters();
+            world.changed(&workspace).notify_waiters();
         }
         Event::AgentHangs { workspace, back } => {
-            if let Some(agent) = stage.plane().agent_mut(&format!("w{workspace}"), now) {
+            if let Some(agent) = world.plane().agent_mut(&format!("w{workspace}"), now) {
                 agent.hangs(now, back);
             }
         }
         // Known to the control plane from the beginning.
         Event::Away { .. } | Event::NoProvisioner { .. } => {}
-        Event::CutOff { host, lasts } => with(hosts, host, |host| host.gate.cut_off(stage.until(lasts))),
-        Event::StoreFull { host, lasts } => with(hosts, host, |host| host.gate.fill(stage.until(lasts))),
-        Event::Suspend { host, lasts } => with(hosts, host, |host| host.gate.suspend(stage.until(lasts))),
-        Event::Crash { host, moment: Moment::Now, back } => with(hosts, host, |host| host.gate.die(back)),
-        Event::Crash { host, moment, back } => with(hosts, host, |host| host.gate.arm(moment, back)),
+        Event::CutOff { host, lasts } => with(hosts, host, |host| host.gate.cut_off(world.until(lasts))),
+        Event::StoreFull { host, lasts } => with(hosts, host, |host| host.gate.fill(world.until(lasts))),
+        Event::Suspend { host, lasts } => with(hosts, host, |host| host.gate.suspend(world.until(lasts))),
+        Event::Crash { host, at: FaultPoint::Now, back } => with(hosts, host, |host| host.gate.die(back)),
+        Event::Crash { host, at, back } => with(hosts, host, |host| host.gate.arm(at, back)),
         Event::Leave { host, back } => {
             if let Some(host) = hosts.get(host) {
                 tokio::spawn(async move {
@@ -154,10 +154,10 @@ async fn bind(store: &Store, chat: u64, workspace: u64) {
 }
 
 /// Waits until every call has ended. Answers whether that came about.
-async fn end(stage: &Stage, store: &Store) -> bool {
-    let last = stage.plan.calm + CALM;
+async fn end(world: &WorldState, store: &Store) -> bool {
+    let last = world.plan.calm + CALM;
     while store.calls(Listing::Unended, 1).is_ok_and(|calls| !calls.is_empty()) {
-        if stage.now() > last {
+        if world.now() > last {
             return false;
         }
         sleep(LOOK).await;
@@ -166,10 +166,10 @@ async fn end(stage: &Stage, store: &Store) -> bool {
 }
 
 /// Steps every call over its recording, on the plugin that it began with.
-fn replay(stage: &Stage, store: &Store, plugins: &Plugins) {
+fn replay(world: &WorldState, store: &Store, plugins: &Plugins) {
     for row in store.calls(Listing::All, usize::MAX).unwrap_or_default() {
         let check = replay_one(store, plugins, row.id).map_err(|why| format!("call {}: {why}", row.id));
-        stage.watch().check(stage.now(), Invariant::RecordingsReplay, check);
+        world.observer().check(world.now(), Invariant::RecordingsReplay, check);
     }
 }
 

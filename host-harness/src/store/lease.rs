@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::presence::{self, Presence};
-use super::tables::{CallRow, CallState, HostId, HostRow, Tables, Turn};
+use super::transaction::{CallRow, CallState, HostId, HostRow, Transaction, Turn};
 use super::{Store, StoreError};
 use crate::bindings::{Build, Transition};
 use crate::clock::Clock;
@@ -48,23 +48,23 @@ pub struct NewCall {
 
 /// Calls that a host takes over from no other: they would end its own process half way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spared {
+pub struct SelfEnding {
     /// The id of the workspace in which it runs.
     pub workspace: String,
     /// The tools that stop it.
     pub tools: Vec<String>,
 }
 
-impl Spared {
+impl SelfEnding {
     /// Whether a call, of the host's own deployment, is one of them.
-    pub fn is(&self, row: &CallRow) -> bool {
+    pub fn matches(&self, row: &CallRow) -> bool {
         row.pinned.workspace.as_ref() == Some(&self.workspace) && self.tools.contains(&row.tool)
     }
 }
 
 /// What became of a request to begin a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Begun {
+pub enum BeginOutcome {
     /// It was begun, and has its turn.
     Active(CallId),
     /// It was begun, and waits for its turn.
@@ -77,7 +77,7 @@ pub enum Begun {
     Busy(Holder),
 }
 
-impl Begun {
+impl BeginOutcome {
     /// The call that does what was asked for, if one does.
     pub fn call(&self) -> Option<CallId> {
         match self {
@@ -89,9 +89,9 @@ impl Begun {
 
 /// Whether a request that was to be written down may be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Go {
+pub enum Admission {
     /// It was written down.
-    Ahead,
+    Granted,
     /// The call was interrupted: nothing was written.
     Interrupted,
     /// The chat is not bound to the workspace any more: nothing was written.
@@ -100,8 +100,8 @@ pub enum Go {
 
 impl Store {
     /// Leaves a call for any host that stands by.
-    pub async fn submit(&self, new: NewCall) -> Result<Begun, StoreError> {
-        self.write(move |tables| begin(tables, None, &new, new.record.created_ms)).await
+    pub async fn submit(&self, new: NewCall) -> Result<BeginOutcome, StoreError> {
+        self.write(move |tx| begin(tx, None, &new, new.record.created_ms)).await
     }
 
     /// Enters a host. The lease has to be renewed well before `length` has passed.
@@ -121,9 +121,9 @@ impl Store {
         };
         let now = clock.clone();
         let host = self
-            .write(move |tables| {
+            .write(move |tx| {
                 row.lease_until_ms = now.now_ms().saturating_add(millis(length).into());
-                tables.add_host(&row)
+                tx.add_host(&row)
             })
             .await?;
         let presence = self.0.file().and_then(|file| Presence::show(file, host));
@@ -154,10 +154,10 @@ impl Lease {
     pub async fn renew(&self, user: Option<&str>) -> Result<(), StoreError> {
         let renewed = self.clock.monotonic_ms();
         let (length, user) = (u64::from(millis(self.length)), user.map(str::to_owned));
-        self.fenced(move |tables, mut host, now| {
+        self.fenced(move |tx, mut host, now| {
             host.lease_until_ms = now.saturating_add(length);
             host.user = user.or(host.user);
-            tables.put_host(&host)
+            tx.put_host(&host)
         })
         .await?;
         self.renewed.store(renewed, Ordering::SeqCst);
@@ -170,71 +170,72 @@ impl Lease {
         if let Some(file) = self.store.0.file() {
             presence::forget(file, id);
         }
-        self.store.write(move |tables| tables.remove_host(id)).await
+        self.store.write(move |tx| tx.remove_host(id)).await
     }
 
     /// Takes over the calls of hosts whose lease has run out and of those that have left, if they act for the same user of
-    /// the same control plane, but for the `spared` ones. Ends those of which nobody knows for whom they act.
+    /// the same control plane, but for the `self_ending` ones. Ends those of which nobody knows for whom they act.
     /// Answers how many calls they were.
-    pub async fn take_over(&self, spared: Option<Spared>) -> Result<usize, StoreError> {
-        self.fenced(move |tables, me, now| {
+    pub async fn take_over(&self, self_ending: Option<SelfEnding>) -> Result<usize, StoreError> {
+        self.fenced(move |tx, me, now| {
             #[cfg(all(test, feature = "simulate"))]
             if sabotage::is(Sabotage::LeavesOrphans) {
                 return Ok(0);
             }
             let mut taken = 0;
-            let mut left = match &spared {
-                Some(spared) => tables.lane(&me.deployment, &spared.workspace)?,
+            let mut left = match &self_ending {
+                Some(self_ending) => tx.queue(&me.deployment, &self_ending.workspace)?,
                 None => Vec::new(),
             };
             left.retain(|row| {
-                row.owner != Some(me.id) && spared.as_ref().is_some_and(|spared| spared.is(row))
+                row.owner != Some(me.id)
+                    && self_ending.as_ref().is_some_and(|self_ending| self_ending.matches(row))
             });
-            for other in tables.hosts()? {
+            for other in tx.hosts()? {
                 let same =
                     other.deployment == me.deployment && (other.user == me.user || other.user.is_none());
                 if other.lease_until_ms <= now && same {
-                    taken += tables.give_calls(Some(other.id), &me)?;
-                    tables.remove_host(other.id)?;
+                    taken += tx.reassign_calls(Some(other.id), &me)?;
+                    tx.remove_host(other.id)?;
                 }
             }
-            taken += tables.give_calls(None, &me)?;
+            taken += tx.reassign_calls(None, &me)?;
             for row in left {
-                let taken_now = tables.call(row.id)?.filter(|row| row.owner == Some(me.id));
+                let taken_now = tx.call(row.id)?.filter(|row| row.owner == Some(me.id));
                 if let Some(row) = taken_now {
-                    tables.put_call(&CallRow { owner: None, ..row })?;
+                    tx.put_call(&CallRow { owner: None, ..row })?;
                     taken -= 1;
                 }
             }
-            end_unidentified(tables, &me, now)?;
+            end_unidentified(tx, &me, now)?;
             Ok(taken)
         })
         .await
     }
 
     /// Whether there are calls to take over of hosts that have left, or that were left to any host: others than these.
-    pub fn has_unowned(&self, spared: Option<&Spared>) -> Result<bool, StoreError> {
-        let to_take = |row: &CallRow| spared.is_none_or(|spared| !spared.is(row));
-        self.store.read(|tables| Ok(tables.owned_by(None)?.iter().any(to_take)))
+    pub fn has_unowned(&self, self_ending: Option<&SelfEnding>) -> Result<bool, StoreError> {
+        let to_take = |row: &CallRow| self_ending.is_none_or(|self_ending| !self_ending.matches(row));
+        self.store.read(|tx| Ok(tx.owned_by(None)?.iter().any(to_take)))
     }
 
     /// The calls of this host that sleep, each with the wait that was written down.
     pub fn waiting(&self) -> Result<Vec<(CallRow, Open)>, StoreError> {
-        self.store.read(|tables| tables.waiting(self.host))
+        self.store.read(|tx| tx.waiting(self.host))
     }
 
     /// The calls of this host that have not ended, in order of arrival.
     pub fn calls(&self) -> Result<Vec<CallRow>, StoreError> {
-        self.store.read(|tables| tables.owned_by(Some(self.host)))
+        self.store.read(|tx| tx.owned_by(Some(self.host)))
     }
 
     /// Those of them that somebody wants to end, or that wait for their turn.
-    pub fn with_news(&self) -> Result<Vec<CallRow>, StoreError> {
-        self.store.read(|tables| tables.with_news(self.host))
+    pub fn needing_attention(&self) -> Result<Vec<CallRow>, StoreError> {
+        self.store.read(|tx| tx.needing_attention(self.host))
     }
 
     /// Begins a call, before its first step.
-    pub async fn begin(&self, new: NewCall) -> Result<Begun, StoreError> {
+    pub async fn begin(&self, new: NewCall) -> Result<BeginOutcome, StoreError> {
         Ok(self.begin_and(new, drop).await?.0)
     }
 
@@ -244,9 +245,9 @@ impl Lease {
         &self,
         new: NewCall,
         note: impl FnOnce(CallId) -> T + Send + 'static,
-    ) -> Result<(Begun, Option<T>), StoreError> {
-        self.fenced(move |tables, host, now| {
-            let begun = begin(tables, Some(host.id), &new, now)?;
+    ) -> Result<(BeginOutcome, Option<T>), StoreError> {
+        self.fenced(move |tx, host, now| {
+            let begun = begin(tx, Some(host.id), &new, now)?;
             let noted = begun.call().map(note);
             Ok((begun, noted))
         })
@@ -255,13 +256,13 @@ impl Lease {
 
     /// Gives a call its turn, if it is first in line.
     pub async fn take_turn(&self, call: CallId) -> Result<bool, StoreError> {
-        self.owned(call, move |tables, row, now| {
+        self.owned(call, move |tx, row, now| {
             if row.state == CallState::Active {
                 return Ok(true);
             }
-            let first = lane(tables, row)?.first().is_some_and(|first| first.id == row.id);
+            let first = queue(tx, row)?.first().is_some_and(|first| first.id == row.id);
             if first {
-                put(tables, row, now, |row| row.state = CallState::Active)?;
+                put(tx, row, now, |row| row.state = CallState::Active)?;
             }
             Ok(first)
         })
@@ -276,35 +277,35 @@ impl Lease {
         from: usize,
         entries: Vec<Entry>,
         open: Open,
-    ) -> Result<Go, StoreError> {
-        self.owned(call, move |tables, row, now| {
+    ) -> Result<Admission, StoreError> {
+        self.owned(call, move |tx, row, now| {
             let interrupted = row.interrupted;
             #[cfg(all(test, feature = "simulate"))]
             let interrupted = interrupted && !sabotage::is(Sabotage::IgnoresInterrupts);
             if interrupted {
-                return Ok(Go::Interrupted);
+                return Ok(Admission::Interrupted);
             }
             let mut changed = row.clone();
             if let Intent::Build(intent) = &open.intent {
-                let chat = tables.chat(&row.chat)?;
+                let chat = tx.chat(&row.chat)?;
                 if chat.and_then(|chat| chat.workspace) != row.pinned.workspace {
-                    return Ok(Go::Rebound);
+                    return Ok(Admission::Rebound);
                 }
                 changed.sent = true;
                 changed.pinned.user = Some(intent.user.clone());
             }
-            let index = put_entries(tables, call, from, &entries, now)?;
-            tables.put_open(call, index, &open)?;
+            let index = put_entries(tx, call, from, &entries, now)?;
+            tx.put_open(call, index, &open)?;
             changed.touched_ms = now;
-            tables.put_progress(&changed)?;
-            Ok(Go::Ahead)
+            tx.put_progress(&changed)?;
+            Ok(Admission::Granted)
         })
         .await
     }
 
     /// Writes entries from `from` on. The first one may be the answer of the open request.
     pub async fn write(&self, call: CallId, from: usize, entries: Vec<Entry>) -> Result<(), StoreError> {
-        self.owned(call, move |tables, _, now| put_entries(tables, call, from, &entries, now).map(drop)).await
+        self.owned(call, move |tx, _, now| put_entries(tx, call, from, &entries, now).map(drop)).await
     }
 
     /// Points the call's chat at a build, and clears its agent, if it is still bound to the call's workspace. Writes the
@@ -316,9 +317,9 @@ impl Lease {
         entries: Vec<Entry>,
         build: String,
     ) -> Result<bool, StoreError> {
-        self.owned(call, move |tables, row, now| {
-            put_entries(tables, call, from, &entries, now)?;
-            publish(tables, &row.chat, row.pinned.workspace.as_deref(), build)
+        self.owned(call, move |tx, row, now| {
+            put_entries(tx, call, from, &entries, now)?;
+            publish(tx, &row.chat, row.pinned.workspace.as_deref(), build)
         })
         .await
     }
@@ -326,9 +327,9 @@ impl Lease {
     /// Forgets the entries from `keep` on: nothing rests on them. `sent` says whether what is left may have sent
     /// something.
     pub async fn rewind(&self, call: CallId, keep: usize, sent: bool) -> Result<(), StoreError> {
-        self.owned(call, move |tables, row, now| {
-            tables.truncate(call, keep)?;
-            put(tables, row, now, |row| row.sent = sent)
+        self.owned(call, move |tx, row, now| {
+            tx.truncate(call, keep)?;
+            put(tx, row, now, |row| row.sent = sent)
         })
         .await
     }
@@ -342,14 +343,14 @@ impl Lease {
         outcome: Outcome,
     ) -> Result<Option<CallId>, StoreError> {
         let host = self.host;
-        self.owned(call, move |tables, row, now| {
-            put_entries(tables, call, from, &entries, now)?;
-            tables.end_call(call, &outcome, now)?;
-            let Some(next) = lane(tables, row)?.into_iter().next() else { return Ok(None) };
+        self.owned(call, move |tx, row, now| {
+            put_entries(tx, call, from, &entries, now)?;
+            tx.end_call(call, &outcome, now)?;
+            let Some(next) = queue(tx, row)?.into_iter().next() else { return Ok(None) };
             if next.owner != Some(host) || next.state != CallState::Queued {
                 return Ok(None);
             }
-            put(tables, &next, now, |row| row.state = CallState::Active)?;
+            put(tx, &next, now, |row| row.state = CallState::Active)?;
             Ok(Some(next.id))
         })
         .await
@@ -357,10 +358,10 @@ impl Lease {
 
     /// Ends a call that waits for its turn. Answers whether it did: one that has its turn goes on.
     pub async fn give_up(&self, call: CallId, outcome: Outcome) -> Result<bool, StoreError> {
-        self.owned(call, move |tables, row, now| {
+        self.owned(call, move |tx, row, now| {
             let waits = row.state == CallState::Queued;
             if waits {
-                tables.end_call(call, &outcome, now)?;
+                tx.end_call(call, &outcome, now)?;
             }
             Ok(waits)
         })
@@ -370,11 +371,11 @@ impl Lease {
     /// Says why a call cannot go on here, or that nothing is in its way any more. Answers the call. What was said
     /// before is not said again, so that it shows since when.
     pub async fn note(&self, call: CallId, note: Option<String>) -> Result<CallRow, StoreError> {
-        self.owned(call, move |tables, row, now| {
+        self.owned(call, move |tx, row, now| {
             let mut row = row.clone();
             if row.note != note {
                 (row.note, row.touched_ms) = (note, now);
-                tables.put_call(&row)?;
+                tx.put_call(&row)?;
             }
             Ok(row)
         })
@@ -385,12 +386,10 @@ impl Lease {
     async fn owned<T: Send + 'static>(
         &self,
         call: CallId,
-        work: impl FnOnce(&mut dyn Tables, &CallRow, u64) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&mut dyn Transaction, &CallRow, u64) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.fenced(move |tables, host, now| match tables.call(call)? {
-            Some(row) if row.owner == Some(host.id) && row.state != CallState::Ended => {
-                work(tables, &row, now)
-            }
+        self.fenced(move |tx, host, now| match tx.call(call)? {
+            Some(row) if row.owner == Some(host.id) && row.state != CallState::Ended => work(tx, &row, now),
             _ => Err(StoreError::NotHeld { call }),
         })
         .await
@@ -400,17 +399,17 @@ impl Lease {
     /// for it.
     async fn fenced<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut dyn Tables, HostRow, u64) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&mut dyn Transaction, HostRow, u64) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (id, clock) = (self.host, self.clock.clone());
         self.store
-            .write(move |tables| {
+            .write(move |tx| {
                 let now = clock.now_ms();
                 let is_current = |host: &HostRow| host.lease_until_ms > now;
                 #[cfg(all(test, feature = "simulate"))]
                 let is_current = |host: &HostRow| is_current(host) || sabotage::is(Sabotage::IgnoresLeases);
-                match tables.host(id)? {
-                    Some(host) if is_current(&host) => work(tables, host, now),
+                match tx.host(id)? {
+                    Some(host) if is_current(&host) => work(tx, host, now),
                     _ => Err(StoreError::LeaseLost),
                 }
             })
@@ -420,15 +419,15 @@ impl Lease {
 
 /// Points a chat at a build, if it is still bound to this workspace.
 pub(super) fn publish(
-    tables: &mut dyn Tables,
+    tx: &mut dyn Transaction,
     chat: &str,
     workspace: Option<&str>,
     build: String,
 ) -> Result<bool, StoreError> {
-    match tables.chat(chat)? {
+    match tx.chat(chat)? {
         Some(mut chat) if workspace.is_some() && chat.workspace.as_deref() == workspace => {
             (chat.build, chat.agent) = (Some(build), None);
-            tables.put_chat(&chat)?;
+            tx.put_chat(&chat)?;
             Ok(true)
         }
         _ => Ok(false),
@@ -436,23 +435,23 @@ pub(super) fn publish(
 }
 
 fn begin(
-    tables: &mut dyn Tables,
+    tx: &mut dyn Transaction,
     host: Option<HostId>,
     new: &NewCall,
     now: u64,
-) -> Result<Begun, StoreError> {
+) -> Result<BeginOutcome, StoreError> {
     let record = &new.record;
     let (tool, arguments) = (record.call.name(), record.call.arguments());
     if let Some(key) = &record.key
-        && let Some(id) = tables.call_by_key(&record.chat, key)?
+        && let Some(id) = tx.call_by_key(&record.chat, key)?
     {
-        let same = tables.call(id)?.is_some_and(|row| row.tool == tool && row.arguments == arguments);
-        return Ok(if same { Begun::Same(id) } else { Begun::KeyTaken(id) });
+        let same = tx.call(id)?.is_some_and(|row| row.tool == tool && row.arguments == arguments);
+        return Ok(if same { BeginOutcome::Same(id) } else { BeginOutcome::KeyTaken(id) });
     }
     let Some(workspace) = &record.pinned.workspace else {
-        return Ok(Begun::Active(add(tables, host, new, CallState::Active, now)?));
+        return Ok(BeginOutcome::Active(add(tx, host, new, CallState::Active, now)?));
     };
-    let lane = tables.lane(&record.pinned.deployment, workspace)?;
+    let queue = tx.queue(&record.pinned.deployment, workspace)?;
     // One that is interrupted is ended by somebody's wish, which is not that of who asks after it.
     let same = |row: &&CallRow| {
         row.chat == record.chat && row.tool == tool && row.arguments == arguments && !row.interrupted
@@ -466,50 +465,50 @@ fn begin(
     };
     if record.key.is_none()
         && let Some(row) =
-            lane.iter().find(|row| row.sent && same(row)).or_else(|| lane.last().filter(as_good))
+            queue.iter().find(|row| row.sent && same(row)).or_else(|| queue.last().filter(as_good))
     {
         if new.detached && !row.detached {
-            tables.put_call(&CallRow { detached: true, ..row.clone() })?;
+            tx.put_call(&CallRow { detached: true, ..row.clone() })?;
         }
-        return Ok(Begun::Same(row.id));
+        return Ok(BeginOutcome::Same(row.id));
     }
-    let turn = Turn::behind(lane.iter());
+    let turn = Turn::behind(queue.iter());
     #[cfg(all(test, feature = "simulate"))]
     let turn = turn.filter(|_| !sabotage::is(Sabotage::IgnoresTurns));
     let Some(turn) = turn else {
-        return Ok(Begun::Active(add(tables, host, new, CallState::Active, now)?));
+        return Ok(BeginOutcome::Active(add(tx, host, new, CallState::Active, now)?));
     };
-    let waiting = lane.iter().filter(|row| row.state == CallState::Queued).count();
+    let waiting = queue.iter().filter(|row| row.state == CallState::Queued).count();
     if waiting >= MAX_WAITING_CALLS {
-        return Ok(Begun::Busy(turn.holder));
+        return Ok(BeginOutcome::Busy(turn.holder));
     }
-    Ok(Begun::Queued(add(tables, host, new, CallState::Queued, now)?, turn))
+    Ok(BeginOutcome::Queued(add(tx, host, new, CallState::Queued, now)?, turn))
 }
 
 /// Adds a call that has ended already.
 pub(super) fn keep(
-    tables: &mut dyn Tables,
+    tx: &mut dyn Transaction,
     new: &NewCall,
     entries: &[Entry],
     outcome: &Outcome,
     now: u64,
 ) -> Result<CallId, StoreError> {
-    let id = add(tables, None, new, CallState::Active, now)?;
-    put_entries(tables, id, 0, entries, now)?;
-    tables.end_call(id, outcome, now)?;
+    let id = add(tx, None, new, CallState::Active, now)?;
+    put_entries(tx, id, 0, entries, now)?;
+    tx.end_call(id, outcome, now)?;
     Ok(id)
 }
 
 fn add(
-    tables: &mut dyn Tables,
+    tx: &mut dyn Transaction,
     host: Option<HostId>,
     new: &NewCall,
     state: CallState,
     now: u64,
 ) -> Result<CallId, StoreError> {
     let record = &new.record;
-    if !tables.has_component(&record.component)? {
-        tables.put_component(&record.component, &new.component)?;
+    if !tx.has_component(&record.component)? {
+        tx.put_component(&record.component, &new.component)?;
     }
     let row = CallRow {
         id: 0,
@@ -527,32 +526,32 @@ fn add(
         touched_ms: now,
         note: None,
     };
-    tables.add_call(record, &row)
+    tx.add_call(record, &row)
 }
 
 /// The unended calls at a call's workspace.
-fn lane(tables: &dyn Tables, row: &CallRow) -> Result<Vec<CallRow>, StoreError> {
+fn queue(tx: &dyn Transaction, row: &CallRow) -> Result<Vec<CallRow>, StoreError> {
     match &row.pinned.workspace {
-        Some(workspace) => tables.lane(&row.pinned.deployment, workspace),
+        Some(workspace) => tx.queue(&row.pinned.deployment, workspace),
         None => Ok(Vec::new()),
     }
 }
 
 fn put(
-    tables: &mut dyn Tables,
+    tx: &mut dyn Transaction,
     row: &CallRow,
     now: u64,
     change: impl FnOnce(&mut CallRow),
 ) -> Result<(), StoreError> {
     let mut row = CallRow { touched_ms: now, ..row.clone() };
     change(&mut row);
-    tables.put_call(&row)
+    tx.put_call(&row)
 }
 
 /// Writes entries from an index on; answers the index after the last one. A build that was made is one of ours from then
 /// on.
 fn put_entries(
-    tables: &mut dyn Tables,
+    tx: &mut dyn Transaction,
     call: CallId,
     from: usize,
     entries: &[Entry],
@@ -564,16 +563,16 @@ fn put_entries(
             continue;
         }
         if let Answer::IssueTransition(Ok(build)) = &entry.answer {
-            note_build(tables, build, entry.asked.intent.as_ref(), now)?;
+            note_build(tx, build, entry.asked.intent.as_ref(), now)?;
         }
-        tables.put_entry(call, index, entry)?;
+        tx.put_entry(call, index, entry)?;
     }
     Ok(from + entries.len())
 }
 
 /// Remembers a build as made here, and a restart if it is a start that follows a stop made here, by whichever tools.
 fn note_build(
-    tables: &mut dyn Tables,
+    tx: &mut dyn Transaction,
     build: &Build,
     intent: Option<&Intent>,
     now: u64,
@@ -581,35 +580,35 @@ fn note_build(
     if let Some(Intent::Build(intent)) = intent
         && intent.transition == Transition::Start
         && intent.after_stop
-        && tables.is_own_build(&intent.rests_on)?
-        && !tables.is_own_build(&build.id)?
+        && tx.is_own_build(&intent.rests_on)?
+        && !tx.is_own_build(&build.id)?
     {
-        tables.add_restart(&intent.workspace, now)?;
+        tx.add_restart(&intent.workspace, now)?;
     }
-    tables.add_own_build(&build.id, now)
+    tx.add_own_build(&build.id, now)
 }
 
 /// Ends the calls without a host that nobody may carry on, because it is not known for whom they act. They have sent
 /// nothing: a request for a build says for whom. Left alone they would hold up their workspaces for a day.
-fn end_unidentified(tables: &mut dyn Tables, host: &HostRow, now: u64) -> Result<(), StoreError> {
-    for row in tables.owned_by(None)? {
+fn end_unidentified(tx: &mut dyn Transaction, host: &HostRow, now: u64) -> Result<(), StoreError> {
+    for row in tx.owned_by(None)? {
         if row.pinned.deployment == host.deployment && row.pinned.user.is_none() {
-            tables.end_call(row.id, &Outcome::Failed(Failure::Unidentified), now)?;
+            tx.end_call(row.id, &Outcome::Failed(Failure::Unidentified), now)?;
         }
     }
     Ok(())
 }
 
 /// Ends calls that no host could carry on for so long.
-pub(super) fn abandon_old(tables: &mut dyn Tables, now: u64, after: Duration) -> Result<usize, StoreError> {
+pub(super) fn abandon_old(tx: &mut dyn Transaction, now: u64, after: Duration) -> Result<usize, StoreError> {
     let before = now.saturating_sub(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-    for host in tables.hosts()?.into_iter().filter(|host| host.lease_until_ms <= before) {
-        tables.remove_host(host.id)?;
+    for host in tx.hosts()?.into_iter().filter(|host| host.lease_until_ms <= before) {
+        tx.remove_host(host.id)?;
     }
-    let left: Vec<_> = tables.owned_by(None)?.into_iter().filter(|row| row.touched_ms <= before).collect();
+    let left: Vec<_> = tx.owned_by(None)?.into_iter().filter(|row| row.touched_ms <= before).collect();
     let outcome = Outcome::Failed(Failure::Abandoned { hours: after.as_secs() / 3600 });
     for row in &left {
-        tables.end_call(row.id, &outcome, now)?;
+        tx.end_call(row.id, &outcome, now)?;
     }
     Ok(left.len())
 }

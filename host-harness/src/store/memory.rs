@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::tables::{Backend, CallRow, CallState, Committed, HostId, HostRow, Listing, Tables, Work};
+use super::transaction::{
+    Backend, CallRow, CallState, Committed, HostId, HostRow, Listing, Transaction, Work,
+};
 use super::{ChatRecord, StoreError};
 use crate::journal::Entry;
 use crate::journal::record::{CallId, CallRecord, Intent, Open, Outcome};
 #[cfg(all(test, feature = "simulate"))]
 use crate::sabotage::{self, Sabotage};
 
-/// Tables in memory. Its rules read before they write, so that work that fails has written nothing.
+/// Transaction in memory. Its rules read before they write, so that work that fails has written nothing.
 #[derive(Default)]
 pub(super) struct Memory(Mutex<Rows>);
 
@@ -24,7 +26,7 @@ struct Rows {
     calls: BTreeMap<CallId, Kept>,
     last_call: CallId,
     keys: BTreeMap<(String, String), CallId>,
-    lanes: BTreeMap<(String, String), BTreeSet<CallId>>,
+    queues: BTreeMap<(String, String), BTreeSet<CallId>>,
     unended: BTreeMap<Option<HostId>, BTreeSet<CallId>>,
     ended: BTreeSet<(u64, CallId)>,
     components: BTreeMap<String, Vec<u8>>,
@@ -53,7 +55,10 @@ impl Backend for Memory {
         Box::pin(std::future::ready(done))
     }
 
-    fn read(&self, work: &mut dyn FnMut(&dyn Tables) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn read(
+        &self,
+        work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         work(&*self.lock())
     }
 
@@ -76,12 +81,12 @@ impl Rows {
         if let Some(ids) = self.unended.get_mut(&row.owner) {
             ids.remove(&row.id);
         }
-        if let Some(lane) = lane_of(row)
-            && let Some(ids) = self.lanes.get_mut(&lane)
+        if let Some(queue) = lane_of(row)
+            && let Some(ids) = self.queues.get_mut(&queue)
         {
             ids.remove(&row.id);
             if ids.is_empty() {
-                self.lanes.remove(&lane);
+                self.queues.remove(&queue);
             }
         }
     }
@@ -98,8 +103,8 @@ impl Rows {
 
     fn index(&mut self, row: &CallRow) {
         self.unended.entry(row.owner).or_default().insert(row.id);
-        if let Some(lane) = lane_of(row) {
-            self.lanes.entry(lane).or_default().insert(row.id);
+        if let Some(queue) = lane_of(row) {
+            self.queues.entry(queue).or_default().insert(row.id);
         }
     }
 }
@@ -108,7 +113,7 @@ fn lane_of(row: &CallRow) -> Option<(String, String)> {
     Some((row.pinned.deployment.clone(), row.pinned.workspace.clone()?))
 }
 
-impl Tables for Rows {
+impl Transaction for Rows {
     fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError> {
         Ok(self.chats.get(name).cloned())
     }
@@ -219,15 +224,15 @@ impl Tables for Rows {
         Ok(self.keys.get(&(chat.to_owned(), key.to_owned())).copied())
     }
 
-    fn lane(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
-        Ok(self.rows(self.lanes.get(&(deployment.to_owned(), workspace.to_owned()))))
+    fn queue(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
+        Ok(self.rows(self.queues.get(&(deployment.to_owned(), workspace.to_owned()))))
     }
 
     fn owned_by(&self, owner: Option<HostId>) -> Result<Vec<CallRow>, StoreError> {
         Ok(self.rows(self.unended.get(&owner)))
     }
 
-    fn give_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
+    fn reassign_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
         let ours = |row: &CallRow| row.pinned.deployment == to.deployment && row.pinned.user == to.user;
         #[cfg(all(test, feature = "simulate"))]
         let ours = |row: &CallRow| ours(row) || sabotage::is(Sabotage::IgnoresUsers);
@@ -250,7 +255,7 @@ impl Tables for Rows {
         Ok(waits.collect())
     }
 
-    fn with_news(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError> {
+    fn needing_attention(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError> {
         let mut rows = self.owned_by(Some(owner))?;
         rows.retain(|row| row.interrupted || row.state == CallState::Queued);
         Ok(rows)

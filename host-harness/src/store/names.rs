@@ -9,7 +9,7 @@ pub enum NameError {
     /// There is nothing in it.
     #[error("a name is not empty")]
     Empty,
-    /// It would break the tables and sentences that it is printed in.
+    /// It would break the tx and sentences that it is printed in.
     #[error("a name is one line, without control characters")]
     Control,
     /// It is too long.
@@ -17,7 +17,7 @@ pub enum NameError {
     TooLong(usize),
 }
 
-/// Whether a chat or a request may have this name. It is kept, and printed in tables and sentences.
+/// Whether a chat or a request may have this name. It is kept, and printed in tx and sentences.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
         Err(NameError::Empty)

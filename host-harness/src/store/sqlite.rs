@@ -16,7 +16,7 @@ use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::StoreError;
-use super::tables::{Backend, Committed, Tables, Work};
+use super::transaction::{Backend, Committed, Transaction, Work};
 use rows::Rows;
 use writer::Writer;
 
@@ -27,7 +27,7 @@ mod writer;
 /// How long to wait for another process that writes: its transactions take milliseconds.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
 /// The pages of the file that a connection keeps in memory, in KiB: those that the calls in flight write to, and the
-/// upper levels of the tables.
+/// upper levels of the tx.
 const CACHE: i32 = 16 * 1024;
 /// The pages that are written to the log before they are brought home to the file. A page that changes often is brought
 /// home once for all its changes.
@@ -68,7 +68,10 @@ impl Backend for Sqlite {
         self.writer.transact(work)
     }
 
-    fn read(&self, work: &mut dyn FnMut(&dyn Tables) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn read(
+        &self,
+        work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let mut reader = self.reader();
         let transaction = reader
             .transaction_with_behavior(TransactionBehavior::Deferred)

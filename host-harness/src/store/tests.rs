@@ -71,7 +71,7 @@ impl World {
         worlds
     }
 
-    async fn begin(&self, lease: &Lease, new: NewCall) -> Begun {
+    async fn begin(&self, lease: &Lease, new: NewCall) -> BeginOutcome {
         lease.begin(new).await.unwrap()
     }
 
@@ -86,7 +86,7 @@ impl World {
 
     async fn active_of(&self, new: NewCall) -> CallId {
         match self.begin(&self.one, new).await {
-            Begun::Active(id) => id,
+            BeginOutcome::Active(id) => id,
             other => panic!("{other:?}"),
         }
     }
@@ -202,14 +202,14 @@ fn done() -> Outcome {
 async fn what_a_call_did_is_read_back_as_it_was_written() {
     for world in World::all().await {
         let (one, id) = (&world.one, world.active().await);
-        assert_eq!(one.open(id, 0, vec![read()], intent()).await, Ok(Go::Ahead));
+        assert_eq!(one.open(id, 0, vec![read()], intent()).await, Ok(Admission::Granted));
         let recording = world.store.recording(id).unwrap().unwrap();
         assert_eq!((recording.entries, recording.open), (vec![read()], Some(intent())));
 
         let made = answered(intent(), Answer::IssueTransition(Ok(build())));
         one.write(id, 1, vec![made.clone()]).await.unwrap();
         assert!(world.store.is_own_build("b2").unwrap());
-        assert_eq!(one.open(id, 2, vec![read()], wait()).await, Ok(Go::Ahead));
+        assert_eq!(one.open(id, 2, vec![read()], wait()).await, Ok(Admission::Granted));
         assert_eq!(one.waiting().unwrap().len(), 1);
         let outcome = Outcome::Done { result: Output::CheckConnection(crate::bindings::Connection::Redial) };
         one.end(id, 2, vec![read(), read()], outcome.clone()).await.unwrap();
@@ -229,11 +229,11 @@ async fn an_interrupt_that_is_noted_first_keeps_an_effect_and_a_wait_from_being_
     for world in World::all().await {
         let id = world.active().await;
         assert_eq!(world.store.interrupt(id).await, Ok(Interrupted::Noted));
-        assert_eq!(world.one.open(id, 0, vec![read()], intent()).await, Ok(Go::Interrupted));
-        assert_eq!(world.one.open(id, 0, vec![read()], wait()).await, Ok(Go::Interrupted));
+        assert_eq!(world.one.open(id, 0, vec![read()], intent()).await, Ok(Admission::Interrupted));
+        assert_eq!(world.one.open(id, 0, vec![read()], wait()).await, Ok(Admission::Interrupted));
         let recording = world.store.recording(id).unwrap().unwrap();
         assert_eq!((recording.entries.len(), recording.open), (0, None));
-        assert_eq!(world.one.with_news().unwrap().len(), 1);
+        assert_eq!(world.one.needing_attention().unwrap().len(), 1);
         world.one.end(id, 0, Vec::new(), done()).await.unwrap();
         assert_eq!(world.store.interrupt(id).await, Ok(Interrupted::Ended));
         assert_eq!(world.store.interrupt(999).await, Ok(Interrupted::Unknown));
@@ -263,7 +263,7 @@ async fn a_call_that_nobody_waits_for_is_interrupted_only_if_nothing_was_going_t
 async fn a_call_is_abandoned_only_by_the_host_that_carries_it_or_after_that_is_gone() {
     for world in World::all().await {
         let id = world.active_of(wanted_stop("ana")).await;
-        assert_eq!(world.begin(&world.two, wanted_stop("ana")).await, Begun::Same(id));
+        assert_eq!(world.begin(&world.two, wanted_stop("ana")).await, BeginOutcome::Same(id));
         assert_eq!(world.abandon(id, &world.two).await, Abandoned::Elsewhere);
         assert!(!world.is_interrupted(id));
         world.clock.pass(10);
@@ -278,12 +278,12 @@ async fn a_call_is_abandoned_only_by_the_host_that_carries_it_or_after_that_is_g
 async fn a_call_that_somebody_lets_go_on_by_itself_is_not_abandoned() {
     for world in World::all().await {
         let begun = world.active().await;
-        assert_eq!(world.begin(&world.one, wanted_stop("ana")).await, Begun::Same(begun));
+        assert_eq!(world.begin(&world.one, wanted_stop("ana")).await, BeginOutcome::Same(begun));
         assert_eq!(world.abandon(begun, &world.one).await, Abandoned::GoesOn);
         world.one.end(begun, 0, Vec::new(), done()).await.unwrap();
 
         let joined = world.active_of(wanted_stop("ana")).await;
-        assert_eq!(world.begin(&world.two, stop("ana", None)).await, Begun::Same(joined));
+        assert_eq!(world.begin(&world.two, stop("ana", None)).await, BeginOutcome::Same(joined));
         assert_eq!(world.abandon(joined, &world.one).await, Abandoned::GoesOn);
         world.one.end(joined, 0, Vec::new(), done()).await.unwrap();
 
@@ -299,8 +299,8 @@ async fn a_chat_that_was_bound_elsewhere_keeps_an_effect_from_being_written() {
     for world in World::all().await {
         let id = world.active().await;
         world.store.update("ana", |chat| chat.bind(Some("w2"))).await.unwrap();
-        assert_eq!(world.one.open(id, 0, Vec::new(), intent()).await, Ok(Go::Rebound));
-        assert_eq!(world.one.open(id, 0, Vec::new(), wait()).await, Ok(Go::Ahead));
+        assert_eq!(world.one.open(id, 0, Vec::new(), intent()).await, Ok(Admission::Rebound));
+        assert_eq!(world.one.open(id, 0, Vec::new(), wait()).await, Ok(Admission::Granted));
         assert!(!world.one.publish(id, 0, Vec::new(), "b9".into()).await.unwrap());
         assert_eq!(world.store.chat("ana").unwrap().unwrap().build, None);
     }
@@ -396,10 +396,10 @@ async fn calls_of_a_host_that_is_gone_go_to_another_of_the_same_user_and_control
 #[tokio::test]
 async fn a_host_leaves_to_others_what_would_end_its_own_process_and_does_not_look_again_for_it() {
     for world in World::all().await {
-        let spared = |workspace: &str, tool: &str| {
-            Some(Spared { workspace: workspace.into(), tools: vec![tool.into()] })
+        let self_ending = |workspace: &str, tool: &str| {
+            Some(SelfEnding { workspace: workspace.into(), tools: vec![tool.into()] })
         };
-        let own = spared("w1", "stop_workspace");
+        let own = self_ending("w1", "stop_workspace");
         let id = world.active().await;
         assert_eq!(world.two.has_unowned(own.as_ref()), Ok(false), "its host is there");
         world.clock.pass(10);
@@ -410,12 +410,12 @@ async fn a_host_leaves_to_others_what_would_end_its_own_process_and_does_not_loo
         assert_eq!(world.two.has_unowned(own.as_ref()), Ok(false), "none for it");
         assert_eq!(world.two.has_unowned(None), Ok(true));
         assert_eq!(world.two.take_over(own).await, Ok(0));
-        for other in [spared("w2", "stop_workspace"), spared("w1", "restart_workspace")] {
+        for other in [self_ending("w2", "stop_workspace"), self_ending("w1", "restart_workspace")] {
             assert_eq!(world.two.has_unowned(other.as_ref()), Ok(true));
         }
-        assert_eq!(world.two.take_over(spared("w2", "stop_workspace")).await, Ok(1));
+        assert_eq!(world.two.take_over(self_ending("w2", "stop_workspace")).await, Ok(1));
         // What it carries already stays its own.
-        assert_eq!(world.two.take_over(spared("w1", "stop_workspace")).await, Ok(0));
+        assert_eq!(world.two.take_over(self_ending("w1", "stop_workspace")).await, Ok(0));
         assert_eq!(world.two.calls().unwrap().len(), 1);
     }
 }
@@ -425,8 +425,10 @@ async fn a_call_of_which_nobody_knows_for_whom_it_acts_ends_with_its_host_and_ho
     for world in World::all().await {
         let mut unknown = stop("ana", None);
         unknown.record.pinned.user = None;
-        let Begun::Active(first) = world.begin(&world.one, unknown).await else { panic!("not active") };
-        let Begun::Queued(second, _) = world.begin(&world.two, stop("bo", None)).await else {
+        let BeginOutcome::Active(first) = world.begin(&world.one, unknown).await else {
+            panic!("not active")
+        };
+        let BeginOutcome::Queued(second, _) = world.begin(&world.two, stop("bo", None)).await else {
             panic!("not queued")
         };
         world.one.leave().await.unwrap();
@@ -442,9 +444,13 @@ async fn calls_at_one_workspace_take_turns_in_order_of_arrival_across_hosts_and_
     for world in World::all().await {
         let first = world.active().await;
         let holder = Holder { call: first, chat: "ana".into(), tool: "stop_workspace".into() };
-        let Begun::Queued(second, named) = world.begin(&world.two, stop("ben", None)).await else { panic!() };
+        let BeginOutcome::Queued(second, named) = world.begin(&world.two, stop("ben", None)).await else {
+            panic!()
+        };
         assert_eq!(named, Turn { holder: holder.clone(), between: 0 });
-        let Begun::Queued(third, named) = world.begin(&world.one, stop("cem", None)).await else { panic!() };
+        let BeginOutcome::Queued(third, named) = world.begin(&world.one, stop("cem", None)).await else {
+            panic!()
+        };
         assert_eq!(named, Turn { holder, between: 1 });
         assert_eq!(world.two.take_turn(second).await, Ok(false));
         assert_eq!(
@@ -457,13 +463,15 @@ async fn calls_at_one_workspace_take_turns_in_order_of_arrival_across_hosts_and_
         world.two.end(second, 0, Vec::new(), done()).await.unwrap();
         assert_eq!(world.one.take_turn(third).await, Ok(true));
 
-        let Begun::Queued(fourth, _) = world.begin(&world.one, stop("dan", None)).await else { panic!() };
+        let BeginOutcome::Queued(fourth, _) = world.begin(&world.one, stop("dan", None)).await else {
+            panic!()
+        };
         for number in 5..12 {
             let chat = format!("chat {number}");
-            assert!(matches!(world.begin(&world.one, stop(&chat, None)).await, Begun::Queued(..)));
+            assert!(matches!(world.begin(&world.one, stop(&chat, None)).await, BeginOutcome::Queued(..)));
         }
         let busy = world.begin(&world.two, stop("late", None)).await;
-        assert!(matches!(busy, Begun::Busy(Holder { call, .. }) if call == third), "{busy:?}");
+        assert!(matches!(busy, BeginOutcome::Busy(Holder { call, .. }) if call == third), "{busy:?}");
         assert_eq!(world.one.end(third, 0, Vec::new(), done()).await, Ok(Some(fourth)));
         assert_eq!(world.store.call(fourth).unwrap().unwrap().state, CallState::Active);
     }
@@ -472,26 +480,30 @@ async fn calls_at_one_workspace_take_turns_in_order_of_arrival_across_hosts_and_
 #[tokio::test]
 async fn the_same_request_is_one_call_by_its_key_or_while_nothing_else_was_asked_for_or_it_has_an_effect() {
     for world in World::all().await {
-        let Begun::Active(keyed) = world.begin(&world.one, stop("ana", Some("k"))).await else { panic!() };
-        assert_eq!(world.begin(&world.two, stop("ana", Some("k"))).await, Begun::Same(keyed));
+        let BeginOutcome::Active(keyed) = world.begin(&world.one, stop("ana", Some("k"))).await else {
+            panic!()
+        };
+        assert_eq!(world.begin(&world.two, stop("ana", Some("k"))).await, BeginOutcome::Same(keyed));
         let mut other = stop("ana", Some("k"));
         if let Export::CallTool { arguments, .. } = &mut other.record.call {
             *arguments = r#"{"only_if_unreachable":true}"#.into();
         }
-        assert_eq!(world.begin(&world.two, other).await, Begun::KeyTaken(keyed));
-        assert_eq!(world.begin(&world.two, stop("ana", None)).await, Begun::Same(keyed));
-        let Begun::Queued(other, _) = world.begin(&world.two, stop("ben", None)).await else { panic!() };
+        assert_eq!(world.begin(&world.two, other).await, BeginOutcome::KeyTaken(keyed));
+        assert_eq!(world.begin(&world.two, stop("ana", None)).await, BeginOutcome::Same(keyed));
+        let BeginOutcome::Queued(other, _) = world.begin(&world.two, stop("ben", None)).await else {
+            panic!()
+        };
         let waits = world.begin(&world.two, stop("ana", None)).await;
-        let Begun::Queued(waiting, _) = waits else { panic!("the other one comes first: {waits:?}") };
-        assert_eq!(world.begin(&world.one, stop("ana", None)).await, Begun::Same(waiting));
+        let BeginOutcome::Queued(waiting, _) = waits else { panic!("the other one comes first: {waits:?}") };
+        assert_eq!(world.begin(&world.one, stop("ana", None)).await, BeginOutcome::Same(waiting));
         world.one.open(keyed, 0, Vec::new(), intent()).await.unwrap();
-        assert_eq!(world.begin(&world.two, stop("ana", None)).await, Begun::Same(keyed));
+        assert_eq!(world.begin(&world.two, stop("ana", None)).await, BeginOutcome::Same(keyed));
         for ends in [waiting, other] {
             world.two.end(ends, 0, Vec::new(), done()).await.unwrap();
         }
         world.one.end(keyed, 0, Vec::new(), done()).await.unwrap();
-        assert_eq!(world.begin(&world.one, stop("ana", Some("k"))).await, Begun::Same(keyed));
-        assert!(matches!(world.begin(&world.one, stop("ana", None)).await, Begun::Active(_)));
+        assert_eq!(world.begin(&world.one, stop("ana", Some("k"))).await, BeginOutcome::Same(keyed));
+        assert!(matches!(world.begin(&world.one, stop("ana", None)).await, BeginOutcome::Active(_)));
     }
 }
 
@@ -502,11 +514,11 @@ async fn a_call_that_has_sent_nothing_is_not_joined_if_it_is_interrupted_or_for_
         let mut for_another = stop("ana", None);
         for_another.record.pinned.user = Some("u2".into());
         let second = world.begin(&world.two, for_another).await;
-        let Begun::Queued(second, _) = second else { panic!("{second:?}") };
+        let BeginOutcome::Queued(second, _) = second else { panic!("{second:?}") };
         world.two.end(second, 0, Vec::new(), done()).await.unwrap();
         world.store.interrupt(first).await.unwrap();
         let third = world.begin(&world.two, stop("ana", None)).await;
-        assert!(matches!(third, Begun::Queued(..)), "{third:?}");
+        assert!(matches!(third, BeginOutcome::Queued(..)), "{third:?}");
     }
 }
 
@@ -520,7 +532,11 @@ async fn the_same_call_made_again_while_the_control_plane_could_not_say_for_whom
     for (first, again) in [(Some("u1"), None), (None, Some("u1")), (None, None)] {
         for world in World::all().await {
             let id = world.active_of(by(first)).await;
-            assert_eq!(world.begin(&world.two, by(again)).await, Begun::Same(id), "{first:?} {again:?}");
+            assert_eq!(
+                world.begin(&world.two, by(again)).await,
+                BeginOutcome::Same(id),
+                "{first:?} {again:?}"
+            );
         }
     }
 }
@@ -530,12 +546,12 @@ async fn whoever_asks_again_after_a_deliberate_interrupt_is_not_given_the_end_of
     for world in World::all().await {
         let first = world.active().await;
         world.one.open(first, 0, Vec::new(), intent()).await.unwrap();
-        assert_eq!(world.begin(&world.two, stop("ana", None)).await, Begun::Same(first));
+        assert_eq!(world.begin(&world.two, stop("ana", None)).await, BeginOutcome::Same(first));
         world.store.interrupt(first).await.unwrap();
         let second = world.begin(&world.two, stop("ana", None)).await;
-        let Begun::Queued(second, turn) = second else { panic!("{second:?}") };
+        let BeginOutcome::Queued(second, turn) = second else { panic!("{second:?}") };
         assert_eq!(turn.holder.call, first);
-        assert_eq!(world.begin(&world.one, stop("ana", None)).await, Begun::Same(second));
+        assert_eq!(world.begin(&world.one, stop("ana", None)).await, BeginOutcome::Same(second));
     }
 }
 
@@ -613,8 +629,8 @@ async fn work_that_fails_leaves_nothing_behind_and_does_not_take_others_with_it(
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("store.db")).unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let fails = store.write(|tables| {
-        tables.put_chat(&ChatRecord { name: "half".into(), ..ChatRecord::default() })?;
+    let fails = store.write(|tx| {
+        tx.put_chat(&ChatRecord { name: "half".into(), ..ChatRecord::default() })?;
         Err::<(), _>(StoreError::LeaseLost)
     });
     let works = store.update("whole", |_| {});

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::WaitEnd;
 use workspace_recovery::clock::SystemClock;
 use workspace_recovery::control_plane::rest::RestClient;
-use workspace_recovery::driver::{NotRecorded, Performer};
+use workspace_recovery::driver::{HostCalls, NoIntentLog};
 use workspace_recovery::journal::{Answer, Request};
 use workspace_recovery::local::{BuildSpec, VersionSpec};
 use workspace_recovery::policy::Timings;
@@ -27,13 +27,13 @@ async fn an_announced_change_ends_a_wait_long_before_the_next_poll() {
     store.update("ana", move |chat| chat.bind(Some(&id))).await.unwrap();
     let client = RestClient::new(plane.running().url(), plane.running().token()).unwrap();
     let timings = Timings { poll: Duration::from_secs(300), ..Timings::default() };
-    let performer = Performer::new(Arc::new(client), store, timings, Arc::new(SystemClock));
-    let call = performer.begin("ana", CancellationToken::new()).unwrap();
+    let host_calls = HostCalls::new(Arc::new(client), store, timings, Arc::new(SystemClock));
+    let call = host_calls.begin("ana", CancellationToken::new()).unwrap();
 
     let build = plane.build(&workspace, "stop").await;
     let begun = Instant::now();
     let request = Request::WaitForBuild { build, limit_ms: 600_000 };
-    let answer = performer.perform(&call, &request, &NotRecorded).await.unwrap().answer;
+    let answer = host_calls.answer(&call, &request, &NoIntentLog).await.unwrap().answer;
     let Answer::WaitForBuild(Ok(wait)) = answer else { panic!("{answer:?}") };
     assert_eq!(wait.end, WaitEnd::Reached);
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Build, ReadError, Transition, TransitionError};
 use workspace_recovery::clock::SystemClock;
-use workspace_recovery::driver::{NotRecorded, Performer};
+use workspace_recovery::driver::{HostCalls, NoIntentLog};
 use workspace_recovery::journal::{Answer, Request};
 use workspace_recovery::policy::Timings;
 use workspace_recovery::store::Store;
@@ -25,7 +25,7 @@ const WORKSPACE: &str = "37bb662f-f699-4f23-a50b-5033c5ee39e6";
 struct Stage {
     clock: Frozen,
     server: Server,
-    performer: Performer,
+    host_calls: HostCalls,
 }
 
 impl Stage {
@@ -52,16 +52,16 @@ impl Stage {
         let store = Store::in_memory();
         store.update("ana", |chat| chat.bind(Some(WORKSPACE))).await.unwrap();
         let plane = Arc::new(server.client());
-        let performer = Performer::new(plane, store, Timings::default(), Arc::new(SystemClock));
-        Self { clock, server, performer }
+        let host_calls = HostCalls::new(plane, store, Timings::default(), Arc::new(SystemClock));
+        Self { clock, server, host_calls }
     }
 
     /// Asks for a stop, which takes so much time at most.
     async fn stop(&self, time: Duration) -> Result<Build, TransitionError> {
         let rests_on = recorded(FILE, 6).body["latest_build"]["id"].as_str().unwrap().to_owned();
-        let call = self.performer.begin("ana", CancellationToken::new()).unwrap();
+        let call = self.host_calls.begin("ana", CancellationToken::new()).unwrap();
         let request = Request::IssueTransition { to: Transition::Stop, rests_on, parameters: Vec::new() };
-        let performed = self.clock.within(time, self.performer.perform(&call, &request, &NotRecorded)).await;
+        let performed = self.clock.within(time, self.host_calls.answer(&call, &request, &NoIntentLog)).await;
         match performed.unwrap().answer {
             Answer::IssueTransition(issued) => issued,
             other => panic!("{other:?}"),
@@ -158,10 +158,10 @@ async fn read(
 ) -> (Option<ReadError>, Vec<Duration>) {
     let stage = Stage::new(false, Reply::hang_up()).await;
     stage.server.answer(answers);
-    let call = stage.performer.begin("ana", CancellationToken::new()).unwrap();
+    let call = stage.host_calls.begin("ana", CancellationToken::new()).unwrap();
     let begun = tokio::time::Instant::now();
     let performed =
-        stage.clock.within(time, stage.performer.perform(&call, &Request::AgentStatus, &NotRecorded)).await;
+        stage.clock.within(time, stage.host_calls.answer(&call, &Request::AgentStatus, &NoIntentLog)).await;
     let Answer::AgentStatus(read) = performed.unwrap().answer else { panic!() };
     (read.err(), stage.server.requests().iter().map(|asked| asked.at - begun).collect())
 }
@@ -210,8 +210,8 @@ async fn an_interrupt_ends_the_wait_for_a_control_plane_that_limits_requests() {
     let stage = Stage::new(false, Reply::hang_up()).await;
     stage.server.answer(|_| recorded("13a-rate-limit", 1));
     let interrupt = CancellationToken::new();
-    let call = stage.performer.begin("ana", interrupt.clone()).unwrap();
-    let read = stage.performer.perform(&call, &Request::AgentStatus, &NotRecorded);
+    let call = stage.host_calls.begin("ana", interrupt.clone()).unwrap();
+    let read = stage.host_calls.answer(&call, &Request::AgentStatus, &NoIntentLog);
     let interrupted = async {
         tokio::time::sleep(Duration::from_secs(5)).await;
         interrupt.cancel();

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::WaitEnd;
 use workspace_recovery::clock::SystemClock;
 use workspace_recovery::control_plane::ControlPlane;
-use workspace_recovery::driver::{NotRecorded, Performer};
+use workspace_recovery::driver::{HostCalls, NoIntentLog};
 use workspace_recovery::journal::{Answer, Request};
 use workspace_recovery::policy::Timings;
 use workspace_recovery::store::Store;
@@ -48,7 +48,7 @@ enum Streams {
 struct Stage {
     clock: Frozen,
     server: Server,
-    performer: Arc<Performer>,
+    host_calls: Arc<HostCalls>,
     ended: Arc<AtomicBool>,
 }
 
@@ -65,20 +65,20 @@ impl Stage {
             store.update(&format!("chat{call}"), move |chat| chat.bind(Some(&workspace))).await.unwrap();
         }
         let plane = Arc::new(server.client());
-        let performer = Arc::new(Performer::new(plane, store, Timings::default(), Arc::new(SystemClock)));
-        Self { clock, server, performer, ended }
+        let host_calls = Arc::new(HostCalls::new(plane, store, Timings::default(), Arc::new(SystemClock)));
+        Self { clock, server, host_calls, ended }
     }
 
     /// All calls begin to wait. Answers how many have ended.
     fn wait(&self) -> Arc<AtomicUsize> {
         let count = Arc::new(AtomicUsize::new(0));
         for number in 0..CALLS {
-            let (performer, count) = (self.performer.clone(), count.clone());
+            let (host_calls, count) = (self.host_calls.clone(), count.clone());
             tokio::spawn(async move {
-                let call = performer.begin(&format!("chat{number}"), CancellationToken::new()).unwrap();
+                let call = host_calls.begin(&format!("chat{number}"), CancellationToken::new()).unwrap();
                 let build = format!("b{}", number % WORKSPACES);
                 let request = Request::WaitForBuild { build, limit_ms: 3_600_000 };
-                let performed = performer.perform(&call, &request, &NotRecorded).await.unwrap();
+                let performed = host_calls.answer(&call, &request, &NoIntentLog).await.unwrap();
                 let Answer::WaitForBuild(Ok(wait)) = performed.answer else { panic!() };
                 assert_eq!(wait.end, WaitEnd::Reached);
                 count.fetch_add(1, Ordering::Relaxed);

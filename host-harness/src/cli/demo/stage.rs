@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::bindings::{Agent, AgentState, Build};
 use crate::chat::{Execute, ExecuteError, Executed};
 use crate::cli::Exit;
-use crate::cli::host::{Host, Place, STORE_FILE};
-use crate::cli::output::{Output, tell};
+use crate::cli::context::{CommandContext, Host, STORE_FILE};
+use crate::cli::output::{Output, status};
 use crate::cli::workspaces::gone_for;
 use crate::control_plane::Workspace;
 use crate::control_plane::rest::RestClient;
@@ -50,7 +50,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub async fn set(place: &Place, real_timings: bool, output: Output) -> anyhow::Result<Self> {
+    pub async fn set(context: &CommandContext, real_timings: bool, output: Output) -> anyhow::Result<Self> {
         let (timings, local) = timings(real_timings);
         if !output.json {
             print_timings(&timings, real_timings);
@@ -60,7 +60,7 @@ impl Stage {
         let mut options = LocalOptions::new(folder.path(), AgentCommand::this_program()?);
         options.timings = local;
         options.stop_agents_on_exit = true;
-        let plugin = place.load_plugin_behind()?;
+        let plugin = context.load_plugin_behind()?;
         let store = Store::open(&folder.path().join(STORE_FILE))?;
         let plane = LocalControlPlane::start(options.clone()).await?;
         let endpoint = plane.endpoint();
@@ -256,20 +256,20 @@ impl Claims {
 
     pub fn scene(&self, title: &str) {
         if !self.quiet() {
-            tell(&format!("\n{title}"));
+            status(&format!("\n{title}"));
         }
     }
 
     pub fn say(&self, text: impl AsRef<str>) {
         if !self.quiet() {
-            tell(&format!("   {}", text.as_ref().replace('\n', "\n   ")));
+            status(&format!("   {}", text.as_ref().replace('\n', "\n   ")));
         }
     }
 
     /// Records a claim that was just looked up.
     pub fn seen(&mut self, claim: &str, seen: bool) {
         if !self.quiet() {
-            tell(&format!(" {} {claim}", if seen { "\u{2713}" } else { "\u{2717} NOT SEEN:" }));
+            status(&format!(" {} {claim}", if seen { "\u{2713}" } else { "\u{2717} NOT SEEN:" }));
         }
         self.claims.push((claim.to_owned(), seen));
     }
@@ -289,7 +289,7 @@ impl Claims {
 
 fn print_timings(timings: &Timings, real: bool) {
     let seconds = |duration: Duration| format!("{:.1} s", duration.as_secs_f32());
-    tell(&format!(
+    status(&format!(
         "times: an agent is dialled for {}, and must be gone for {} before a restart is advised{}",
         seconds(timings.dial_timeout),
         seconds(timings.recover_after),

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::cli::Exit;
 use crate::cli::args::{McpArgs, McpClient};
-use crate::cli::host::Place;
-use crate::cli::output::{note, tell};
+use crate::cli::context::CommandContext;
+use crate::cli::output::{notice, status};
 
 /// The server's name in the configuration.
 const NAME: &str = "workspace-recovery";
@@ -20,25 +20,25 @@ const TOOL_TIMEOUT_SECONDS: u32 = 2 * 60 * 60;
 const START_TIMEOUT_SECONDS: u32 = 30;
 
 /// Prints the snippet on standard output, and where it belongs on standard error.
-pub fn print(place: &Place, args: &McpArgs, client: McpClient) -> anyhow::Result<Exit> {
+pub fn print(context: &CommandContext, args: &McpArgs, client: McpClient) -> anyhow::Result<Exit> {
     // Compiled now, the client's first start need not do it. And one that cannot be used is told now.
-    place.load_plugin()?;
-    let (command, arguments) = command_line(place, args)?;
+    context.load_plugin()?;
+    let (command, arguments) = command_line(context, args)?;
     let (snippet, file) = snippet(client, &command, &arguments);
-    tell(&snippet);
-    note(&format!("belongs into {file}, beside the servers that it names already"));
+    status(&snippet);
+    notice(&format!("belongs into {file}, beside the servers that it names already"));
     if let Some(also) = also(client, &command, &arguments) {
-        note(&also);
+        notice(&also);
     }
-    note(&timeouts(client));
-    if let Some(variable) = place.token_variable() {
-        note(&format!(
+    notice(&timeouts(client));
+    if let Some(variable) = context.token_variable() {
+        notice(&format!(
             "the client has to pass {variable} on, which few do: with --coder-token-file, or after `coder login`, nothing \
              has to be passed on"
         ));
     }
-    for (variable, _) in place.variables()? {
-        note(&format!(
+    for (variable, _) in context.variables()? {
+        notice(&format!(
             "the client has to pass {variable} on as well: additional headers are not printed, since they may be secret"
         ));
     }
@@ -46,10 +46,10 @@ pub fn print(place: &Place, args: &McpArgs, client: McpClient) -> anyhow::Result
 }
 
 /// How a client starts this program as it was started now.
-fn command_line(place: &Place, args: &McpArgs) -> anyhow::Result<(String, Vec<String>)> {
+fn command_line(context: &CommandContext, args: &McpArgs) -> anyhow::Result<(String, Vec<String>)> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let unicode = |text: &OsString| text.to_str().map(str::to_owned);
-    let arguments = place.arguments()?.iter().map(unicode).collect::<Option<Vec<_>>>();
+    let arguments = context.arguments()?.iter().map(unicode).collect::<Option<Vec<_>>>();
     let mut arguments = arguments.context("an argument is not Unicode, which no client can be told")?;
     arguments.push("mcp".to_owned());
     for (name, value) in [("--workspace", &args.workspace), ("--chat", &args.chat), ("--log", &args.log)] {

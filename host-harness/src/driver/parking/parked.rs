@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::probes::Probed;
 use super::reading::{Reader, Reading};
-use super::{Done, Wait, WaitFor, Woken};
+use super::{EndedWait, ReplyTo, Wait, WaitFor};
 use crate::bindings::{Agent, AgentState, AgentWait, Build, BuildWait, Lifecycle, Probe, ReadError, WaitEnd};
 use crate::control_plane::{ApiError, is_terminal, millis};
 use crate::driver::EventKind;
@@ -16,7 +16,7 @@ use crate::policy::Timings;
 #[cfg(all(test, feature = "simulate"))]
 use crate::sabotage::{self, Sabotage};
 
-/// A wait in the lot. Millions are held: mind the size.
+/// A wait in the table. Millions are held: mind the size.
 pub(super) struct Parked {
     pub(super) call: u64,
     chat: Arc<str>,
@@ -26,7 +26,7 @@ pub(super) struct Parked {
     /// Readings up to this one were begun before it was parked: they may be older than what it waits for.
     pub(super) since: u64,
     what: What,
-    done: Done,
+    done: ReplyTo,
 }
 
 enum What {
@@ -72,7 +72,7 @@ pub(super) type Ending = Result<WaitEnd, ReadError>;
 
 impl Parked {
     /// The wait, and the workspace that it belongs to.
-    pub(super) fn new(wait: Wait, done: Done, now: Instant) -> (Option<Arc<str>>, Self) {
+    pub(super) fn new(wait: Wait, done: ReplyTo, now: Instant) -> (Option<Arc<str>>, Self) {
         let Wait { call, chat, workspace, what, begun } = wait;
         let (deadline, what) = match what {
             WaitFor::Build { build, deadline } => (deadline, What::Build { build, last: None, told: 0 }),
@@ -161,8 +161,8 @@ impl Parked {
         };
         // Whoever does not wait for the answer any more does not need it.
         match self.done {
-            Done::Wake(wake) => drop(wake.send(Woken { call: self.call, answer, observed })),
-            Done::Tell(tell) => drop(tell.send(answer)),
+            ReplyTo::Scheduler(wake) => drop(wake.send(EndedWait { call: self.call, answer, observed })),
+            ReplyTo::Caller(tell) => drop(tell.send(answer)),
         }
     }
 }

@@ -9,23 +9,23 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Shared;
-use super::lot::Lot;
 use super::probes::Probes;
 use super::reading::Reader;
-use super::watches::{Heard, Watches};
+use super::waits::WaitTable;
+use super::watches::{StreamNews, Watches};
 
 /// Reads in flight at a time: enough for thousands per second, few enough for any control plane to bear.
 pub(super) const MAX_READS: usize = 32;
 
 /// Begins the task, if it does not run.
-pub(super) fn ensure(lot: &mut Lot, shared: &Arc<Shared>, reader: &Arc<Reader>) {
-    if lot.poller.as_ref().is_some_and(JoinHandle::is_finished) {
+pub(super) fn ensure(table: &mut WaitTable, shared: &Arc<Shared>, reader: &Arc<Reader>) {
+    if table.poller.as_ref().is_some_and(JoinHandle::is_finished) {
         // Its runtime has ended.
-        lot.look_again(Instant::now());
-    } else if lot.poller.is_some() {
+        table.poll_again(Instant::now());
+    } else if table.poller.is_some() {
         return;
     }
-    lot.poller = Some(tokio::spawn(run(shared.clone(), reader.clone())));
+    table.poller = Some(tokio::spawn(run(shared.clone(), reader.clone())));
 }
 
 /// Begins anew after a panic, as there may be one in a control plane of others: nobody else would ever wake those who wait.
@@ -35,7 +35,7 @@ async fn run(shared: Arc<Shared>, reader: Arc<Reader>) {
             "looking after waits came to a bad end, and begins anew: please report the panic above"
         );
         sleep(reader.timings.poll).await;
-        shared.lock().look_again(Instant::now());
+        shared.lock().poll_again(Instant::now());
     }
 }
 
@@ -46,22 +46,22 @@ async fn look_after(shared: &Shared, reader: &Arc<Reader>) {
     let mut probes = Probes::new(reader.clone());
     loop {
         let due = {
-            let (mut lot, now) = (shared.lock(), Instant::now());
-            lot.turn(reader, now);
-            let deserted = lot.take_deserted();
+            let (mut table, now) = (shared.lock(), Instant::now());
+            table.turn(reader, now);
+            let deserted = table.take_deserted();
             watches.close(&deserted);
             probes.close(&deserted);
             while reads.len() < MAX_READS
-                && let Some(look) = lot.begin(reader, now)
+                && let Some(look) = table.begin(reader, now)
             {
-                if watches.open(&look.place, now) {
-                    lot.set_streamed(&look.place);
+                if watches.open(&look.workspace, now) {
+                    table.set_streamed(&look.workspace);
                 }
                 reads.push(reader.read(look));
             }
-            let Some(due) = lot.due() else {
+            let Some(due) = table.due() else {
                 // Nobody waits. With this task end the reads, streams and probes that are left.
-                lot.poller = None;
+                table.poller = None;
                 return;
             };
             due
@@ -71,13 +71,13 @@ async fn look_after(shared: &Shared, reader: &Arc<Reader>) {
             Some(reading) = reads.next() => {
                 let to_probe = shared.lock().see(&reading, reader, Instant::now());
                 if let Some(agents) = to_probe {
-                    probes.set_wanted(&reading.place, &agents);
+                    probes.set_wanted(&reading.workspace, &agents);
                 }
             }
             Some((key, probed)) = probes.next() => shared.lock().probed(&key, &probed, reader, Instant::now()),
-            Some((place, heard)) = watches.next() => match heard {
-                Heard::Change(at) => shared.lock().announce(&place, at),
-                Heard::End => shared.lock().set_silent(&place, reader.timings.poll, Instant::now()),
+            Some((workspace, heard)) = watches.next() => match heard {
+                StreamNews::Change(at) => shared.lock().announce(&workspace, at),
+                StreamNews::End => shared.lock().set_silent(&workspace, reader.timings.poll, Instant::now()),
             },
             () = shared.changed.notified() => {}
             () = sleep_until(due) => {}

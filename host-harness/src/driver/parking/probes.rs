@@ -13,8 +13,8 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::lot::Place;
 use super::reading::Reader;
+use super::waits::WorkspaceKey;
 use crate::control_plane::{ApiError, ControlPlane};
 use crate::greeting::{Attempted, Attempts, ENDED, curable, no_shell, why_refused};
 use crate::policy::Timings;
@@ -38,7 +38,7 @@ pub(super) enum Probed {
 }
 
 /// An agent, and where it is waited for.
-pub(super) type Key = (Place, Arc<str>);
+pub(super) type Key = (WorkspaceKey, Arc<str>);
 
 /// All probes.
 pub(super) struct Probes {
@@ -55,11 +55,11 @@ impl Probes {
         Self { reader, wanted: BTreeMap::new(), queue: VecDeque::new(), running: FuturesUnordered::new() }
     }
 
-    /// At this place these agents are to be probed, and no others.
-    pub(super) fn set_wanted(&mut self, place: &Place, agents: &[Arc<str>]) {
-        self.keep_at(place, |agent| agents.contains(agent));
+    /// At this workspace these agents are to be probed, and no others.
+    pub(super) fn set_wanted(&mut self, workspace: &WorkspaceKey, agents: &[Arc<str>]) {
+        self.keep_at(workspace, |agent| agents.contains(agent));
         for agent in agents {
-            let key = (place.clone(), agent.clone());
+            let key = (workspace.clone(), agent.clone());
             if !self.wanted.contains_key(&key) {
                 self.wanted.insert(key.clone(), None);
                 self.queue.push_back(key);
@@ -68,10 +68,10 @@ impl Probes {
         self.begin_what_may();
     }
 
-    /// Nobody waits at these places any more.
-    pub(super) fn close(&mut self, places: &[Place]) {
-        for place in places {
-            self.keep_at(place, |_| false);
+    /// Nobody waits at these workspaces any more.
+    pub(super) fn close(&mut self, workspaces: &[WorkspaceKey]) {
+        for workspace in workspaces {
+            self.keep_at(workspace, |_| false);
         }
         self.begin_what_may();
     }
@@ -91,11 +91,11 @@ impl Probes {
         }
     }
 
-    fn keep_at(&mut self, place: &Place, keep: impl Fn(&Arc<str>) -> bool) {
-        let first = (place.clone(), Arc::from(""));
-        let at_place = self.wanted.range(first..).take_while(|((at, _), _)| at == place);
+    fn keep_at(&mut self, workspace: &WorkspaceKey, keep: impl Fn(&Arc<str>) -> bool) {
+        let first = (workspace.clone(), Arc::from(""));
+        let at_workspace = self.wanted.range(first..).take_while(|((at, _), _)| at == workspace);
         let gone: Vec<Key> =
-            at_place.filter(|((_, agent), _)| !keep(agent)).map(|(key, _)| key.clone()).collect();
+            at_workspace.filter(|((_, agent), _)| !keep(agent)).map(|(key, _)| key.clone()).collect();
         for key in gone {
             self.wanted.remove(&key);
         }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
-use super::lot::Place;
+use super::waits::WorkspaceKey;
 use crate::bindings::{Agent, Build};
 use crate::control_plane::{ApiError, ControlPlane, LogLine, Watched, Workspace};
 use crate::driver::EventKind;
-use crate::driver::call::{latest, marked};
 use crate::driver::events::Listeners;
+use crate::driver::host_calls::{latest, marked};
 use crate::policy::Timings;
 use crate::store::{Store, StoreError};
 
@@ -25,8 +25,8 @@ pub(in crate::driver) struct Reader {
 }
 
 /// A look that is to be taken.
-pub(super) struct Look {
-    pub(super) place: Place,
+pub(super) struct Poll {
+    pub(super) workspace: WorkspaceKey,
     /// Counts up over all looks.
     pub(super) number: u64,
     /// The builds that are waited for, with the line after which each one's log is wanted.
@@ -35,14 +35,14 @@ pub(super) struct Look {
 
 /// What was seen.
 pub(super) struct Reading {
-    pub(super) place: Place,
+    pub(super) workspace: WorkspaceKey,
     pub(super) number: u64,
     /// The control plane's time of it.
     pub(super) observed: Option<u64>,
     /// Somebody listens for the lines of a build's log, which come with readings only.
     pub(super) logged: bool,
     /// `None`: no workspace is known that could be read.
-    workspace: Option<Result<Seen, ApiError>>,
+    seen: Option<Result<Seen, ApiError>>,
     builds: BTreeMap<Arc<str>, Result<Arc<Build>, ApiError>>,
     logs: BTreeMap<Arc<str>, Vec<LogLine>>,
 }
@@ -58,33 +58,33 @@ impl Reader {
     }
 
     /// Takes a look. One that panics is one that failed: others wait elsewhere, and those who wait here have deadlines.
-    pub(super) async fn read(&self, look: Look) -> Reading {
-        let (place, number) = (look.place.clone(), look.number);
+    pub(super) async fn read(&self, look: Poll) -> Reading {
+        let (workspace, number) = (look.workspace.clone(), look.number);
         AssertUnwindSafe(self.read_all(look)).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!("a read on behalf of waits came to a bad end: please report the panic above");
             let failed = ApiError::Unavailable("the read came to a bad end".to_owned());
-            Reading { workspace: Some(Err(failed)), ..Reading::new(place, number) }
+            Reading { seen: Some(Err(failed)), ..Reading::new(workspace, number) }
         })
     }
 
     /// Reads the workspace once, and then each build that is not its newest one.
-    async fn read_all(&self, look: Look) -> Reading {
-        let Look { place, number, builds } = look;
-        let workspace = match &place {
+    async fn read_all(&self, look: Poll) -> Reading {
+        let Poll { workspace, number, builds } = look;
+        let read = match &workspace {
             Some(id) => Some(self.plane.workspace(id).await),
             None => None,
         };
-        let mut reading = Reading::new(place, number);
-        reading.observed = workspace.as_ref().and_then(|read| read.as_ref().ok()?.observed);
+        let mut reading = Reading::new(workspace, number);
+        reading.observed = read.as_ref().and_then(|read| read.as_ref().ok()?.observed);
         for (build, after) in builds {
-            let read = self.read_build(workspace.as_ref(), &build).await;
-            if read.is_ok() && self.events.are_there() {
+            let found = self.read_build(read.as_ref(), &build).await;
+            if found.is_ok() && self.events.are_there() {
                 reading.logged = true;
                 reading.logs.insert(build.clone(), self.read_log(&build, after).await);
             }
-            reading.builds.insert(build, read.map(Arc::new));
+            reading.builds.insert(build, found.map(Arc::new));
         }
-        reading.workspace = workspace.map(|read| {
+        reading.seen = read.map(|read| {
             read.map(|read| Seen {
                 build: read.latest.build.id,
                 agents: read.agents.into_iter().map(Arc::new).collect(),
@@ -120,13 +120,13 @@ impl Reader {
 
 impl Reading {
     /// Nothing has been seen yet.
-    fn new(place: Place, number: u64) -> Self {
+    fn new(workspace: WorkspaceKey, number: u64) -> Self {
         Self {
-            place,
+            workspace,
             number,
             observed: None,
             logged: false,
-            workspace: None,
+            seen: None,
             builds: BTreeMap::new(),
             logs: BTreeMap::new(),
         }
@@ -143,7 +143,7 @@ impl Reading {
 
     /// An agent of the newest build, which has to be the one given. `None`: it is not there.
     pub(super) fn agent(&self, build: &str, agent: &str) -> Result<Option<&Arc<Agent>>, ApiError> {
-        match &self.workspace {
+        match &self.seen {
             Some(Ok(seen)) if seen.build == build => Ok(seen.agents.iter().find(|found| found.id == agent)),
             Some(Ok(_)) | None => Ok(None),
             Some(Err(error)) => Err(error.clone()),
@@ -152,12 +152,12 @@ impl Reading {
 
     /// Whether the agents of the workspace were read.
     pub(super) fn tells_agents(&self) -> bool {
-        matches!(self.workspace, Some(Ok(_)))
+        matches!(self.seen, Some(Ok(_)))
     }
 
     /// Before when nothing is to be read, where the control plane said so.
     pub(super) fn quiet_until(&self, now: Instant) -> Option<Instant> {
-        let errors = self.workspace.iter().filter_map(|read| read.as_ref().err());
+        let errors = self.seen.iter().filter_map(|read| read.as_ref().err());
         let errors = errors.chain(self.builds.values().filter_map(|read| read.as_ref().err()));
         errors.filter_map(ApiError::retry_after).max().and_then(|pause| now.checked_add(pause))
     }

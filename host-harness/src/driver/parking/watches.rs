@@ -10,11 +10,11 @@ use futures_util::stream::{BoxStream, FuturesUnordered};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use super::lot::Place;
-use super::pace::HEAP;
+use super::poll_schedule::HEAP;
 use super::reading::Reader;
+use super::waits::WorkspaceKey;
 use crate::control_plane::ControlPlane;
-use crate::driver::spread::spread;
+use crate::driver::jitter::jittered;
 
 /// Streams at a time. Each is a connection; workspaces beyond that are polled.
 const MAX_WATCHES: usize = 64;
@@ -24,7 +24,7 @@ const LONGEST_PAUSE: u32 = 8;
 /// All streams.
 pub(super) struct Watches {
     reader: Arc<Reader>,
-    open: BTreeMap<Place, Watch>,
+    open: BTreeMap<WorkspaceKey, Watch>,
     heard: FuturesUnordered<BoxFuture<'static, Option<(Stream, bool)>>>,
 }
 
@@ -36,7 +36,7 @@ struct Watch {
 }
 
 /// What a stream said.
-pub(super) enum Heard {
+pub(super) enum StreamNews {
     /// Something may have changed: look at this time.
     Change(Instant),
     /// The stream has ended; it is opened again.
@@ -56,42 +56,42 @@ impl Watches {
         Self { reader, open: BTreeMap::new(), heard: FuturesUnordered::new() }
     }
 
-    /// Opens a stream for a place that is looked at now, unless it has one, or cannot have one. Answers whether it did.
-    pub(super) fn open(&mut self, place: &Place, now: Instant) -> bool {
-        if self.open.len() >= MAX_WATCHES || self.open.contains_key(place) {
+    /// Opens a stream for a workspace that is looked at now, unless it has one, or cannot have one. Answers whether it did.
+    pub(super) fn open(&mut self, key: &WorkspaceKey, now: Instant) -> bool {
+        if self.open.len() >= MAX_WATCHES || self.open.contains_key(key) {
             return false;
         }
-        let Some(workspace) = place.clone() else { return false };
+        let Some(workspace) = key.clone() else { return false };
         let Some(changes) = self.reader.plane.changes(&workspace) else { return false };
         let (closer, close) = oneshot::channel();
         let pause = self.reader.timings.first_retry;
         self.listen(Stream { workspace, changes: Some(changes), pause, close });
-        self.open.insert(place.clone(), Watch { _close: closer, look: now });
+        self.open.insert(key.clone(), Watch { _close: closer, look: now });
         true
     }
 
-    pub(super) fn close(&mut self, places: &[Place]) {
-        for place in places {
-            self.open.remove(place);
+    pub(super) fn close(&mut self, workspaces: &[WorkspaceKey]) {
+        for workspace in workspaces {
+            self.open.remove(workspace);
         }
     }
 
     /// The next thing that a stream says. `None`: there are no streams. Cancel safe.
-    pub(super) async fn next(&mut self) -> Option<(Place, Heard)> {
+    pub(super) async fn next(&mut self) -> Option<(WorkspaceKey, StreamNews)> {
         loop {
             let Some((stream, changed)) = self.heard.next().await? else { continue };
-            let place = Some(stream.workspace.clone());
+            let workspace = Some(stream.workspace.clone());
             self.listen(stream);
             if !changed {
-                return Some((place, Heard::End));
+                return Some((workspace, StreamNews::End));
             }
             // Closed just now, if it is not there.
-            let Some(watch) = self.open.get_mut(&place) else { continue };
+            let Some(watch) = self.open.get_mut(&workspace) else { continue };
             let now = Instant::now();
             if watch.look <= now {
                 watch.look = now.max(watch.look + HEAP);
             }
-            return Some((place, Heard::Change(watch.look)));
+            return Some((workspace, StreamNews::Change(watch.look)));
         }
     }
 
@@ -110,7 +110,7 @@ impl Stream {
         let Self { workspace, changes, pause, close } = self;
         let next = async {
             if changes.is_none() {
-                sleep(spread(*pause, workspace, 0)).await;
+                sleep(jittered(*pause, workspace, 0)).await;
                 *pause = (*pause * 2).min(reader.timings.poll * LONGEST_PAUSE);
                 *changes = reader.plane.changes(workspace);
             }

@@ -12,9 +12,9 @@ use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use super::super::agent_protocol::{AgentConfig, FromAgent, ToAgent};
 use super::super::model::Lifecycle;
 use super::super::server_file::Endpoint;
-use super::super::wire::{AgentConfig, FromAgent, ToAgent};
 use super::terminals::Terminals;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;

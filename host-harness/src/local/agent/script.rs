@@ -13,8 +13,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::super::agent_protocol::{AgentConfig, FromAgent, LogLevel, script_file};
 use super::super::model::Lifecycle;
-use super::super::wire::{AgentConfig, FromAgent, LogLevel, script_file};
 
 type Reports = UnboundedSender<FromAgent>;
 

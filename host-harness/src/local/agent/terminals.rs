@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::super::wire::{AgentConfig, OpenTerminal, TerminalInput};
+use super::super::agent_protocol::{AgentConfig, OpenTerminal, TerminalInput};
 use super::connection;
 
 /// How much output a terminal keeps for those who attach later, in bytes. A reader that is further behind holds the

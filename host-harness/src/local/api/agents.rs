@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use rusqlite::Connection;
 
+use super::super::agent_registry;
 use super::super::db::agents::Agent;
-use super::super::hub;
-use super::super::state::State;
+use super::super::server_state::ServerState;
 use super::problem::{Answer, Problem, id};
 use super::render;
 
@@ -19,36 +19,36 @@ pub(super) fn find(db: &Connection, key: &str) -> Result<Agent, Problem> {
     Agent::find(db, &id(key)?)?.ok_or_else(Problem::not_found)
 }
 
-pub(super) async fn by_id(Shared(state): Shared<Arc<State>>, Path(key): Path<String>) -> Answer {
+pub(super) async fn by_id(Shared(state): Shared<Arc<ServerState>>, Path(key): Path<String>) -> Answer {
     let db = state.db.get();
     Ok(Json(render::agent(&state, &db, &find(&db, &key)?)?))
 }
 
 /// An agent connects. 401 and 410 tell it that nobody will ever want it: it ends itself.
 pub(super) async fn connect(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Problem> {
     let agent = by_token(&state, &headers)?;
-    Ok(upgrade.on_upgrade(move |socket| hub::serve_agent(state, agent, socket)))
+    Ok(upgrade.on_upgrade(move |socket| agent_registry::serve_agent(state, agent, socket)))
 }
 
 /// An agent brings a terminal that it was asked for.
 pub(super) async fn terminal(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(terminal): Path<String>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Problem> {
     let agent = by_token(&state, &headers)?;
-    if !state.hub.expects(&agent.id, &terminal) {
+    if !state.agents.expects(&agent.id, &terminal) {
         return Err(Problem::not_found());
     }
-    Ok(upgrade.on_upgrade(async move |socket| state.hub.give_terminal(&terminal, socket)))
+    Ok(upgrade.on_upgrade(async move |socket| state.agents.give_terminal(&terminal, socket)))
 }
 
-fn by_token(state: &State, headers: &HeaderMap) -> Result<Agent, Problem> {
+fn by_token(state: &ServerState, headers: &HeaderMap) -> Result<Agent, Problem> {
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())

@@ -15,7 +15,7 @@ use super::super::db::builds::{Build, NewBuild, ParameterValue};
 use super::super::db::workspaces::Workspace;
 use super::super::db::{Template, Version};
 use super::super::model::{JobStatus, Transition};
-use super::super::state::State;
+use super::super::server_state::ServerState;
 use super::problem::{Answer, Problem, body, id};
 use super::render::{self, Place};
 use super::search::Page;
@@ -57,13 +57,13 @@ fn workspace(db: &Connection, key: &str) -> Result<Workspace, Problem> {
     Workspace::find(db, &id(key)?)?.ok_or_else(Problem::not_found)
 }
 
-pub(super) async fn by_id(Shared(state): Shared<Arc<State>>, Path(key): Path<String>) -> Answer {
+pub(super) async fn by_id(Shared(state): Shared<Arc<ServerState>>, Path(key): Path<String>) -> Answer {
     let db = state.db.get();
     Ok(Json(render::build(&state, &db, &find(&db, &key)?, Place::ById)?))
 }
 
 pub(super) async fn by_number(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path((user, name, number)): Path<(String, String, String)>,
 ) -> Answer {
     known_user(&state, &user)?;
@@ -75,7 +75,7 @@ pub(super) async fn by_number(
 }
 
 pub(super) async fn list(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     Query(page): Query<Page>,
 ) -> Answer {
@@ -89,7 +89,7 @@ pub(super) async fn list(
     Ok(Json(builds.into()))
 }
 
-pub(super) async fn parameters(Shared(state): Shared<Arc<State>>, Path(key): Path<String>) -> Answer {
+pub(super) async fn parameters(Shared(state): Shared<Arc<ServerState>>, Path(key): Path<String>) -> Answer {
     let build = find(&state.db.get(), &key)?;
     let values: Vec<Value> =
         build.parameters.iter().map(|value| json!({"name": value.name, "value": value.value})).collect();
@@ -99,7 +99,7 @@ pub(super) async fn parameters(Shared(state): Shared<Arc<State>>, Path(key): Pat
 /// Queues a build. Whether it makes sense is the client's business: a stop of a stopped workspace, a start of a running
 /// one and even a start of a deleted one are all accepted. Only an active build stands in the way.
 pub(super) async fn create(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     bytes: Bytes,
 ) -> Result<Response, Problem> {
@@ -171,7 +171,7 @@ fn version(
 }
 
 pub(super) async fn cancel(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     Query(query): Query<Cancel>,
 ) -> Answer {

@@ -18,7 +18,7 @@ use super::super::db::workspaces::Workspace;
 use super::super::db::{Template, Version};
 use super::super::model::{TemplateSpec, VersionSpec};
 use super::super::processes;
-use super::super::state::State;
+use super::super::server_state::ServerState;
 use super::problem::{Answer, Problem, body};
 use super::templates::template_json;
 use super::workspaces::Dormant;
@@ -41,7 +41,7 @@ struct Provisioners {
 }
 
 pub(super) async fn create_template(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     bytes: Bytes,
 ) -> Result<Response, Problem> {
     let spec: TemplateSpec = body(&bytes)?;
@@ -56,13 +56,13 @@ pub(super) async fn create_template(
     Ok((StatusCode::CREATED, Json(template_json(&state, &template))).into_response())
 }
 
-pub(super) async fn template(Shared(state): Shared<Arc<State>>, Path(key): Path<String>) -> Answer {
+pub(super) async fn template(Shared(state): Shared<Arc<ServerState>>, Path(key): Path<String>) -> Answer {
     let template = find_template(&state.db.get(), &key)?;
     Ok(Json(template_json(&state, &template)))
 }
 
 pub(super) async fn add_version(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     Query(query): Query<Activate>,
     bytes: Bytes,
@@ -78,7 +78,7 @@ pub(super) async fn add_version(
 }
 
 pub(super) async fn signal_agent(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     bytes: Bytes,
 ) -> Result<Json<SignalledAgent>, Problem> {
@@ -119,7 +119,7 @@ fn one_agent(mut agents: Vec<Agent>, name: Option<&str>) -> Result<Agent, Proble
 }
 
 pub(super) async fn set_dormant(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     bytes: Bytes,
 ) -> Answer {
@@ -131,7 +131,7 @@ pub(super) async fn set_dormant(
     Ok(Json(json!({"id": workspace.id, "dormant": wanted.dormant})))
 }
 
-pub(super) async fn set_provisioners(Shared(state): Shared<Arc<State>>, bytes: Bytes) -> Answer {
+pub(super) async fn set_provisioners(Shared(state): Shared<Arc<ServerState>>, bytes: Bytes) -> Answer {
     let wanted: Provisioners = body(&bytes)?;
     state.jobs.set_provisioners(wanted.count);
     Ok(Json(json!({"count": wanted.count})))

@@ -10,7 +10,7 @@ use super::super::db::builds::{Build, LogLine};
 use super::super::db::workspaces::Workspace;
 use super::super::db::{Micros, Template, Version, now};
 use super::super::model::{JobStatus, Transition};
-use super::super::state::State;
+use super::super::server_state::ServerState;
 use super::super::status::AgentStatus;
 use super::{ORGANIZATION, USER};
 
@@ -34,7 +34,7 @@ pub(super) fn time(micros: Micros) -> Value {
 }
 
 pub(super) fn workspace(
-    state: &State,
+    state: &ServerState,
     db: &Connection,
     workspace: &Workspace,
     place: Place,
@@ -79,7 +79,12 @@ pub(super) fn workspace(
     }))
 }
 
-pub(super) fn build(state: &State, db: &Connection, build: &Build, place: Place) -> rusqlite::Result<Value> {
+pub(super) fn build(
+    state: &ServerState,
+    db: &Connection,
+    build: &Build,
+    place: Place,
+) -> rusqlite::Result<Value> {
     let workspace = Workspace::find(db, &build.workspace_id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let version = Version::find(db, &build.version_id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let status = build.status();
@@ -114,7 +119,7 @@ pub(super) fn build(state: &State, db: &Connection, build: &Build, place: Place)
     Ok(json)
 }
 
-fn job(state: &State, db: &Connection, build: &Build, place: Place) -> rusqlite::Result<Value> {
+fn job(state: &ServerState, db: &Connection, build: &Build, place: Place) -> rusqlite::Result<Value> {
     let (position, size) = queue(state, db, build, place)?;
     let mut json = json!({
         "id": build.job_id,
@@ -143,7 +148,12 @@ fn job(state: &State, db: &Connection, build: &Build, place: Place) -> rusqlite:
 }
 
 /// The place in the queue and its length: only while it waits for provisioners that exist.
-fn queue(state: &State, db: &Connection, build: &Build, place: Place) -> rusqlite::Result<(usize, usize)> {
+fn queue(
+    state: &ServerState,
+    db: &Connection,
+    build: &Build,
+    place: Place,
+) -> rusqlite::Result<(usize, usize)> {
     let waits = build.status() == JobStatus::Pending && state.jobs.provisioners() > 0;
     if !waits || place == Place::Posted {
         return Ok((0, 0));
@@ -153,7 +163,7 @@ fn queue(state: &State, db: &Connection, build: &Build, place: Place) -> rusqlit
     Ok((position, pending.len()))
 }
 
-fn matched_provisioners(state: &State, status: JobStatus, place: Place) -> Value {
+fn matched_provisioners(state: &ServerState, status: JobStatus, place: Place) -> Value {
     let count = state.jobs.provisioners();
     if status != JobStatus::Pending || place == Place::ById || count == 0 {
         return json!({"count": 0, "available": 0, "most_recently_seen": null});
@@ -178,7 +188,7 @@ fn visible_agents(db: &Connection, build: &Build) -> rusqlite::Result<Vec<Agent>
 }
 
 /// A start gives a computer for its agents and one for external agents, and every build keeps the volume.
-fn resources(state: &State, db: &Connection, build: &Build) -> rusqlite::Result<Value> {
+fn resources(state: &ServerState, db: &Connection, build: &Build) -> rusqlite::Result<Value> {
     if !build.provisioned {
         return Ok(json!([]));
     }
@@ -211,11 +221,11 @@ fn resources(state: &State, db: &Connection, build: &Build) -> rusqlite::Result<
     Ok(resources.into())
 }
 
-pub(super) fn agent_status(state: &State, agent: &Agent) -> AgentStatus {
+pub(super) fn agent_status(state: &ServerState, agent: &Agent) -> AgentStatus {
     AgentStatus::at(agent, now(), state.options.timings.inactive)
 }
 
-pub(super) fn agent(state: &State, db: &Connection, agent: &Agent) -> rusqlite::Result<Value> {
+pub(super) fn agent(state: &ServerState, db: &Connection, agent: &Agent) -> rusqlite::Result<Value> {
     let status = agent_status(state, agent);
     let build = Build::find(db, &agent.build_id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let logs_length: usize = Agent::logs(db, &agent.id, 0)?.iter().map(|line| line.output.len()).sum();

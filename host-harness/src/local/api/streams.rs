@@ -16,7 +16,7 @@ use tokio::time::{Instant, interval_at};
 
 use super::super::db::builds::Build;
 use super::super::db::workspaces::Workspace;
-use super::super::state::State;
+use super::super::server_state::ServerState;
 use super::problem::{Problem, id};
 use super::render::{self, Place};
 use super::{agents, workspaces};
@@ -41,7 +41,7 @@ struct Step {
 /// The workspace as it is now, and again whenever something of it changes. A change that comes with time alone, such as
 /// an agent that turns disconnected for want of heartbeats, is not one: watchers have to look for themselves as well.
 pub(super) async fn watch(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     upgrade: Upgrade,
 ) -> Result<Response, Problem> {
@@ -55,7 +55,7 @@ pub(super) async fn watch(
 }
 
 pub(super) async fn build_logs(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     Query(query): Query<Logs>,
     upgrade: Upgrade,
@@ -63,7 +63,7 @@ pub(super) async fn build_logs(
     let build = Build::find(&state.db.get(), &id(&key)?)?.ok_or_else(Problem::not_found)?;
     let mut after = query.after;
     let workspace = build.workspace_id.clone();
-    let mut step = move |state: &State| {
+    let mut step = move |state: &ServerState| {
         let db = state.db.get();
         let lines = Build::logs(&db, &build.id, after)?;
         after = lines.last().map_or(after, |line| line.id);
@@ -78,7 +78,7 @@ pub(super) async fn build_logs(
 }
 
 pub(super) async fn agent_logs(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     Query(query): Query<Logs>,
     upgrade: Upgrade,
@@ -110,11 +110,11 @@ enum Pings {
 }
 
 fn stream(
-    state: Arc<State>,
+    state: Arc<ServerState>,
     workspace: String,
     upgrade: Upgrade,
     pings: Pings,
-    step: impl FnMut(&State) -> rusqlite::Result<Step> + Send + 'static,
+    step: impl FnMut(&ServerState) -> rusqlite::Result<Step> + Send + 'static,
 ) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
@@ -124,11 +124,11 @@ fn stream(
 }
 
 async fn send_steps(
-    state: &State,
+    state: &ServerState,
     workspace: &str,
     mut socket: WebSocket,
     pings: Pings,
-    mut step: impl FnMut(&State) -> rusqlite::Result<Step> + Send,
+    mut step: impl FnMut(&ServerState) -> rusqlite::Result<Step> + Send,
 ) {
     // Before the first look, so that no change falls between.
     let mut changes = state.changes.subscribe();

@@ -8,33 +8,36 @@ use serde_json::{Value, json};
 
 use super::super::db::{Template, Version};
 use super::super::model::ParameterSpec;
-use super::super::state::State;
+use super::super::server_state::ServerState;
 use super::problem::{Answer, Problem, id};
 use super::{ORGANIZATION, USER, render};
 
-pub(super) async fn list(Shared(state): Shared<Arc<State>>) -> Answer {
+pub(super) async fn list(Shared(state): Shared<Arc<ServerState>>) -> Answer {
     let templates = Template::all(&state.db.get())?;
     let json: Vec<_> = templates.iter().map(|template| template_json(&state, template)).collect();
     Ok(Json(json.into()))
 }
 
-pub(super) async fn by_id(Shared(state): Shared<Arc<State>>, Path(key): Path<String>) -> Answer {
+pub(super) async fn by_id(Shared(state): Shared<Arc<ServerState>>, Path(key): Path<String>) -> Answer {
     let template = Template::find(&state.db.get(), &id(&key)?)?.ok_or_else(Problem::not_found)?;
     Ok(Json(template_json(&state, &template)))
 }
 
-pub(super) async fn version(Shared(state): Shared<Arc<State>>, Path(key): Path<String>) -> Answer {
+pub(super) async fn version(Shared(state): Shared<Arc<ServerState>>, Path(key): Path<String>) -> Answer {
     let version = Version::find(&state.db.get(), &id(&key)?)?.ok_or_else(Problem::not_found)?;
     Ok(Json(version_json(&state, &version)))
 }
 
-pub(super) async fn rich_parameters(Shared(state): Shared<Arc<State>>, Path(key): Path<String>) -> Answer {
+pub(super) async fn rich_parameters(
+    Shared(state): Shared<Arc<ServerState>>,
+    Path(key): Path<String>,
+) -> Answer {
     let version = Version::find(&state.db.get(), &id(&key)?)?.ok_or_else(Problem::not_found)?;
     let json: Vec<_> = version.spec.parameters.iter().map(parameter_json).collect();
     Ok(Json(json.into()))
 }
 
-pub(super) fn template_json(state: &State, template: &Template) -> Value {
+pub(super) fn template_json(state: &ServerState, template: &Template) -> Value {
     let no_stats = json!({"P50": null, "P95": null});
     json!({
         "id": template.id,
@@ -70,7 +73,7 @@ pub(super) fn template_json(state: &State, template: &Template) -> Value {
     })
 }
 
-fn version_json(state: &State, version: &Version) -> Value {
+fn version_json(state: &ServerState, version: &Version) -> Value {
     let created = render::time(version.created_at);
     json!({
         "id": version.id,

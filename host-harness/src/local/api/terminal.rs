@@ -16,11 +16,11 @@ use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval_at, sleep_until};
 
+use super::super::agent_protocol::{OpenTerminal, TerminalInput};
 use super::super::db::agents::Agent;
 use super::super::db::new_id;
-use super::super::state::State;
+use super::super::server_state::ServerState;
 use super::super::status::Connection;
-use super::super::wire::{OpenTerminal, TerminalInput};
 use super::problem::{Problem, id};
 use super::{has_token, render};
 
@@ -45,7 +45,7 @@ fn default_width() -> u16 {
 }
 
 pub(super) async fn open(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     Query(wanted): Query<Wanted>,
     headers: HeaderMap,
@@ -78,9 +78,9 @@ pub(super) async fn open(
     };
     Ok(upgrade.on_upgrade(async move |client| {
         let attachment = open.id.clone();
-        let agent_side = state.hub.ask_for_terminal(&agent.id, open);
+        let agent_side = state.agents.ask_for_terminal(&agent.id, open);
         serve(&state, client, agent_side).await;
-        state.hub.forget_terminal(&attachment);
+        state.agents.forget_terminal(&attachment);
     }))
 }
 
@@ -89,7 +89,7 @@ fn page(status: StatusCode, sentence: &str) -> Response {
     (status, Html(html)).into_response()
 }
 
-async fn serve(state: &State, mut client: WebSocket, agent_side: oneshot::Receiver<WebSocket>) {
+async fn serve(state: &ServerState, mut client: WebSocket, agent_side: oneshot::Receiver<WebSocket>) {
     let Some(agent_side) = wait_for_agent(state, &mut client, agent_side).await else { return };
     // None once the agent has died.
     let mut agent_side = Some(agent_side);
@@ -131,7 +131,7 @@ async fn serve(state: &State, mut client: WebSocket, agent_side: oneshot::Receiv
 
 /// The agent's websocket. None: it did not come in time, and the client was told so; or the client has gone.
 async fn wait_for_agent(
-    state: &State,
+    state: &ServerState,
     client: &mut WebSocket,
     mut agent_side: oneshot::Receiver<WebSocket>,
 ) -> Option<WebSocket> {

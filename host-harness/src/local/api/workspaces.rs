@@ -15,7 +15,7 @@ use super::super::db::builds::{Build, NewBuild, ParameterValue};
 use super::super::db::workspaces::Workspace;
 use super::super::db::{Template, Version};
 use super::super::model::Transition;
-use super::super::state::State;
+use super::super::server_state::ServerState;
 use super::problem::{Answer, Problem, body, id};
 use super::render::{self, Place};
 use super::search::{Page, Search};
@@ -59,7 +59,7 @@ pub(super) fn visible(db: &Connection, key: &str, include_deleted: bool) -> Resu
 }
 
 pub(super) async fn by_id(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     Query(query): Query<WithDeleted>,
 ) -> Answer {
@@ -69,7 +69,7 @@ pub(super) async fn by_id(
 }
 
 pub(super) async fn by_name(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path((user, name)): Path<(String, String)>,
     Query(query): Query<WithDeleted>,
 ) -> Answer {
@@ -81,7 +81,7 @@ pub(super) async fn by_name(
 }
 
 pub(super) async fn list(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Query(query): Query<List>,
     Query(page): Query<Page>,
 ) -> Answer {
@@ -100,7 +100,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn create(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(user): Path<String>,
     bytes: Bytes,
 ) -> Result<Response, Problem> {
@@ -160,7 +160,7 @@ fn is_name(name: &str) -> bool {
 }
 
 pub(super) async fn set_dormant(
-    Shared(state): Shared<Arc<State>>,
+    Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
     bytes: Bytes,
 ) -> Answer {

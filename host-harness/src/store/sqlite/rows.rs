@@ -4,7 +4,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::Serialize;
 
-use super::super::tables::{CallRow, CallState, HostId, HostRow, Listing, Tables};
+use super::super::transaction::{CallRow, CallState, HostId, HostRow, Listing, Transaction};
 use super::super::{ChatRecord, Failures, StoreError};
 use super::of_sqlite;
 use crate::journal::record::{CallId, CallRecord, FORMAT, Open, Outcome, Pinned};
@@ -25,13 +25,14 @@ macro_rules! calls {
 
 const CALL_BY_ID: &str = calls!("WHERE id = ?1");
 const CALL_BY_KEY: &str = "SELECT id FROM call WHERE chat = ?1 AND request_key = ?2";
-const LANE: &str = calls!("WHERE workspace = ?1 AND deployment = ?2 AND state < 2 ORDER BY id");
+const QUEUE: &str = calls!("WHERE workspace = ?1 AND deployment = ?2 AND state < 2 ORDER BY id");
 const OWNED: &str = calls!("WHERE owner IS ?1 AND state < 2 ORDER BY id");
-const NEWS: &str = calls!("WHERE owner = ?1 AND state < 2 AND (state = 0 OR interrupted = 1) ORDER BY id");
+const NEEDING_ATTENTION: &str =
+    calls!("WHERE owner = ?1 AND state < 2 AND (state = 0 OR interrupted = 1) ORDER BY id");
 const UNENDED: &str = calls!("WHERE state < 2 ORDER BY id DESC LIMIT ?1");
 const ALL: &str = calls!("ORDER BY id DESC LIMIT ?1");
 const ENDED: &str = "SELECT id FROM call WHERE state = 2 AND ended_ms < ?1 ORDER BY ended_ms LIMIT ?2";
-const GIVE: &str =
+const REASSIGN: &str =
     "UPDATE call SET owner = ?2 WHERE owner IS ?1 AND state < 2 AND deployment = ?3 AND user = ?4";
 const WAITING: &str = "SELECT call.id, tool, arguments, chat, deployment, user, workspace, component, state, owner, \
      interrupted, sent, created_ms, touched_ms, note, detached, entry.request, entry.intent, entry.asked_ms \
@@ -44,9 +45,9 @@ const UNNAMED: &str = "DELETE FROM component WHERE NOT EXISTS (SELECT 1 FROM cal
 pub(super) const QUERIES: [(&str, &str); 8] = [
     (CALL_BY_ID, "PRIMARY KEY"),
     (CALL_BY_KEY, "call_key"),
-    (LANE, "call_lane"),
+    (QUEUE, "call_lane"),
     (OWNED, "call_owner"),
-    (NEWS, "call_"),
+    (NEEDING_ATTENTION, "call_"),
     (ENDED, "call_ended"),
     (WAITING, "call_owner"),
     (UNNAMED, "call_component"),
@@ -54,7 +55,7 @@ pub(super) const QUERIES: [(&str, &str); 8] = [
 
 const HOST: &str = "id, deployment, user, lease_until_ms";
 
-/// The tables within a transaction.
+/// The tx within a transaction.
 pub(super) struct Rows<'a> {
     pub(super) connection: &'a Connection,
     pub(super) path: &'a str,
@@ -89,7 +90,7 @@ impl Rows<'_> {
     }
 }
 
-impl Tables for Rows<'_> {
+impl Transaction for Rows<'_> {
     fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError> {
         self.one(&format!("SELECT {CHAT} FROM chat WHERE name = ?1"), [name], chat)
     }
@@ -236,16 +237,16 @@ impl Tables for Rows<'_> {
         self.one(CALL_BY_KEY, [chat, key], |row| time(row, 0))
     }
 
-    fn lane(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
-        self.all(LANE, [workspace, deployment], call)
+    fn queue(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
+        self.all(QUEUE, [workspace, deployment], call)
     }
 
     fn owned_by(&self, owner: Option<HostId>) -> Result<Vec<CallRow>, StoreError> {
         self.all(OWNED, [owner.map(signed)], call)
     }
 
-    fn give_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
-        self.execute(GIVE, params![from.map(signed), signed(to.id), to.deployment, to.user])
+    fn reassign_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
+        self.execute(REASSIGN, params![from.map(signed), signed(to.id), to.deployment, to.user])
     }
 
     fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError> {
@@ -261,8 +262,8 @@ impl Tables for Rows<'_> {
         rows.into_iter().map(open).collect()
     }
 
-    fn with_news(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError> {
-        self.all(NEWS, [signed(owner)], call)
+    fn needing_attention(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError> {
+        self.all(NEEDING_ATTENTION, [signed(owner)], call)
     }
 
     fn calls(&self, listing: Listing, limit: usize) -> Result<Vec<CallRow>, StoreError> {

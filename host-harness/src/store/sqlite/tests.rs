@@ -54,7 +54,7 @@ async fn what_was_stored_is_found_by_the_next_process() {
         .await
         .unwrap();
     for (workspace, at) in [("w1", 100), ("w1", 200), ("w2", 200)] {
-        store.write(move |tables| tables.add_restart(workspace, at)).await.unwrap();
+        store.write(move |tx| tx.add_restart(workspace, at)).await.unwrap();
     }
     drop(store);
 
@@ -115,9 +115,8 @@ fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
     connection.pragma_update(None, "user_version", schema::newest() + 1).unwrap();
     let error = Store::open(&path).err().unwrap();
     assert!(matches!(error, StoreError::Newer { found, known, .. } if found == known + 1), "{error}");
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
-    assert_eq!(tables, 0);
+    let tx: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+    assert_eq!(tx, 0);
 }
 
 #[tokio::test]
@@ -157,7 +156,7 @@ async fn a_full_disk_is_told_as_that_and_nothing_of_the_work_is_there_afterwards
     let fill = |name: &str, bytes: usize| {
         let chat =
             ChatRecord { name: name.to_owned(), build: Some("x".repeat(bytes)), ..ChatRecord::default() };
-        writer.transact(Box::new(move |tables| tables.put_chat(&chat)))
+        writer.transact(Box::new(move |tx| tx.put_chat(&chat)))
     };
     fill("small", 10).await.unwrap();
     let error = fill("large", 100_000).await.unwrap_err();
@@ -185,7 +184,7 @@ async fn a_file_that_may_not_be_written_is_told_as_that_and_stays_as_it_is() {
     let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let writer = Writer::start(connection, "store.db".into()).unwrap();
     let chat = ChatRecord { name: "ana".to_owned(), ..ChatRecord::default() };
-    let error = writer.transact(Box::new(move |tables| tables.put_chat(&chat))).await.unwrap_err();
+    let error = writer.transact(Box::new(move |tx| tx.put_chat(&chat))).await.unwrap_err();
     assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
     assert!(error.to_string().contains("check that the file and its folder are writable"), "{error}");
     assert_eq!(Store::open(&path).unwrap().chats().unwrap(), []);
@@ -232,7 +231,7 @@ async fn the_lease_of_a_host_ends_when_its_process_is_gone_and_not_before() {
     let (dead, alive) = (lease().await.unwrap(), lease().await.unwrap());
     let file = |host: u64| folder.path().join(format!("store.db-host-{host}"));
     let until = |host: u64| {
-        let hosts = store.read(|tables| tables.hosts()).unwrap();
+        let hosts = store.read(|tx| tx.hosts()).unwrap();
         hosts.into_iter().find(|row| row.id == host).unwrap().lease_until_ms
     };
     let now = SystemClock.now_ms();

@@ -6,7 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::super::StoreError;
-use super::super::tables::{Committed, Work};
+use super::super::transaction::{Committed, Work};
 use super::of_sqlite;
 use super::rows::Rows;
 

@@ -1,4 +1,4 @@
-//! Waits for agents: whether a command can run there.
+//! WorkspaceWaits for agents: whether a command can run there.
 
 use super::*;
 use crate::bindings::{AgentWait, Lifecycle, Probe, Refusal};
@@ -8,7 +8,7 @@ use crate::driver::plane::Answers;
 /// What a probe of a silent agent says.
 const SILENT: &str = "its terminal stays silent";
 
-impl Lot {
+impl WaitTable {
     /// Parks a wait for the agent of a workspace, with so many minutes for its connection and for its scripts.
     fn park_for_agent(&self, call: u64, workspace: &str, connect: u32, scripts: u32) {
         let (build, agent) = (format!("build of {workspace}"), format!("agent of {workspace}"));
@@ -49,73 +49,73 @@ fn unanswered(why: &str) -> Option<Probe> {
     Some(Probe::Unanswered(why.to_owned()))
 }
 
-/// A lot with a workspace `w` whose agent is ready, and answers so.
-fn ready(answers: Answers) -> Lot {
-    let lot = lot();
-    lot.plane.end("w");
-    lot.answers(answers);
-    lot
+/// A table with a workspace `w` whose agent is ready, and answers so.
+fn ready(answers: Answers) -> WaitTable {
+    let table = table();
+    table.plane.end("w");
+    table.answers(answers);
+    table
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_answers_is_reached_at_once_and_the_read_that_it_rests_on_is_told() {
-    let mut lot = ready(Answers::Greeting);
-    lot.park_for_agent(1, "w", 2, 10);
-    let woken = lot.woken().await;
+    let mut table = ready(Answers::Greeting);
+    table.park_for_agent(1, "w", 2, 10);
+    let woken = table.woken().await;
     let Answer::WaitForAgent(Ok(wait)) = woken.answer else { panic!("no end of a wait") };
     assert_eq!((wait.end, wait.waited_ms, wait.probe), (WaitEnd::Reached, 0, Some(Probe::Answered)));
-    assert_eq!((woken.observed, lot.asked(), lot.open_terminals()), (Some(OBSERVED), 1, 0));
+    assert_eq!((woken.observed, table.asked(), table.open_terminals()), (Some(OBSERVED), 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_hangs_is_not_reached_and_the_wait_goes_on_to_its_limit() {
-    let mut lot = ready(Answers::Silence);
-    lot.park_for_agent(1, "w", 2, 10);
-    let wait = lot.agent_wait().await;
+    let mut table = ready(Answers::Silence);
+    table.park_for_agent(1, "w", 2, 10);
+    let wait = table.agent_wait().await;
     assert_eq!((wait.end, wait.waited_ms, wait.probe), (WaitEnd::Limit, 120_000, unanswered(SILENT)));
     // Each takes as long as a dial, with a second terminal beside the first one.
-    assert!((6..=10).contains(&lot.asked()), "{}", lot.asked());
+    assert!((6..=10).contains(&table.asked()), "{}", table.asked());
     settle().await;
-    assert_eq!(lot.open_terminals(), 0);
+    assert_eq!(table.open_terminals(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_recovers_within_the_limit_is_reached() {
-    let mut lot = ready(Answers::Silence);
-    lot.park_for_agent(1, "w", 2, 10);
+    let mut table = ready(Answers::Silence);
+    table.park_for_agent(1, "w", 2, 10);
     sleep(MINUTE).await;
-    lot.answers(Answers::Greeting);
-    let wait = lot.agent_wait().await;
+    table.answers(Answers::Greeting);
+    let wait = table.agent_wait().await;
     assert_eq!((wait.end, wait.probe), (WaitEnd::Reached, Some(Probe::Answered)));
     assert!(wait.waited_ms < 95_000, "{}", wait.waited_ms);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_dies_while_it_is_probed_is_given_up_and_probed_anew_when_it_is_back() {
-    let mut lot = ready(Answers::Silence);
-    lot.park_for_agent(1, "w", 2, 10);
+    let mut table = ready(Answers::Silence);
+    table.park_for_agent(1, "w", 2, 10);
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(lot.open_terminals(), 2);
-    lot.plane.world().disconnected = true;
+    assert_eq!(table.open_terminals(), 2);
+    table.plane.world().disconnected = true;
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(lot.open_terminals(), 0, "an agent that is not connected is not probed");
-    let asked = lot.asked();
+    assert_eq!(table.open_terminals(), 0, "an agent that is not connected is not probed");
+    let asked = table.asked();
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(lot.asked(), asked);
-    lot.plane.world().disconnected = false;
-    lot.answers(Answers::Greeting);
-    let wait = lot.agent_wait().await;
+    assert_eq!(table.asked(), asked);
+    table.plane.world().disconnected = false;
+    table.answers(Answers::Greeting);
+    let wait = table.agent_wait().await;
     assert_eq!(wait.end, WaitEnd::Reached);
     assert!(wait.waited_ms < 53_000, "{}", wait.waited_ms);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_is_not_ready_is_not_probed() {
-    let mut lot = lot();
-    lot.park_for_agent(1, "w", 2, 10);
-    let wait = lot.agent_wait().await;
+    let mut table = table();
+    table.park_for_agent(1, "w", 2, 10);
+    let wait = table.agent_wait().await;
     assert_eq!((wait.end, wait.agent.unwrap().lifecycle), (WaitEnd::Limit, Lifecycle::Starting));
-    assert_eq!((wait.probe, lot.asked()), (None, 0));
+    assert_eq!((wait.probe, table.asked()), (None, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,13 +127,13 @@ async fn a_terminal_that_may_not_be_opened_leaves_the_wait_without_a_probe_and_s
         (ApiError::NotCoder("a page".into()), "a page"),
         (ApiError::Other { status: 426, refusal }, "426"),
     ] {
-        let mut lot = ready(Answers::Refusal(error));
-        lot.park_for_agent(1, "w", 2, 10);
-        let wait = lot.agent_wait().await;
+        let mut table = ready(Answers::Refusal(error));
+        table.park_for_agent(1, "w", 2, 10);
+        let wait = table.agent_wait().await;
         let Some(Probe::Untried(why)) = wait.probe else { panic!("{:?}", wait.probe) };
         assert!(why.contains(part), "{why}");
         assert_eq!(
-            (wait.end, lot.asked()),
+            (wait.end, table.asked()),
             (WaitEnd::Reached, 2),
             "a control plane in trouble is asked again"
         );
@@ -143,19 +143,19 @@ async fn a_terminal_that_may_not_be_opened_leaves_the_wait_without_a_probe_and_s
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_of_a_control_plane_in_trouble_is_not_the_last_word() {
-    let mut lot = ready(Answers::Refusal(ApiError::NotFound));
-    lot.park_for_agent(1, "w", 2, 10);
+    let mut table = ready(Answers::Refusal(ApiError::NotFound));
+    table.park_for_agent(1, "w", 2, 10);
     sleep(Duration::from_millis(100)).await;
-    lot.answers(Answers::Greeting);
-    let wait = lot.agent_wait().await;
+    table.answers(Answers::Greeting);
+    let wait = table.agent_wait().await;
     assert_eq!((wait.end, wait.probe), (WaitEnd::Reached, Some(Probe::Answered)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_terminal_in_which_no_shell_runs_ends_the_wait_with_what_it_says() {
-    let mut lot = ready(Answers::Text("PS C:\\> exec : The term 'exec' is not recognized"));
-    lot.park_for_agent(1, "w", 2, 10);
-    let wait = lot.agent_wait().await;
+    let mut table = ready(Answers::Text("PS C:\\> exec : The term 'exec' is not recognized"));
+    table.park_for_agent(1, "w", 2, 10);
+    let wait = table.agent_wait().await;
     let Some(Probe::Unanswered(why)) = wait.probe else { panic!("{:?}", wait.probe) };
     assert!(why.contains("The term 'exec' is not recognized"), "{why}");
     assert_eq!((wait.end, wait.waited_ms), (WaitEnd::Limit, 10_000));
@@ -164,75 +164,75 @@ async fn a_terminal_in_which_no_shell_runs_ends_the_wait_with_what_it_says() {
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_is_not_there_is_tried_again_with_pauses() {
     let away = ApiError::Unavailable("status 502".into());
-    let mut lot = ready(Answers::Refusal(away));
-    lot.park_for_agent(1, "w", 2, 10);
-    let wait = lot.agent_wait().await;
+    let mut table = ready(Answers::Refusal(away));
+    table.park_for_agent(1, "w", 2, 10);
+    let wait = table.agent_wait().await;
     let why = "the agent's terminal cannot be used: status 502";
     assert_eq!((wait.end, wait.waited_ms, wait.probe), (WaitEnd::Limit, 120_000, unanswered(why)));
-    assert!((55..=75).contains(&lot.asked()), "{}", lot.asked());
+    assert!((55..=75).contains(&table.asked()), "{}", table.asked());
 }
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_wait_for_one_agent_share_its_probe() {
-    let mut lot = ready(Answers::Silence);
+    let mut table = ready(Answers::Silence);
     for call in 0..1000 {
-        lot.park_for_agent(call, "w", 2, 10);
+        table.park_for_agent(call, "w", 2, 10);
     }
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(lot.asked(), 2);
-    lot.answers(Answers::Greeting);
+    assert_eq!(table.asked(), 2);
+    table.answers(Answers::Greeting);
     for _ in 0..1000 {
-        assert_eq!(lot.agent_wait().await.end, WaitEnd::Reached);
+        assert_eq!(table.agent_wait().await.end, WaitEnd::Reached);
     }
-    assert!(lot.asked() <= 4, "{}", lot.asked());
+    assert!(table.asked() <= 4, "{}", table.asked());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_ends_with_the_last_call_that_waits_for_it() {
-    let mut lot = ready(Answers::Silence);
-    lot.park_for_agent(1, "w", 2, 10);
-    lot.park_for_agent(2, "w", 2, 10);
+    let mut table = ready(Answers::Silence);
+    table.park_for_agent(1, "w", 2, 10);
+    table.park_for_agent(2, "w", 2, 10);
     sleep(Duration::from_secs(10)).await;
-    lot.parking.interrupt(1);
-    let wait = lot.agent_wait().await;
+    table.parking.interrupt(1);
+    let wait = table.agent_wait().await;
     assert!(wait.end == WaitEnd::Interrupted && matches!(wait.probe, Some(Probe::Unanswered(_))), "{wait:?}");
     settle().await;
-    assert_eq!(lot.open_terminals(), 2);
-    lot.parking.forget(2);
+    assert_eq!(table.open_terminals(), 2);
+    table.parking.forget(2);
     settle().await;
-    assert_eq!((lot.open_terminals(), Handle::current().metrics().num_alive_tasks()), (0, 0));
+    assert_eq!((table.open_terminals(), Handle::current().metrics().num_alive_tasks()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn probes_are_bounded_take_nothing_from_reads_and_each_gets_its_turn() {
-    let mut lot = lot();
-    lot.answers(Answers::Silence);
+    let mut table = table();
+    table.answers(Answers::Silence);
     let many = MAX_PROBES * 2;
     for call in 0..many {
         let name = format!("w{call}");
-        lot.plane.end(&name);
-        lot.park_for_agent(call as u64, &name, 2, 10);
+        table.plane.end(&name);
+        table.park_for_agent(call as u64, &name, 2, 10);
     }
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(lot.open_terminals(), 2 * MAX_PROBES);
+    assert_eq!(table.open_terminals(), 2 * MAX_PROBES);
     // Others are read as ever meanwhile.
-    lot.park(9_999, "other", HOUR);
+    table.park(9_999, "other", HOUR);
     settle().await;
-    lot.plane.end("other");
-    let ended = lot.woken().await;
+    table.plane.end("other");
+    let ended = table.woken().await;
     assert_eq!(ended.call, 9_999);
-    lot.answers(Answers::Greeting);
+    table.answers(Answers::Greeting);
     for _ in 0..many {
-        let wait = lot.agent_wait().await;
+        let wait = table.agent_wait().await;
         assert!(wait.end == WaitEnd::Reached && wait.waited_ms < 100_000, "{wait:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn with_no_time_for_scripts_the_agent_is_probed_all_the_same() {
-    let mut lot = lot();
-    lot.answers(Answers::Silence);
-    lot.park_for_agent(1, "w", 1, 0);
-    let wait = lot.agent_wait().await;
+    let mut table = table();
+    table.answers(Answers::Silence);
+    table.park_for_agent(1, "w", 1, 0);
+    let wait = table.agent_wait().await;
     assert_eq!((wait.end, wait.waited_ms, wait.probe), (WaitEnd::Limit, 60_000, unanswered(SILENT)));
 }

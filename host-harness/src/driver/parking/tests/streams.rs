@@ -1,83 +1,83 @@
-//! Waits at workspaces whose changes are announced.
+//! WorkspaceWaits at workspaces whose changes are announced.
 
 use super::*;
 
 /// A parking whose control plane has streams of changes, with a wait of an hour at the workspace `w`.
-async fn streamed() -> Lot {
-    let lot = lot();
-    lot.plane.world().streams = true;
-    lot.park(1, "w", HOUR);
+async fn streamed() -> WaitTable {
+    let table = table();
+    table.plane.world().streams = true;
+    table.park(1, "w", HOUR);
     settle().await;
-    lot
+    table
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_that_is_announced_ends_a_wait_at_once() {
-    let mut lot = streamed().await;
+    let mut table = streamed().await;
     sleep(MINUTE).await;
-    lot.plane.end("w");
+    table.plane.end("w");
     let announced = Instant::now();
-    lot.plane.announce("w");
-    assert_eq!(lot.ended().await.0, WaitEnd::Reached);
+    table.plane.announce("w");
+    assert_eq!(table.ended().await.0, WaitEnd::Reached);
     assert!(announced.elapsed() < Duration::from_millis(10), "{:?}", announced.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_while_the_workspace_is_being_read_is_not_lost() {
-    let mut lot = streamed().await;
+    let mut table = streamed().await;
     sleep(MINUTE).await;
-    lot.plane.world().takes = Duration::from_millis(500);
-    lot.plane.announce("w");
+    table.plane.world().takes = Duration::from_millis(500);
+    table.plane.announce("w");
     settle().await;
-    lot.plane.announce("w");
-    let reads = lot.reads();
+    table.plane.announce("w");
+    let reads = table.reads();
     sleep(Duration::from_millis(501)).await;
-    lot.plane.end("w");
-    assert_eq!(lot.ended().await.0, WaitEnd::Reached);
-    assert_eq!(lot.reads(), reads + 1);
+    table.plane.end("w");
+    assert_eq!(table.ended().await.0, WaitEnd::Reached);
+    assert_eq!(table.reads(), reads + 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn polls_are_rarer_while_a_stream_lives_and_find_what_was_not_announced() {
-    let mut lot = streamed().await;
+    let mut table = streamed().await;
     sleep(MINUTE).await;
-    let intervals = lot.plane.intervals("w");
+    let intervals = table.plane.intervals("w");
     assert!(intervals[1..].iter().all(|interval| *interval >= poll() * 5 * 9 / 10), "{intervals:?}");
-    lot.plane.end("w");
+    table.plane.end("w");
     let changed = Instant::now();
-    assert_eq!(lot.ended().await.0, WaitEnd::Reached);
+    assert_eq!(table.ended().await.0, WaitEnd::Reached);
     assert!(changed.elapsed() <= poll() * 5 * 11 / 10, "{:?}", changed.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_ends_is_opened_again_and_polls_are_frequent_until_it_speaks() {
-    let lot = streamed().await;
+    let table = streamed().await;
     sleep(MINUTE).await;
-    lot.plane.world().streams = false;
-    lot.plane.world().open.clear();
-    let reads = lot.reads();
+    table.plane.world().streams = false;
+    table.plane.world().open.clear();
+    let reads = table.reads();
     sleep(MINUTE).await;
-    assert!((27..=35).contains(&(lot.reads() - reads)), "{}", lot.reads() - reads);
-    lot.plane.world().streams = true;
+    assert!((27..=35).contains(&(table.reads() - reads)), "{}", table.reads() - reads);
+    table.plane.world().streams = true;
     sleep(20 * poll()).await;
-    assert_eq!(lot.plane.world().opened.len(), 2);
-    lot.plane.end("w");
-    lot.plane.announce("w");
+    assert_eq!(table.plane.world().opened.len(), 2);
+    table.plane.end("w");
+    table.plane.announce("w");
     settle().await;
-    assert!(lot.parking.len() == 0);
+    assert!(table.parking.len() == 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_never_speaks_is_opened_again_after_longer_and_longer_pauses() {
-    let lot = lot();
+    let table = table();
     {
-        let mut world = lot.plane.world();
+        let mut world = table.plane.world();
         world.streams = true;
         world.mute = true;
     }
-    lot.park(1, "w", HOUR);
+    table.park(1, "w", HOUR);
     sleep(5 * MINUTE).await;
-    let opened = lot.plane.world().opened.clone();
+    let opened = table.plane.world().opened.clone();
     let pauses = opened.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect::<Vec<_>>();
     let first = Timings::default().first_retry.as_millis();
     for (pause, wanted) in pauses.iter().zip([1, 2, 4, 8, 16, 32, 64, 64, 64].map(|factor| factor * first)) {
@@ -89,33 +89,33 @@ async fn a_stream_that_never_speaks_is_opened_again_after_longer_and_longer_paus
 
 #[tokio::test(start_paused = true)]
 async fn a_heap_of_announcements_costs_ten_reads_a_second_at_most() {
-    let lot = streamed().await;
+    let table = streamed().await;
     sleep(MINUTE).await;
-    let reads = lot.reads();
+    let reads = table.reads();
     for _ in 0..1000 {
-        lot.plane.announce("w");
+        table.plane.announce("w");
         sleep(Duration::from_millis(1)).await;
     }
-    let reads = lot.reads() - reads;
+    let reads = table.reads() - reads;
     assert!((5..=21).contains(&reads), "{reads}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn streams_are_few_and_go_to_other_workspaces_when_they_are_not_needed_any_more() {
-    let mut lot = lot();
-    lot.plane.world().streams = true;
+    let mut table = table();
+    table.plane.world().streams = true;
     for call in 0..100 {
-        lot.park(call, &format!("w{call}"), HOUR);
+        table.park(call, &format!("w{call}"), HOUR);
     }
     sleep(MINUTE).await;
-    assert_eq!(lot.plane.world().open.len(), 64);
+    assert_eq!(table.plane.world().open.len(), 64);
     for call in 0..50 {
-        lot.plane.end(&format!("w{call}"));
+        table.plane.end(&format!("w{call}"));
     }
     for _ in 0..50 {
-        lot.woken().await;
+        table.woken().await;
     }
     sleep(MINUTE).await;
-    let open = lot.plane.world().open.values().filter(|sender| !sender.is_closed()).count();
-    assert_eq!((lot.parking.len(), open), (50, 50));
+    let open = table.plane.world().open.values().filter(|sender| !sender.is_closed()).count();
+    assert_eq!((table.parking.len(), open), (50, 50));
 }

@@ -16,7 +16,7 @@ async fn begin_elsewhere(world: &World, host: &Host, other: &Lease) -> (CallId, 
         })
         .await
         .unwrap();
-    let Begun::Active(id) = begun else { panic!("{begun:?}") };
+    let BeginOutcome::Active(id) = begun else { panic!("{begun:?}") };
     (id, record)
 }
 
@@ -27,7 +27,7 @@ async fn an_asker_who_goes_away_while_a_call_begins_abandons_it() {
         let host = world.host().await;
         let record = world.start(&host, "w").await;
         let release = hold.map(|hold| host.writes.hold(hold));
-        let mut begins = Box::pin(host.driver.carrier.begin_wanted(record));
+        let mut begins = Box::pin(host.driver.scheduler.begin_with_handle(record));
         assert!((&mut begins).now_or_never().is_none());
         // It has begun now, unless it is held, and its asker has not been told.
         sleep(MOMENT).await;
@@ -43,7 +43,7 @@ async fn an_asker_who_goes_away_while_a_call_begins_abandons_it() {
 async fn a_call_that_one_asker_leaves_goes_on_for_another_who_waits_for_it() {
     let world = World::new();
     let host = world.host().await;
-    let call = host.driver.carrier.begin_wanted(world.start(&host, "w").await).await.unwrap();
+    let call = host.driver.scheduler.begin_with_handle(world.start(&host, "w").await).await.unwrap();
     let id = call.id();
     let (driver, never) = (host.driver.clone(), CancellationToken::new());
     let other = tokio::spawn(async move { driver.follow(id, &never).await });
@@ -52,7 +52,7 @@ async fn a_call_that_one_asker_leaves_goes_on_for_another_who_waits_for_it() {
     assert!(!world.is_interrupted(id));
     other.abort();
     sleep(MOMENT).await;
-    host.driver.carrier.abandon(id).await;
+    host.driver.scheduler.abandon(id).await;
     assert!(world.is_interrupted(id), "nobody waits for it");
 }
 
@@ -61,8 +61,9 @@ async fn an_identical_call_that_has_sent_nothing_is_joined_and_goes_on_until_its
     for who_begins_leaves_first in [true, false] {
         let world = World::new();
         let host = world.host().await;
-        let begin =
-            || async { host.driver.carrier.begin_wanted(world.start(&host, "w").await).await.unwrap() };
+        let begin = || async {
+            host.driver.scheduler.begin_with_handle(world.start(&host, "w").await).await.unwrap()
+        };
         let (begun, joined) = (begin().await, begin().await);
         let id = begun.id();
         assert_eq!(joined.id(), id);
@@ -75,7 +76,7 @@ async fn an_identical_call_that_has_sent_nothing_is_joined_and_goes_on_until_its
         assert!(host.follow(id).await.unwrap().unwrap().json.contains(r#""interrupted":true"#));
         let again = begin().await;
         assert_ne!(again.id(), id, "it has ended");
-        again.goes_on();
+        again.release();
     }
 }
 
@@ -84,18 +85,18 @@ async fn an_identical_call_that_has_sent_nothing_is_joined_and_goes_on_until_its
 async fn a_call_that_is_joined_while_its_asker_leaves_goes_on() {
     let world = World::new();
     let host = world.host().await;
-    let call = host.driver.carrier.begin_wanted(world.start(&host, "w").await).await.unwrap();
+    let call = host.driver.scheduler.begin_with_handle(world.start(&host, "w").await).await.unwrap();
     let id = call.id();
-    let (record, carrier) = (world.start(&host, "w").await, host.driver.carrier.clone());
+    let (record, scheduler) = (world.start(&host, "w").await, host.driver.scheduler.clone());
     let release = host.writes.hold(Hold::After);
-    let joins = tokio::spawn(async move { carrier.begin_wanted(record).await });
+    let joins = tokio::spawn(async move { scheduler.begin_with_handle(record).await });
     sleep(MOMENT).await;
     call.abandon().await;
     drop(release);
     let joined = joins.await.unwrap().unwrap();
     assert_eq!((joined.id(), world.is_interrupted(id)), (id, false));
     world.plane.end("w");
-    assert!(host.follow(joined.goes_on()).await.unwrap().is_ok());
+    assert!(host.follow(joined.release()).await.unwrap().is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +104,7 @@ async fn a_call_of_another_host_is_not_ended_by_those_who_joined_it_until_that_h
     let world = World::new();
     let (host, other) = (world.host().await, world.lease(ME).await);
     let (id, record) = begin_elsewhere(&world, &host, &other).await;
-    let [left, stays] = [(); 2].map(|()| host.driver.carrier.begin_wanted(record.clone()));
+    let [left, stays] = [(); 2].map(|()| host.driver.scheduler.begin_with_handle(record.clone()));
     let (left, stays) = (left.await.unwrap(), stays.await.unwrap());
     assert_eq!((left.id(), stays.id()), (id, id));
     left.abandon().await;
@@ -121,7 +122,7 @@ async fn a_call_of_another_host_that_goes_away_while_its_last_asker_leaves_ends(
     let world = World::new();
     let (host, other) = (world.host().await, world.lease(ME).await);
     let (id, record) = begin_elsewhere(&world, &host, &other).await;
-    let joined = host.driver.carrier.begin_wanted(record).await.unwrap();
+    let joined = host.driver.scheduler.begin_with_handle(record).await.unwrap();
     assert_eq!(joined.id(), id);
     let release = host.writes.hold(Hold::After);
     let leaves = tokio::spawn(joined.abandon());
@@ -132,7 +133,7 @@ async fn a_call_of_another_host_that_goes_away_while_its_last_asker_leaves_ends(
     leaves.await.unwrap();
     sleep(2 * world.timings.news).await;
     assert!(world.is_interrupted(id) && world.is_ended(id), "nobody waits for it");
-    assert_eq!((host.driver.unended(), lock(&host.driver.carrier.0.left).len()), (0, 0));
+    assert_eq!((host.driver.unended(), lock(&host.driver.scheduler.0.left).len()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,8 +142,8 @@ async fn a_call_of_another_host_that_was_joined_and_left_is_forgotten_when_it_ha
     let world = World { timings, ..World::new() };
     let (host, other) = (world.host().await, world.lease(ME).await);
     let (id, record) = begin_elsewhere(&world, &host, &other).await;
-    host.driver.carrier.begin_wanted(record).await.unwrap().abandon().await;
-    let left = || lock(&host.driver.carrier.0.left).clone();
+    host.driver.scheduler.begin_with_handle(record).await.unwrap().abandon().await;
+    let left = || lock(&host.driver.scheduler.0.left).clone();
     sleep(2 * HOUR).await;
     assert_eq!(left(), BTreeSet::from([id]), "its host may still go away");
     other.end(id, 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
@@ -155,7 +156,7 @@ async fn a_call_that_is_joined_and_then_taken_over_ends_when_its_last_asker_leav
     let world = World::new();
     let (host, other) = (world.host().await, world.lease(ME).await);
     let (id, record) = begin_elsewhere(&world, &host, &other).await;
-    let joined = host.driver.carrier.begin_wanted(record).await.unwrap();
+    let joined = host.driver.scheduler.begin_with_handle(record).await.unwrap();
     assert_eq!(joined.id(), id);
     other.leave().await.unwrap();
     sleep(2 * world.timings.news).await;
@@ -171,27 +172,27 @@ async fn nothing_is_kept_of_those_who_have_waited_for_a_call_whoever_carries_it(
     let world = World::new();
     let (host, other) = (world.host().await, world.lease(ME).await);
     let elsewhere = world.begin(&host, &other, ME, "v").await;
-    let kept = || lock(&host.driver.carrier.0.attending).len();
+    let kept = || lock(&host.driver.scheduler.0.subscribers).len();
     for _ in 0..3 {
         assert!(timeout(MOMENT, host.follow(elsewhere)).await.is_err(), "it has not ended");
     }
     assert_eq!(kept(), 0, "nobody waits any more");
     let mut record = world.start(&host, "v").await;
     record.pinned.user = Some(ME.into());
-    let joined = host.driver.carrier.begin_wanted(record).await.unwrap();
+    let joined = host.driver.scheduler.begin_with_handle(record).await.unwrap();
     assert_eq!((joined.id(), kept()), (elsewhere, 1));
-    joined.goes_on();
+    joined.release();
     other.end(elsewhere, 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
     for call in [elsewhere, elsewhere + 1000] {
         assert!(host.follow(call).await.is_err());
     }
     assert_eq!(kept(), 0, "it has ended, or never was");
-    let here = host.driver.carrier.begin_wanted(world.start(&host, "w").await).await.unwrap();
+    let here = host.driver.scheduler.begin_with_handle(world.start(&host, "w").await).await.unwrap();
     assert!(timeout(MOMENT, host.follow(here.id())).await.is_err(), "it has not ended");
-    assert_eq!(lock(&host.driver.carrier.0.attending)[&here.id()].len(), 1, "one has left");
+    assert_eq!(lock(&host.driver.scheduler.0.subscribers)[&here.id()].len(), 1, "one has left");
     world.plane.end("w");
     assert!(host.follow(here.id()).await.unwrap().is_ok());
-    here.goes_on();
+    here.release();
     assert_eq!(kept(), 0);
 }
 

@@ -7,12 +7,12 @@ use crate::bindings::{CallError, ToolResult};
 use crate::driver::DriveError;
 
 /// A result with a text that says the same as the data.
-pub(super) fn told(data: Value, text: impl Into<String>) -> CallToolResult {
+pub(super) fn structured(data: Value, text: impl Into<String>) -> CallToolResult {
     with_text(CallToolResult::structured(data), text)
 }
 
-/// As [`told`], of something that went wrong.
-pub(super) fn told_error(data: Value, text: impl Into<String>) -> CallToolResult {
+/// As [`structured`], of something that went wrong.
+pub(super) fn structured_error(data: Value, text: impl Into<String>) -> CallToolResult {
     with_text(CallToolResult::structured_error(data), text)
 }
 
@@ -23,13 +23,13 @@ fn with_text(mut result: CallToolResult, text: impl Into<String>) -> CallToolRes
 }
 
 /// What went wrong, as one sentence for the model.
-pub(super) fn failed(error: impl ToString) -> CallToolResult {
+pub(super) fn error_result(error: impl ToString) -> CallToolResult {
     let text = error.to_string();
-    told_error(json!({ "error": text }), text)
+    structured_error(json!({ "error": text }), text)
 }
 
 /// What a tool of the plugin gave.
-pub(super) fn called(
+pub(super) fn of_plugin_call(
     tool: &str,
     called: Result<Result<ToolResult, CallError>, DriveError>,
 ) -> CallToolResult {
@@ -37,10 +37,10 @@ pub(super) fn called(
         Ok(Ok(result)) => match serde_json::from_str(&result.json) {
             Ok(data) if result.is_error => CallToolResult::structured_error(data),
             Ok(data) => CallToolResult::structured(data),
-            Err(error) => failed(format!("the plugin's result is not JSON: {error}")),
+            Err(error) => error_result(format!("the plugin's result is not JSON: {error}")),
         },
-        Ok(Err(refusal)) => failed(refused(tool, &refusal)),
-        Err(error) => failed(error),
+        Ok(Err(refusal)) => error_result(refused(tool, &refusal)),
+        Err(error) => error_result(error),
     }
 }
 

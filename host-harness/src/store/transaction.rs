@@ -1,6 +1,6 @@
 //! What is kept, and the operations that a home for it must have.
 //!
-//! The rules (who may write, whose turn it is, what an interrupt means) are written once, over [`Tables`]; a home only
+//! The rules (who may write, whose turn it is, what an interrupt means) are written once, over [`Transaction`]; a home only
 //! keeps rows. [`Backend`] runs a piece of such work as one transaction.
 
 use std::fmt;
@@ -15,20 +15,23 @@ use crate::journal::record::{CallId, CallRecord, Holder, Open, Outcome, Pinned};
 /// Names a host within its store. Never used again, even if the host is gone.
 pub type HostId = u64;
 
-/// Work on the tables, to be done in one transaction.
-pub type Work = Box<dyn FnOnce(&mut dyn Tables) -> Result<(), StoreError> + Send>;
+/// Work on the tx, to be done in one transaction.
+pub type Work = Box<dyn FnOnce(&mut dyn Transaction) -> Result<(), StoreError> + Send>;
 
 /// Resolves when the work of a transaction is durable, or was undone.
 pub type Committed = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
-/// A home for the tables.
+/// A home for the tx.
 pub trait Backend: Send + Sync {
     /// Does the work in one transaction, alone among all processes that share the store. It is done whether or not
     /// the future is polled to its end; if it fails, nothing of it remains.
     fn transact(&self, work: Work) -> Committed;
 
     /// Reads a consistent state, without waiting for writers.
-    fn read(&self, work: &mut dyn FnMut(&dyn Tables) -> Result<(), StoreError>) -> Result<(), StoreError>;
+    fn read(
+        &self,
+        work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
 
     /// Counts up when somebody else may have written. A cheap look; equal numbers mean that nothing is new.
     fn generation(&self) -> Result<u64, StoreError>;
@@ -133,8 +136,8 @@ pub enum Listing {
     All,
 }
 
-/// Rows, in tables, within a transaction. Nothing here decides anything.
-pub trait Tables {
+/// Rows, in tx, within a transaction. Nothing here decides anything.
+pub trait Transaction {
     /// A chat by name.
     fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError>;
     /// All chats, by name.
@@ -178,16 +181,16 @@ pub trait Tables {
     /// The call of a chat with this key.
     fn call_by_key(&self, chat: &str, key: &str) -> Result<Option<CallId>, StoreError>;
     /// The calls at a workspace that have not ended, in order of arrival.
-    fn lane(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError>;
+    fn queue(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError>;
     /// The unended calls of a host, or those without one, in order of arrival.
     fn owned_by(&self, owner: Option<HostId>) -> Result<Vec<CallRow>, StoreError>;
     /// Gives the unended calls of a host, or those without one, that are pinned to this user to another host.
     /// Answers how many.
-    fn give_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError>;
+    fn reassign_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError>;
     /// The unended calls of a host whose open request is a wait, with that, in order of arrival.
     fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError>;
     /// Those of a host that somebody wants to end, or that wait for their turn: what may have news for it.
-    fn with_news(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError>;
+    fn needing_attention(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError>;
     /// Calls, newest first.
     fn calls(&self, listing: Listing, limit: usize) -> Result<Vec<CallRow>, StoreError>;
     /// The oldest calls that ended before a time, at most `limit`.

@@ -16,7 +16,7 @@ use crate::driver::{DriveError, EventKind};
 use crate::journal::record::{CallId, CallRecord, Intent, Pinned};
 use crate::journal::{Answer, Request};
 use crate::policy::Timings;
-use crate::store::{CallRow, Go, Store, StoreError};
+use crate::store::{Admission, CallRow, Store, StoreError};
 
 /// Numbers of calls that are kept nowhere begin here; stores do not get so far.
 const UNKEPT: u64 = 1 << 63;
@@ -25,7 +25,7 @@ const QUOTA_ERROR: &str = "INSUFFICIENT_QUOTA";
 
 /// Carries out the requests of calls against a control plane. Cheap to clone.
 #[derive(Clone)]
-pub struct Performer {
+pub struct HostCalls {
     pub(super) plane: Arc<Watched>,
     pub(super) store: Store,
     pub(super) clock: Arc<dyn Clock>,
@@ -52,9 +52,9 @@ pub struct Call {
 
 /// Where requests are written down before they are carried out.
 #[async_trait]
-pub trait Record: Send + Sync {
+pub trait IntentLog: Send + Sync {
     /// Makes what is going to be done durable. The answer says whether it may be done.
-    async fn intend(&self, request: &Request, intent: Intent) -> Result<Go, StoreError>;
+    async fn intend(&self, request: &Request, intent: Intent) -> Result<Admission, StoreError>;
 
     /// Whether whoever is about to send something may still do so. Asked directly before the bytes go out.
     fn may_send(&self) -> bool;
@@ -62,12 +62,12 @@ pub trait Record: Send + Sync {
 
 /// For a host that keeps no journals: what is under way when it ends is lost.
 #[derive(Clone, Copy, Debug)]
-pub struct NotRecorded;
+pub struct NoIntentLog;
 
 #[async_trait]
-impl Record for NotRecorded {
-    async fn intend(&self, _: &Request, _: Intent) -> Result<Go, StoreError> {
-        Ok(Go::Ahead)
+impl IntentLog for NoIntentLog {
+    async fn intend(&self, _: &Request, _: Intent) -> Result<Admission, StoreError> {
+        Ok(Admission::Granted)
     }
 
     fn may_send(&self) -> bool {
@@ -77,14 +77,14 @@ impl Record for NotRecorded {
 
 /// A request's answer, ready for the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Performed {
+pub struct Answered {
     /// The answer; its variant is that of the request.
     pub answer: Answer,
     /// The control plane's time of it, where it has one.
     pub observed: Option<u64>,
 }
 
-impl Performer {
+impl HostCalls {
     /// Carries out requests against `plane`, for the chats in `store`.
     pub fn new(plane: Arc<dyn ControlPlane>, store: Store, timings: Timings, clock: Arc<dyn Clock>) -> Self {
         let plane = Arc::new(Watched::new(plane, timings.read_silence));
@@ -176,12 +176,12 @@ impl Performer {
     }
 
     /// Carries out one request. Fails only where there is no answer that would be true.
-    pub async fn perform(
+    pub async fn answer(
         &self,
         call: &Call,
         request: &Request,
-        record: &dyn Record,
-    ) -> Result<Performed, DriveError> {
+        record: &dyn IntentLog,
+    ) -> Result<Answered, DriveError> {
         self.tell(call, EventKind::Requested(request.clone()));
         let mut observed = None;
         let answer = match request {
@@ -209,7 +209,7 @@ impl Performer {
             }
         };
         self.tell(call, EventKind::Answered(answer.clone()));
-        Ok(Performed { answer, observed })
+        Ok(Answered { answer, observed })
     }
 
     /// The durations that it keeps to.

@@ -10,18 +10,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{Call, Performed, Performer, Record};
-use super::transition::Found;
+use super::host_calls::{Answered, Call, HostCalls, IntentLog};
+use super::transition::Reconciliation;
 use super::{DriveError, EventKind};
 use crate::bindings::{AgentWait, BuildWait, WaitEnd};
 use crate::engine::{Plugin, Step, StepError};
 use crate::journal::record::{CallId, CallRecord, Failure, Intent, Open, Outcome};
 use crate::journal::{Answer, Asked, EffectClass, Entry, Journal, Request};
-use crate::store::{Go, Lease, StoreError};
+use crate::store::{Admission, Lease, StoreError};
 
 /// A call that is being carried on.
-pub(super) struct Run {
-    pub(super) performer: Performer,
+pub(super) struct Activation {
+    pub(super) host_calls: HostCalls,
     pub(super) lease: Arc<Lease>,
     pub(super) plugin: Plugin,
     pub(super) id: CallId,
@@ -33,15 +33,15 @@ pub(super) struct Run {
 }
 
 /// What a run came to.
-pub(super) enum Came {
+pub(super) enum ActivationEnd {
     /// The call sleeps until this wait ends. It was written down, and nothing else of the call is in memory.
-    ToWait(Open, Call),
+    Suspended(Open, Call),
     /// It has ended. The call whose turn it is now, if this host carries that too.
-    ToEnd(Outcome, Option<CallId>),
+    Completed(Outcome, Option<CallId>),
 }
 
 /// Where a run begins.
-pub(super) enum From {
+pub(super) enum ResumePoint {
     /// At the beginning.
     Beginning,
     /// After the last thing that something rests on: the host is a new one, or has had trouble.
@@ -50,9 +50,9 @@ pub(super) enum From {
     Wait(Answer, Option<u64>),
 }
 
-impl Run {
+impl Activation {
     pub(super) fn new(
-        performer: Performer,
+        host_calls: HostCalls,
         lease: Arc<Lease>,
         plugin: Plugin,
         id: CallId,
@@ -60,25 +60,29 @@ impl Run {
         entries: Vec<Entry>,
         interrupt: CancellationToken,
     ) -> Self {
-        let call = performer.resume(id, &record, has_sent(&entries), interrupt);
+        let call = host_calls.resume(id, &record, has_sent(&entries), interrupt);
         let stored = entries.len();
         let journal = Journal::recorded(entries);
-        Self { performer, lease, plugin, id, record, call, journal, stored }
+        Self { host_calls, lease, plugin, id, record, call, journal, stored }
     }
 
     /// Carries the call on until it has to wait, or has ended.
-    pub(super) async fn carry_on(mut self, open: Option<Open>, from: From) -> Result<Came, DriveError> {
+    pub(super) async fn carry_on(
+        mut self,
+        open: Option<Open>,
+        from: ResumePoint,
+    ) -> Result<ActivationEnd, DriveError> {
         match (from, open) {
-            (From::Beginning, _) => {}
-            (From::Wait(answer, observed), Some(open)) => {
+            (ResumePoint::Beginning, _) => {}
+            (ResumePoint::Wait(answer, observed), Some(open)) => {
                 let asked = Asked { asked_ms: open.asked_ms, intent: Some(open.intent) };
-                let answered = self.answered(open.request, Performed { answer, observed }, asked);
+                let answered = self.record_answer(open.request, Answered { answer, observed }, asked);
                 if let Err(failure) = answered {
                     return self.end(Outcome::Failed(failure)).await;
                 }
             }
-            (From::Wait(..) | From::Crash, open) => {
-                self.performer.tell(&self.call, EventKind::Resumed);
+            (ResumePoint::Wait(..) | ResumePoint::Crash, open) => {
+                self.host_calls.tell(&self.call, EventKind::Resumed);
                 if let Some(came) = self.after_crash(open).await? {
                     return Ok(came);
                 }
@@ -102,7 +106,7 @@ impl Run {
                 EffectClass::IdempotentWrite => self.publish(request).await?,
                 EffectClass::Effect => self.issue(request).await?,
                 EffectClass::Wait => match self.wait(request).await? {
-                    Ok(open) => return Ok(Came::ToWait(open, self.call)),
+                    Ok(open) => return Ok(ActivationEnd::Suspended(open, self.call)),
                     Err(answered) => answered,
                 },
             };
@@ -113,22 +117,22 @@ impl Run {
     }
 
     /// Goes back to what can be relied on: an open request is looked into, reads that nothing rests on are forgotten.
-    async fn after_crash(&mut self, open: Option<Open>) -> Result<Option<Came>, DriveError> {
+    async fn after_crash(&mut self, open: Option<Open>) -> Result<Option<ActivationEnd>, DriveError> {
         let Some(open) = open else {
             self.rewind().await?;
             return Ok(None);
         };
         let Intent::Build(intent) = &open.intent else {
-            return Ok(Some(Came::ToWait(open, self.replaced_call())));
+            return Ok(Some(ActivationEnd::Suspended(open, self.replaced_call())));
         };
         self.call.note_sent();
-        let answer = match self.performer.look_for(intent, None).await {
-            Ok(Found::Made(build)) => Ok(build),
-            Ok(Found::Other(error)) => Err(error),
+        let answer = match self.host_calls.reconcile(intent, None).await {
+            Ok(Reconciliation::Made(build)) => Ok(build),
+            Ok(Reconciliation::Other(error)) => Err(error),
             // Nothing was sent, so there is nothing to stand by: decide again.
-            Ok(Found::Never) => {
+            Ok(Reconciliation::Never) => {
                 self.rewind().await?;
-                self.call = self.performer.resume(
+                self.call = self.host_calls.resume(
                     self.id,
                     &self.record,
                     has_sent(self.journal.entries()),
@@ -142,8 +146,8 @@ impl Run {
             Err(error) => return Err(error),
         };
         let asked = Asked { asked_ms: open.asked_ms, intent: Some(open.intent) };
-        let performed = Performed { answer: Answer::IssueTransition(answer), observed: None };
-        if let Err(failure) = self.answered(open.request, performed, asked) {
+        let answered = Answered { answer: Answer::IssueTransition(answer), observed: None };
+        if let Err(failure) = self.record_answer(open.request, answered, asked) {
             return self.end_here(Outcome::Failed(failure)).await.map(Some);
         }
         Ok(None)
@@ -165,14 +169,14 @@ impl Run {
     async fn read(&mut self, request: Request) -> Result<Result<(), Failure>, DriveError> {
         self.write_answer().await?;
         let asked = self.asked(None);
-        let performed = self.performer.perform(&self.call, &request, &super::NotRecorded).await?;
-        Ok(self.append(request, performed, asked))
+        let answered = self.host_calls.answer(&self.call, &request, &super::NoIntentLog).await?;
+        Ok(self.append(request, answered, asked))
     }
 
     async fn publish(&mut self, request: Request) -> Result<Result<(), Failure>, DriveError> {
         let Request::PublishBinding { build } = &request else { return self.read(request).await };
         let asked = self.asked(None);
-        self.performer.tell(&self.call, EventKind::Requested(request.clone()));
+        self.host_calls.tell(&self.call, EventKind::Requested(request.clone()));
         let bound = match self.call.workspace() {
             Some(_) => {
                 let bound = self.lease.publish(self.id, self.stored, self.unstored(), build.clone()).await?;
@@ -181,16 +185,16 @@ impl Run {
             }
             None => false,
         };
-        self.performer.tell_published(&self.call, build, bound);
+        self.host_calls.tell_published(&self.call, build, bound);
         let answer = Answer::PublishBinding(Ok(bound));
-        Ok(self.answered(request, Performed { answer, observed: None }, asked))
+        Ok(self.record_answer(request, Answered { answer, observed: None }, asked))
     }
 
     async fn issue(&mut self, request: Request) -> Result<Result<(), Failure>, DriveError> {
         self.write_answer().await?;
         let intent = Arc::new(std::sync::Mutex::new(None));
-        let asked_ms = self.performer.clock().now_ms();
-        let record = Intends {
+        let asked_ms = self.host_calls.clock().now_ms();
+        let record = JournalIntentLog {
             lease: self.lease.clone(),
             call: self.id,
             from: self.stored,
@@ -198,8 +202,8 @@ impl Run {
             asked_ms,
             intent: intent.clone(),
         };
-        let performed = match self.performer.perform(&self.call, &request, &record).await {
-            Ok(performed) => performed,
+        let answered = match self.host_calls.answer(&self.call, &request, &record).await {
+            Ok(answered) => answered,
             Err(DriveError::Failed(failure)) => return Ok(Err(failure)),
             Err(error) => return Err(error),
         };
@@ -207,10 +211,10 @@ impl Run {
         let asked = Asked { asked_ms, intent };
         if asked.intent.is_none() {
             // Refused before anything was written down.
-            return Ok(self.append(request, performed, asked));
+            return Ok(self.append(request, answered, asked));
         }
         self.stored = self.journal.entries().len();
-        Ok(self.append(request, performed, asked))
+        Ok(self.append(request, answered, asked))
     }
 
     /// Writes the answer of an effect, if the store does not have it yet.
@@ -230,8 +234,8 @@ impl Run {
 
     /// Writes a wait down. The call sleeps then, or was interrupted before.
     async fn wait(&mut self, request: Request) -> Result<Result<Open, Result<(), Failure>>, DriveError> {
-        self.performer.tell(&self.call, EventKind::Requested(request.clone()));
-        let asked_ms = self.performer.clock().now_ms();
+        self.host_calls.tell(&self.call, EventKind::Requested(request.clone()));
+        let asked_ms = self.host_calls.clock().now_ms();
         let (first, second) = match &request {
             Request::WaitForAgent { connect_limit_ms, scripts_limit_ms, .. } => {
                 (*connect_limit_ms, *scripts_limit_ms)
@@ -244,8 +248,8 @@ impl Run {
         let open = Open { request: request.clone(), intent, asked_ms };
         let entries = self.unstored();
         match self.lease.open(self.id, self.stored, entries, open.clone()).await? {
-            Go::Ahead => Ok(Ok(open)),
-            Go::Interrupted | Go::Rebound => {
+            Admission::Granted => Ok(Ok(open)),
+            Admission::Interrupted | Admission::Rebound => {
                 let (end, waited_ms) = (WaitEnd::Interrupted, 0);
                 let answer = match &request {
                     Request::WaitForAgent { .. } => {
@@ -254,16 +258,16 @@ impl Run {
                     _ => Answer::WaitForBuild(Ok(BuildWait { end, waited_ms, build: None })),
                 };
                 let asked = self.asked(None);
-                Ok(Err(self.answered(request, Performed { answer, observed: None }, asked)))
+                Ok(Err(self.record_answer(request, Answered { answer, observed: None }, asked)))
             }
         }
     }
 
-    async fn end(mut self, outcome: Outcome) -> Result<Came, DriveError> {
+    async fn end(mut self, outcome: Outcome) -> Result<ActivationEnd, DriveError> {
         self.end_here(outcome).await
     }
 
-    async fn end_here(&mut self, outcome: Outcome) -> Result<Came, DriveError> {
+    async fn end_here(&mut self, outcome: Outcome) -> Result<ActivationEnd, DriveError> {
         #[cfg(all(test, feature = "simulate"))]
         let outcome = match outcome {
             Outcome::Done { .. } if crate::sabotage::is(crate::sabotage::Sabotage::SaysNothing) => {
@@ -274,21 +278,21 @@ impl Run {
         };
         let entries = self.unstored();
         let next = self.lease.end(self.id, self.stored, entries, outcome.clone()).await?;
-        self.performer.tell(&self.call, EventKind::Ended);
-        Ok(Came::ToEnd(outcome, next))
+        self.host_calls.tell(&self.call, EventKind::Ended);
+        Ok(ActivationEnd::Completed(outcome, next))
     }
 
-    /// Tells listeners of an answer that did not come through [`Performer::perform`], which tells them itself, and takes it
+    /// Tells listeners of an answer that did not come through [`HostCalls::answer`], which tells them itself, and takes it
     /// into the journal.
-    fn answered(&mut self, request: Request, performed: Performed, asked: Asked) -> Result<(), Failure> {
-        self.performer.tell(&self.call, EventKind::Answered(performed.answer.clone()));
-        self.append(request, performed, asked)
+    fn record_answer(&mut self, request: Request, answered: Answered, asked: Asked) -> Result<(), Failure> {
+        self.host_calls.tell(&self.call, EventKind::Answered(answered.answer.clone()));
+        self.append(request, answered, asked)
     }
 
-    fn append(&mut self, request: Request, performed: Performed, asked: Asked) -> Result<(), Failure> {
+    fn append(&mut self, request: Request, answered: Answered, asked: Asked) -> Result<(), Failure> {
         let effect = request.effect_class() == EffectClass::Effect;
-        let now = self.performer.clock().now_ms();
-        let Performed { answer, observed } = performed;
+        let now = self.host_calls.clock().now_ms();
+        let Answered { answer, observed } = answered;
         self.journal.record(request, answer, observed, asked, now).map_err(|error| {
             let reason = error.to_string();
             if effect { Failure::Unrecorded { reason } } else { Failure::Answer { reason } }
@@ -296,12 +300,12 @@ impl Run {
     }
 
     fn asked(&self, intent: Option<Intent>) -> Asked {
-        Asked { asked_ms: self.performer.clock().now_ms(), intent }
+        Asked { asked_ms: self.host_calls.clock().now_ms(), intent }
     }
 
     /// Takes the context out: the run ends here.
     fn replaced_call(&mut self) -> Call {
-        let empty = self.performer.resume(self.id, &self.record, false, CancellationToken::new());
+        let empty = self.host_calls.resume(self.id, &self.record, false, CancellationToken::new());
         std::mem::replace(&mut self.call, empty)
     }
 }
@@ -312,7 +316,7 @@ fn has_sent(entries: &[Entry]) -> bool {
 }
 
 /// Writes an intent, with the entries that it rests on.
-struct Intends {
+struct JournalIntentLog {
     lease: Arc<Lease>,
     call: CallId,
     from: usize,
@@ -323,15 +327,15 @@ struct Intends {
 }
 
 #[async_trait]
-impl Record for Intends {
-    async fn intend(&self, request: &Request, intent: Intent) -> Result<Go, StoreError> {
+impl IntentLog for JournalIntentLog {
+    async fn intend(&self, request: &Request, intent: Intent) -> Result<Admission, StoreError> {
         #[cfg(all(test, feature = "simulate"))]
         if crate::sabotage::is(crate::sabotage::Sabotage::WritesNoIntents) {
-            return Ok(Go::Ahead);
+            return Ok(Admission::Granted);
         }
         let open = Open { request: request.clone(), intent: intent.clone(), asked_ms: self.asked_ms };
         let go = self.lease.open(self.call, self.from, self.entries.clone(), open).await?;
-        if go == Go::Ahead {
+        if go == Admission::Granted {
             *self.intent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(intent);
         }
         Ok(go)

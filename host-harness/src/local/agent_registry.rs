@@ -8,12 +8,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 
+use super::agent_protocol::{FromAgent, OpenTerminal, ToAgent};
 use super::db::agents::Agent;
-use super::state::State;
-use super::wire::{FromAgent, OpenTerminal, ToAgent};
+use super::server_state::ServerState;
 
 #[derive(Debug, Default)]
-pub(super) struct Hub {
+pub(super) struct AgentRegistry {
     inner: Mutex<Inner>,
 }
 
@@ -40,7 +40,7 @@ struct Waiting {
     give: oneshot::Sender<WebSocket>,
 }
 
-impl Hub {
+impl AgentRegistry {
     fn enter(&self, agent: &str) -> (u64, mpsc::UnboundedReceiver<ToAgent>, CancellationToken) {
         let mut inner = self.lock();
         inner.connections += 1;
@@ -108,8 +108,8 @@ impl Hub {
 /// Serves an agent's connection and keeps what is recorded of it. Each heartbeat is recorded first and then asked of the
 /// agent; if the one before was not answered the agent is given up. So a hung agent reads as connected for one to two
 /// heartbeats.
-pub(super) async fn serve_agent(state: Arc<State>, agent: Agent, mut socket: WebSocket) {
-    let (connection, mut outbox, leave) = state.hub.enter(&agent.id);
+pub(super) async fn serve_agent(state: Arc<ServerState>, agent: Agent, mut socket: WebSocket) {
+    let (connection, mut outbox, leave) = state.agents.enter(&agent.id);
     record(&state, &agent, Agent::connected);
     let heartbeat = state.options.timings.heartbeat;
     let mut tick = interval_at(Instant::now() + heartbeat, heartbeat);
@@ -146,12 +146,12 @@ pub(super) async fn serve_agent(state: Arc<State>, agent: Agent, mut socket: Web
             },
         }
     }
-    if state.hub.left(&agent.id, connection) {
+    if state.agents.left(&agent.id, connection) {
         record(&state, &agent, Agent::disconnected);
     }
 }
 
-fn heard(state: &State, agent: &Agent, report: &FromAgent) {
+fn heard(state: &ServerState, agent: &Agent, report: &FromAgent) {
     record(state, agent, |agent, db| match report {
         FromAgent::Lifecycle { state } => agent.report(db, *state),
         FromAgent::Log { level, output } => agent.log(db, level.as_str(), output),
@@ -159,7 +159,7 @@ fn heard(state: &State, agent: &Agent, report: &FromAgent) {
 }
 
 fn record(
-    state: &State,
+    state: &ServerState,
     agent: &Agent,
     what: impl FnOnce(&Agent, &rusqlite::Connection) -> rusqlite::Result<()>,
 ) {

@@ -1,7 +1,7 @@
 //! Hosts that share a store in memory, on a paused clock. Writes can be held back, so that what happens at once
 //! happens in a known order.
 
-mod wanted;
+mod handle;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -20,7 +20,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::journal::record::{Intent, Open};
 use crate::journal::{Export, Request};
 use crate::policy::{ChatTools, Timings};
-use crate::store::{Backend, CallState, Committed, Listing, Store, Tables, Work};
+use crate::store::{Backend, CallState, Committed, Listing, Store, Transaction, Work};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// Long enough for whatever can happen now, much shorter than a host's next round.
@@ -104,7 +104,7 @@ impl World {
             .await
             .unwrap()
         {
-            Begun::Active(id) => id,
+            BeginOutcome::Active(id) => id,
             other => panic!("{other:?}"),
         }
     }
@@ -134,8 +134,8 @@ impl World {
 impl Host {
     /// Begins a call, as a task.
     async fn begin(&self, record: CallRecord) -> JoinHandle<Result<CallId, DriveError>> {
-        let carrier = self.driver.carrier.clone();
-        let begun = tokio::spawn(async move { carrier.begin(record).await });
+        let scheduler = self.driver.scheduler.clone();
+        let begun = tokio::spawn(async move { scheduler.begin(record).await });
         sleep(MOMENT).await;
         begun
     }
@@ -146,7 +146,7 @@ impl Host {
 
     /// Its id in the store: another one once it has begun anew.
     fn id(&self) -> u64 {
-        self.driver.carrier.current().unwrap().host()
+        self.driver.scheduler.current().unwrap().host()
     }
 }
 
@@ -177,7 +177,10 @@ impl Backend for Writes {
         })
     }
 
-    fn read(&self, work: &mut dyn FnMut(&dyn Tables) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn read(
+        &self,
+        work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         self.home.read(work)
     }
 
@@ -269,16 +272,16 @@ async fn who_waits_for_a_turn_hears_how_many_are_ahead_and_when_that_changes() {
         .begin(NewCall { record, component, detached: true, interrupt: CancellationToken::new() })
         .await
         .unwrap();
-    let Begun::Queued(second, _) = begun else { panic!("{begun:?}") };
+    let BeginOutcome::Queued(second, _) = begun else { panic!("{begun:?}") };
     let third = host.begin(world.start_by("y", &host, "w").await).await.await.unwrap().unwrap();
     let mut hear = async || {
-        // Long enough for several rounds: what has not changed is not told again.
+        // Long enough for several timers: what has not changed is not told again.
         sleep(4 * world.timings.news).await;
         let mut told = Vec::new();
         while let Ok(event) = host.events.try_recv() {
             if let (Some(call), EventKind::WaitingForTurn(_)) = (event.call, &event.kind) {
                 assert_eq!(call, third);
-                told.extend(crate::words::describe_event(&event.kind));
+                told.extend(crate::describe::describe_event(&event.kind));
             }
         }
         told
@@ -317,11 +320,11 @@ async fn a_call_is_for_the_workspace_that_its_asker_saw() {
     world.start(&host, "w").await;
     world.store.update("w", |chat| chat.bind(Some("v"))).await.unwrap();
     let policy = world.timings.policy(&ChatTools::default());
-    let call = host.driver.begin_wanted("w", "w", "start_workspace", "{}", policy).await.unwrap();
+    let call = host.driver.begin_with_handle("w", "w", "start_workspace", "{}", policy).await.unwrap();
     let result = host.follow(call.id()).await.unwrap().unwrap();
     assert!(result.json.contains("not bound"), "{}", result.json);
     assert_eq!(world.plane.world().reads.len(), 0, "neither is looked at");
-    call.goes_on();
+    call.release();
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,7 +334,7 @@ async fn a_call_that_is_ended_while_it_runs_is_let_go_and_told_to_those_who_wait
     world.plane.world().takes = 2 * MOMENT;
     let call = host.begin(world.start(&host, "w").await).await.await.unwrap().unwrap();
     let id = host.id();
-    let lease = host.driver.carrier.current().unwrap();
+    let lease = host.driver.scheduler.current().unwrap();
     lease.end(call, 0, Vec::new(), Outcome::Failed(Failure::Interrupted)).await.unwrap();
     assert!(matches!(host.follow(call).await, Err(DriveError::Failed(Failure::Interrupted))));
     sleep(2 * MOMENT).await;

@@ -9,26 +9,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::agent::Span;
 use super::invariants::Invariant;
-use super::plan::{At, Event, Plan};
+use super::observer::Observer;
 use super::plane::Plane;
-use super::watch::Watch;
+use super::schedule::{At, Event, Schedule};
 use crate::clock::Clock;
 
 /// The hosts' time when a world begins, Unix milliseconds: far from the control plane's, with which it must never be
 /// mixed up.
 pub const HOST_BEGIN: u64 = 1_700_000_000_000;
 
-/// How often the time may be looked at in one moment. Worlds look some hundred times at most; one that looks so often
+/// How often the time may be looked at in one at. Worlds look some hundred times at most; one that looks so often
 /// does the same thing over and over, and its time will never move again.
 const MOST_LOOKS: u64 = 20_000;
 
 /// A world while it runs.
-pub struct Stage {
+pub struct WorldState {
     /// What was planned.
-    pub plan: Plan,
+    pub plan: Schedule,
     begun: Instant,
     plane: Mutex<Plane>,
-    watch: Mutex<Watch>,
+    observer: Mutex<Observer>,
     looks: Mutex<Looks>,
     /// Time stands still.
     stuck: CancellationToken,
@@ -44,9 +44,9 @@ struct Looks {
     count: u64,
 }
 
-impl Stage {
+impl WorldState {
     /// A world that begins now. `tell`: what happens is written down in words.
-    pub fn new(plan: Plan, tell: bool) -> Arc<Self> {
+    pub fn new(plan: Schedule, tell: bool) -> Arc<Self> {
         let spans = |of: fn(&Event) -> Option<u64>| -> Vec<Span> {
             let planned = plan.events.iter();
             planned
@@ -57,14 +57,14 @@ impl Stage {
         let idle =
             spans(|event| if let Event::NoProvisioner { lasts } = event { Some(*lasts) } else { None });
         let plane = Mutex::new(Plane::new(&plan, away, idle));
-        let (begun, watch) = (Instant::now(), Mutex::new(Watch::new(tell)));
+        let (begun, observer) = (Instant::now(), Mutex::new(Observer::new(tell)));
         let changed = (0..=plan.workspaces).map(|_| Notify::new()).collect();
         let (looks, stuck) = (Mutex::default(), CancellationToken::new());
-        Arc::new(Self { plan, begun, plane, watch, looks, stuck, changed })
+        Arc::new(Self { plan, begun, plane, observer, looks, stuck, changed })
     }
 
     /// Milliseconds since the world began. Everything that a host reaches looks here, so that one that does something
-    /// without end in one moment is noticed.
+    /// without end in one at is noticed.
     pub fn now(&self) -> At {
         let now = self.begun.elapsed().as_millis() as u64;
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +84,7 @@ impl Stage {
     pub async fn stuck(&self) {
         self.stuck.cancelled().await;
         let what = format!("the time was looked at {MOST_LOOKS} times, and did not move");
-        self.watch().check(self.now(), Invariant::TimeMoves, Err(what));
+        self.observer().check(self.now(), Invariant::TimeMoves, Err(what));
     }
 
     /// Whether the faults are over.
@@ -114,20 +114,20 @@ impl Stage {
         self.changed.get(number.unwrap_or_default()).unwrap_or(&self.changed[0])
     }
 
-    /// The watch. Nobody takes it while it is held: a world has one thread, and no lock is held while something is
+    /// The observer. Nobody takes it while it is held: a world has one thread, and no lock is held while something is
     /// awaited.
-    pub fn watch(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn observer(&self) -> MutexGuard<'_, Observer> {
+        self.observer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A planned span of trouble. None reaches into the calm.
-fn span(plan: &Plan, from: At, lasts: u64) -> Span {
+fn span(plan: &Schedule, from: At, lasts: u64) -> Span {
     (from, (from + lasts).min(plan.calm))
 }
 
 /// The hosts' clocks, which are one: they share a machine, as their store does.
-pub struct SimulatedClock(pub Arc<Stage>);
+pub struct SimulatedClock(pub Arc<WorldState>);
 
 impl Clock for SimulatedClock {
     fn now_ms(&self) -> u64 {

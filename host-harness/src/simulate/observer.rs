@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::gate::Gate;
+use super::fault_gate::FaultGate;
 use super::invariants::{self, Check, Invariant, Step, Violation};
-use super::plan::At;
 use super::plane::IntentId;
-use super::stage::{HOST_BEGIN, Stage};
+use super::schedule::At;
+use super::world_state::{HOST_BEGIN, WorldState};
 use crate::bindings::{Transition, TransitionError, Verdict};
 use crate::chat::Began;
 use crate::control_plane::{BuildRead, Workspace, is_active};
 use crate::journal::record::{CallId, Failure, Intent, Open, Outcome};
 use crate::journal::{Answer, Entry, Export, Request};
-use crate::store::{CallRow, HostId, HostRow, Store, StoreError, Tables};
+use crate::store::{CallRow, HostId, HostRow, Store, StoreError, Transaction};
 
 /// Violations that are kept of one world: the first ones tell.
 const KEPT: usize = 20;
@@ -21,7 +21,7 @@ const KEPT: usize = 20;
 const FRESH: At = 1_100;
 
 /// What was seen of a world.
-pub struct Watch {
+pub struct Observer {
     /// Whether what happens is written down in words.
     tell: bool,
     /// What happened, in words.
@@ -81,7 +81,7 @@ impl Digest {
     }
 }
 
-impl Watch {
+impl Observer {
     /// Nothing was seen yet.
     pub fn new(tell: bool) -> Self {
         Self {
@@ -123,7 +123,7 @@ impl Watch {
     }
 
     /// A host read a workspace.
-    pub fn read(&mut self, now: At, gate: &Gate, workspace: &Workspace) {
+    pub fn read(&mut self, now: At, gate: &FaultGate, workspace: &Workspace) {
         let latest = &workspace.latest.build;
         let read =
             Read { build: latest.id.clone(), number: latest.number, at_rest: !is_active(&latest.status) };
@@ -147,8 +147,8 @@ impl Watch {
     }
 
     /// A call was begun.
-    pub fn begun(&mut self, stage: &Stage, gate: &Gate, id: CallId, row: &CallRow) {
-        self.note(stage.now(), "call", &[id, gate.host], || {
+    pub fn begun(&mut self, world: &WorldState, gate: &FaultGate, id: CallId, row: &CallRow) {
+        self.note(world.now(), "call", &[id, gate.host], || {
             let workspace = row.pinned.workspace.as_deref().unwrap_or("no workspace");
             let (chat, tool, arguments, state) = (&row.chat, &row.tool, &row.arguments, row.state);
             format!("call {id}: {chat} at host {}: {tool} {arguments} of {workspace}, {state:?}", gate.host)
@@ -158,13 +158,13 @@ impl Watch {
     /// A host writes to a call.
     pub fn wrote(
         &mut self,
-        stage: &Stage,
-        gate: &Gate,
-        tables: &dyn Tables,
+        world: &WorldState,
+        gate: &FaultGate,
+        tables: &dyn Transaction,
         row: &CallRow,
     ) -> Result<(), StoreError> {
-        let now = stage.now();
-        let user = stage.plan.user(gate.host);
+        let now = world.now();
+        let user = world.plan.user(gate.host);
         let check = match row.owner {
             Some(_) if row.pinned.user.as_ref().is_some_and(|pinned| *pinned != user) => {
                 Err(format!("it acts for {user}, not for {:?}", row.pinned.user))
@@ -180,21 +180,21 @@ impl Watch {
     }
 
     /// The calls at a workspace after one of them has changed.
-    pub fn turns(&mut self, stage: &Stage, workspace: &str, lane: &[CallRow]) {
+    pub fn turns(&mut self, world: &WorldState, workspace: &str, lane: &[CallRow]) {
         let check = invariants::turns_do_not_overlap(lane).map_err(|why| format!("{workspace}: {why}"));
-        self.check(stage.now(), Invariant::TurnsDoNotOverlap, check);
+        self.check(world.now(), Invariant::TurnsDoNotOverlap, check);
     }
 
     /// A host takes calls over.
     pub fn took(
         &mut self,
-        stage: &Stage,
-        gate: &Gate,
+        world: &WorldState,
+        gate: &FaultGate,
         from: Option<HostId>,
         to: HostId,
         current: Option<&HostRow>,
     ) {
-        let now = stage.now();
+        let now = world.now();
         let check = if gate.is(to) {
             invariants::is_current(current, HOST_BEGIN + now)
         } else {
@@ -210,14 +210,21 @@ impl Watch {
     }
 
     /// An interrupt was noted.
-    pub fn interrupted(&mut self, stage: &Stage, call: CallId) {
-        self.note(stage.now(), "interrupt", &[call], || format!("call {call} is interrupted"));
+    pub fn interrupted(&mut self, world: &WorldState, call: CallId) {
+        self.note(world.now(), "interrupt", &[call], || format!("call {call} is interrupted"));
     }
 
     /// A request is written down before it is carried out.
-    pub fn opened(&mut self, stage: &Stage, gate: &Gate, row: &CallRow, entries: &[Entry], open: &Open) {
-        let (now, call) = (stage.now(), row.id);
-        self.forgotten(stage, call);
+    pub fn opened(
+        &mut self,
+        world: &WorldState,
+        gate: &FaultGate,
+        row: &CallRow,
+        entries: &[Entry],
+        open: &Open,
+    ) {
+        let (now, call) = (world.now(), row.id);
+        self.forgotten(world, call);
         let Intent::Build(intent) = &open.intent else {
             self.note(now, "wait", &[call], || format!("call {call} waits: {:?}", open.request));
             return;
@@ -225,7 +232,7 @@ impl Watch {
         let check = if row.interrupted { Err(format!("call {call} was interrupted before")) } else { Ok(()) };
         self.check(now, Invariant::NothingAfterInterrupt, check);
         let known = self.reads.get(&(gate.host, intent.workspace.clone())).map_or(0, |read| read.number);
-        let plane = stage.plane();
+        let plane = world.plane();
         if intent.transition == Transition::Stop && invariants::is_conditional(row) {
             let check = invariants::two_signals(Step::Stop, entries, &plane);
             self.check(now, Invariant::TwoSignals, check.map_err(|why| format!("call {call}: {why}")));
@@ -252,21 +259,21 @@ impl Watch {
     }
 
     /// A request has its answer.
-    pub fn answered(&mut self, stage: &Stage, call: CallId, entry: &Entry) {
+    pub fn answered(&mut self, world: &WorldState, call: CallId, entry: &Entry) {
         let opened = self.open.remove(&call);
         if let Answer::IssueTransition(Err(TransitionError::Unavailable(_))) = &entry.answer {
             // No build was made, and none will be: that is what this answer says.
             self.given_up.extend(opened.map(|opened| opened.id));
         }
-        self.note(stage.now(), "answer", &[call], || {
+        self.note(world.now(), "answer", &[call], || {
             format!("call {call}: {} is answered {:?}", entry.request.function(), entry.answer)
         });
     }
 
     /// Open requests of a call are forgotten without an answer.
-    pub fn forgotten(&mut self, stage: &Stage, call: CallId) {
+    pub fn forgotten(&mut self, world: &WorldState, call: CallId) {
         let Some(opened) = self.open.remove(&call) else { return };
-        let plane = stage.plane();
+        let plane = world.plane();
         let made = plane.made_for(&opened.workspace, opened.id);
         let check = match made {
             Some(job) => {
@@ -276,28 +283,28 @@ impl Watch {
         };
         drop(plane);
         self.given_up.insert(opened.id);
-        self.check(stage.now(), Invariant::OneEffectPerIntent, check);
+        self.check(world.now(), Invariant::OneEffectPerIntent, check);
     }
 
     /// A call ends.
     pub fn ended(
         &mut self,
-        stage: &Stage,
+        world: &WorldState,
         row: &CallRow,
         export: Option<&Export>,
         (entries, open): (&[Entry], Option<&Open>),
         outcome: &Outcome,
     ) {
-        let (now, call) = (stage.now(), row.id);
+        let (now, call) = (world.now(), row.id);
         let unresolved =
             matches!(outcome, Outcome::Failed(Failure::Unresolved { .. } | Failure::Unrecorded { .. }));
         if unresolved || open.is_none() {
             self.open.remove(&call);
         } else {
-            self.forgotten(stage, call);
+            self.forgotten(world, call);
         }
         let told = |why: String| format!("call {call}: {why}");
-        let plane = stage.plane();
+        let plane = world.plane();
         if let Some(advice) = invariants::restart_advice(export, outcome) {
             let check = invariants::two_signals(advice, entries, &plane);
             self.check(now, Invariant::TwoSignals, check.map_err(|why| format!("verdict {call}: {why}")));
@@ -350,8 +357,8 @@ impl Watch {
     }
 
     /// A chat was advised what to do.
-    pub fn advised(&mut self, stage: &Stage, workspace: &str, verdict: &Verdict) {
-        let now = stage.now();
+    pub fn advised(&mut self, world: &WorldState, workspace: &str, verdict: &Verdict) {
+        let now = world.now();
         self.note(now, "verdict", &[verdict.action as u64], || {
             format!("verdict on {workspace}: {:?} ({:?})", verdict.action, verdict.cause)
         });
@@ -359,33 +366,41 @@ impl Watch {
 }
 
 /// A host sends a request for a build. Answers the intent that it is sent for.
-pub fn sent(stage: &Stage, gate: &Gate, store: &Store, workspace: &str, to: &Transition) -> Option<IntentId> {
-    let now = stage.now();
-    let mut watch = stage.watch();
-    let open = watch.open.iter_mut().find(|(_, open)| open.workspace == workspace && open.to == *to);
+pub fn sent(
+    world: &WorldState,
+    gate: &FaultGate,
+    store: &Store,
+    workspace: &str,
+    to: &Transition,
+) -> Option<IntentId> {
+    let now = world.now();
+    let mut observer = world.observer();
+    let open = observer.open.iter_mut().find(|(_, open)| open.workspace == workspace && open.to == *to);
     let Some((call, open)) = open else {
         let what = format!("host {} asks for a {to:?} of {workspace} that no call wrote down", gate.host);
-        watch.check(now, Invariant::IntentFirst, Err(what));
+        observer.check(now, Invariant::IntentFirst, Err(what));
         return None;
     };
     open.sent += 1;
     let (call, id, times, rests_on) = (*call, open.id, open.sent, open.rests_on.clone());
-    watch.note(now, "request", &[call, id], || {
+    observer.note(now, "request", &[call, id], || {
         format!("call {call}: host {} asks for intent {id}", gate.host)
     });
     let once =
         if times == 1 { Ok(()) } else { Err(format!("call {call}: intent {id} is sent {times} times")) };
-    watch.check(now, Invariant::OneEffectPerIntent, once);
-    let based = match watch.reads.get(&(gate.host, workspace.to_owned())) {
+    observer.check(now, Invariant::OneEffectPerIntent, once);
+    let based = match observer.reads.get(&(gate.host, workspace.to_owned())) {
         Some(read) if read.build == rests_on && read.at_rest => Ok(()),
         // Another call of the host's has read something newer since.
-        Some(_) if watch.rested.get(&(gate.host, rests_on.clone())).is_some_and(|at| now <= at + FRESH) => {
+        Some(_)
+            if observer.rested.get(&(gate.host, rests_on.clone())).is_some_and(|at| now <= at + FRESH) =>
+        {
             Ok(())
         }
         Some(read) => Err(format!("call {call} rests on {rests_on}, but {} was read last", read.build)),
         None => Err(format!("call {call}: the workspace was not read")),
     };
-    watch.check(now, Invariant::RestsOnWhatIs, based);
+    observer.check(now, Invariant::RestsOnWhatIs, based);
     let owner = store.call(call).ok().flatten().and_then(|row| row.owner);
     let mut current = None;
     let _ = store.backend().read(&mut |tables| {
@@ -400,6 +415,6 @@ pub fn sent(stage: &Stage, gate: &Gate, store: &Store, workspace: &str, to: &Tra
         _ => Err("the call is not its own".to_owned()),
     };
     let fenced = fenced.map_err(|why| format!("host {} sends for call {call}: {why}", gate.host));
-    watch.check(now, Invariant::FencedHostsAreSilent, fenced);
+    observer.check(now, Invariant::FencedHostsAreSilent, fenced);
     Some(id)
 }

@@ -8,21 +8,21 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Carrier, Ended, Job, REST, lock};
-use crate::driver::call::Call;
-use crate::driver::parking::{Done, Wait, WaitFor};
-use crate::driver::run::{Came, From, Run};
+use super::{Ended, REST, RunJob, Scheduler, lock};
+use crate::driver::activation::{Activation, ActivationEnd, ResumePoint};
+use crate::driver::host_calls::Call;
+use crate::driver::parking::{ReplyTo, Wait, WaitFor};
 use crate::driver::{DriveError, EventKind};
 use crate::engine::Plugin;
 use crate::journal::Request;
 use crate::journal::record::{CallId, CallRecord, Failure, Intent, Open, Outcome, Recording};
 use crate::store::{ABANDON_AFTER, Lease, StoreError};
 
-impl Carrier {
+impl Scheduler {
     /// Lets a call run to its next wait or its end.
-    pub(super) async fn run(self, lease: Arc<Lease>, job: Job) {
+    pub(super) async fn run(self, lease: Arc<Lease>, job: RunJob) {
         let call = job.call;
-        let token = lock(&self.0.mine).run(call);
+        let token = lock(&self.0.owned).run(call);
         let came = AssertUnwindSafe(self.try_run(&lease, job, token.clone())).catch_unwind().await;
         // As there may be one in a control plane of others. Nobody else knows that the call does not run any more.
         let panicked = |_| {
@@ -31,44 +31,46 @@ impl Carrier {
             })
         };
         match came.unwrap_or_else(panicked) {
-            Ok(Came::ToWait(open, context)) => self.park(open, &context, call, token.is_cancelled()),
-            Ok(Came::ToEnd(outcome, next)) => self.ended(call, Ok(outcome), next),
+            Ok(ActivationEnd::Suspended(open, context)) => {
+                self.park(open, &context, call, token.is_cancelled())
+            }
+            Ok(ActivationEnd::Completed(outcome, next)) => self.ended(call, Ok(outcome), next),
             // The lease may last after all: it is looked at more strictly before something is sent.
             Err(DriveError::Store(StoreError::LeaseLost)) => {
                 self.rest(call);
-                self.heard(&StoreError::LeaseLost);
+                self.note_store_error(&StoreError::LeaseLost);
             }
-            Err(DriveError::Store(StoreError::NotHeld { .. })) => self.let_go(call),
+            Err(DriveError::Store(StoreError::NotHeld { .. })) => self.drop_call(call),
             Err(error) => {
                 tracing::warn!(call, %error, "a call rests");
                 self.rest(call);
-                self.tell(call, &Err(error));
+                self.notify_subscribers(call, &Err(error));
             }
         }
     }
 
     /// A call turned out to have ended, or to be another host's. Those who wait for its end look into the store.
-    pub(super) fn let_go(&self, call: CallId) {
-        lock(&self.0.mine).forget(call);
-        lock(&self.0.attending).remove(&call);
+    pub(super) fn drop_call(&self, call: CallId) {
+        lock(&self.0.owned).forget(call);
+        lock(&self.0.subscribers).remove(&call);
     }
 
     pub(super) fn rest(&self, call: CallId) {
-        let mut mine = lock(&self.0.mine);
-        mine.forget(call);
-        mine.resting.insert(call, Instant::now() + REST);
+        let mut owned = lock(&self.0.owned);
+        owned.forget(call);
+        owned.resting.insert(call, Instant::now() + REST);
     }
 
     async fn try_run(
         &self,
         lease: &Arc<Lease>,
-        job: Job,
+        job: RunJob,
         token: CancellationToken,
-    ) -> Result<Came, DriveError> {
-        let performer = self.0.performer.clone();
+    ) -> Result<ActivationEnd, DriveError> {
+        let host_calls = self.0.host_calls.clone();
         let recording = match job.recording {
             Some(recording) => *recording,
-            None => match performer.store().recording(job.call)? {
+            None => match host_calls.store().recording(job.call)? {
                 Some(recording) => recording,
                 None => return Err(DriveError::UnknownCall { call: job.call }),
             },
@@ -78,13 +80,13 @@ impl Carrier {
             Err(why) => return self.strand(lease, job.call, recording.entries.len(), why).await,
         };
         // It may have been stranded: here until now, or at another host.
-        if matches!(job.from, From::Crash)
-            && performer.store().call(job.call)?.is_some_and(|row| row.note.is_some())
+        if matches!(job.from, ResumePoint::Crash)
+            && host_calls.store().call(job.call)?.is_some_and(|row| row.note.is_some())
         {
             lease.note(job.call, None).await?;
         }
         let Recording { call, entries, open, .. } = recording;
-        let run = Run::new(performer, lease.clone(), plugin, job.call, call, entries, token);
+        let run = Activation::new(host_calls, lease.clone(), plugin, job.call, call, entries, token);
         run.carry_on(open, job.from).await
     }
 
@@ -96,9 +98,9 @@ impl Carrier {
         call: CallId,
         stored: usize,
         why: String,
-    ) -> Result<Came, DriveError> {
+    ) -> Result<ActivationEnd, DriveError> {
         let row = lease.note(call, Some(why.clone())).await?;
-        let waited = self.0.performer.clock().now_ms().saturating_sub(row.touched_ms);
+        let waited = self.0.host_calls.clock().now_ms().saturating_sub(row.touched_ms);
         let failure = if row.interrupted && !row.sent {
             Failure::Interrupted
         } else if Duration::from_millis(waited) >= ABANDON_AFTER {
@@ -108,8 +110,8 @@ impl Carrier {
         };
         let outcome = Outcome::Failed(failure);
         let next = lease.end(call, stored, Vec::new(), outcome.clone()).await?;
-        self.0.performer.announce(call, &row.chat, EventKind::Ended);
-        Ok(Came::ToEnd(outcome, next))
+        self.0.host_calls.announce(call, &row.chat, EventKind::Ended);
+        Ok(ActivationEnd::Completed(outcome, next))
     }
 
     /// The plugin that a call began on: this host's own, or the one that is kept with the call.
@@ -127,7 +129,7 @@ impl Carrier {
         if let Some(known) = lock(&self.0.others).get(hash) {
             return Ok(Ok(known.clone()));
         }
-        let Some(bytes) = self.0.performer.store().component(hash)? else {
+        let Some(bytes) = self.0.host_calls.store().component(hash)? else {
             return Ok(Err(format!("the component that it began on ({hash}) is not in the store any more")));
         };
         let engine = self.0.plugin.engine().clone();
@@ -156,12 +158,12 @@ impl Carrier {
 
     /// Lays a call to sleep until its wait ends.
     pub(super) fn park(&self, open: Open, context: &Call, call: CallId, interrupted: bool) {
-        let mut mine = lock(&self.0.mine);
-        mine.forget(call);
-        mine.parked.insert(call);
-        drop(mine);
-        let parking = self.0.performer.parking();
-        parking.park(self.wait(open, context, call), Done::Wake(self.0.woken.clone()));
+        let mut owned = lock(&self.0.owned);
+        owned.forget(call);
+        owned.parked.insert(call);
+        drop(owned);
+        let parking = self.0.host_calls.parking();
+        parking.park(self.wait(open, context, call), ReplyTo::Scheduler(self.0.ended_waits.clone()));
         if interrupted || context.interrupt().is_cancelled() {
             parking.interrupt(call);
         }
@@ -169,7 +171,7 @@ impl Carrier {
 
     /// A wait as it was written down, on this process's clock.
     fn wait(&self, open: Open, context: &Call, call: CallId) -> Wait {
-        let (now, now_ms) = (Instant::now(), self.0.performer.clock().now_ms());
+        let (now, now_ms) = (Instant::now(), self.0.host_calls.clock().now_ms());
         let at = |ms: u64| now + Duration::from_millis(ms.saturating_sub(now_ms));
         let waited = Duration::from_millis(now_ms.saturating_sub(open.asked_ms));
         let (deadline, last_deadline) = match open.intent {
@@ -200,10 +202,10 @@ impl Carrier {
 
     /// A call has ended, and another one may have its turn.
     pub(super) fn ended(&self, call: CallId, outcome: Ended, next: Option<CallId>) {
-        lock(&self.0.mine).forget(call);
-        self.tell(call, &outcome);
+        lock(&self.0.owned).forget(call);
+        self.notify_subscribers(call, &outcome);
         if let Some(next) = next
-            && let Ok(Some(row)) = self.0.performer.store().call(next)
+            && let Ok(Some(row)) = self.0.host_calls.store().call(next)
         {
             self.start(next, row.chat, row.tool);
         }
@@ -212,27 +214,27 @@ impl Carrier {
     /// A call has its turn.
     pub(super) fn start(&self, call: CallId, chat: String, tool: String) {
         // It may have been seen twice: by the call before it, and in the store.
-        if !lock(&self.0.mine).claim(call) {
+        if !lock(&self.0.owned).claim(call) {
             return;
         }
-        self.0.performer.announce(call, &chat, EventKind::Started { tool });
-        self.send(Job { call, from: From::Beginning, recording: None });
+        self.0.host_calls.announce(call, &chat, EventKind::Started { tool });
+        self.send(RunJob { call, from: ResumePoint::Beginning, recording: None });
     }
 
-    pub(super) fn tell(&self, call: CallId, outcome: &Ended) {
-        for attending in lock(&self.0.attending).remove(&call).unwrap_or_default() {
+    pub(super) fn notify_subscribers(&self, call: CallId, outcome: &Ended) {
+        for subscribers in lock(&self.0.subscribers).remove(&call).unwrap_or_default() {
             // Whoever does not wait any more does not want to know.
-            let _ = attending.send(outcome.clone());
+            let _ = subscribers.send(outcome.clone());
         }
     }
 
-    pub(super) fn send(&self, job: Job) {
+    pub(super) fn send(&self, job: RunJob) {
         // The other end lives as long as this does, or everything has been stopped.
         let _ = self.0.jobs.send(job);
     }
 
     /// Sees to it that a lost lease is noticed.
-    pub(super) fn heard(&self, error: &StoreError) {
+    pub(super) fn note_store_error(&self, error: &StoreError) {
         if *error == StoreError::LeaseLost {
             self.0.lost.notify_one();
         }

@@ -5,17 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{At, Moment};
-use super::stage::Stage;
+use super::schedule::{At, FaultPoint};
+use super::world_state::WorldState;
 use crate::store::HostId;
 
 /// The gate of one life of a host.
-pub struct Gate {
+pub struct FaultGate {
     /// The host's number.
     pub host: u64,
     /// How often it was begun before.
     pub life: u64,
-    stage: Arc<Stage>,
+    world: Arc<WorldState>,
     died: CancellationToken,
     state: Mutex<State>,
 }
@@ -27,7 +27,7 @@ struct State {
     cut_off_until: At,
     full_until: At,
     /// Where it is to be killed, and after how long it comes back.
-    armed: Option<(Moment, u64)>,
+    armed: Option<(FaultPoint, u64)>,
     /// After how long it comes back.
     back: u64,
     /// Its ids in the store; it gets a new one whenever it begins anew.
@@ -36,29 +36,29 @@ struct State {
     asked: u64,
 }
 
-impl Gate {
+impl FaultGate {
     /// An open gate.
-    pub fn new(stage: Arc<Stage>, host: u64, life: u64) -> Self {
-        Self { host, life, stage, died: CancellationToken::new(), state: Mutex::default() }
+    pub fn new(world: Arc<WorldState>, host: u64, life: u64) -> Self {
+        Self { host, life, world, died: CancellationToken::new(), state: Mutex::default() }
     }
 
     /// Waits until the host may go on. A dead one waits for ever.
     pub async fn pass(&self) {
         loop {
-            if self.is_dead() || self.stage.is_stuck() {
+            if self.is_dead() || self.world.is_stuck() {
                 return std::future::pending().await;
             }
             let until = self.state().still_until;
-            if until <= self.stage.now() {
+            if until <= self.world.now() {
                 return;
             }
-            self.stage.reach(until).await;
+            self.world.reach(until).await;
         }
     }
 
     /// Whether the host can go on now.
     pub fn is_open(&self) -> bool {
-        !self.is_dead() && self.state().still_until <= self.stage.now()
+        !self.is_dead() && self.state().still_until <= self.world.now()
     }
 
     /// Whether the host was killed.
@@ -83,15 +83,15 @@ impl Gate {
     }
 
     /// Has the host killed when it comes to this point.
-    pub fn arm(&self, moment: Moment, back: u64) {
-        self.state().armed = Some((moment, back));
+    pub fn arm(&self, at: FaultPoint, back: u64) {
+        self.state().armed = Some((at, back));
     }
 
     /// Kills the host if it was to be killed at this point. Answers whether it was.
-    pub fn come_to(&self, moment: Moment) -> bool {
+    pub fn come_to(&self, at: FaultPoint) -> bool {
         let mut state = self.state();
         match state.armed {
-            Some((armed, back)) if armed == moment && !self.stage.is_calm() => {
+            Some((armed, back)) if armed == at && !self.world.is_calm() => {
                 state.armed = None;
                 drop(state);
                 self.die(back);
@@ -114,7 +114,7 @@ impl Gate {
 
     /// Whether it is cut off.
     pub fn is_cut_off(&self) -> bool {
-        self.stage.now() < self.state().cut_off_until
+        self.world.now() < self.state().cut_off_until
     }
 
     /// Fills the host's disk until then.
@@ -124,7 +124,7 @@ impl Gate {
 
     /// Whether its disk is full.
     pub fn is_full(&self) -> bool {
-        self.stage.now() < self.state().full_until
+        self.world.now() < self.state().full_until
     }
 
     /// A number for each thing that it asks for.

@@ -7,7 +7,7 @@ const JITTER: u32 = 100;
 
 /// A pause a little longer or shorter than `pause`: always the same for the same name and count, so that a simulated run can
 /// be repeated.
-pub(super) fn spread(pause: Duration, name: &str, count: u32) -> Duration {
+pub(super) fn jittered(pause: Duration, name: &str, count: u32) -> Duration {
     let hash = fnv(name.bytes().chain(count.to_le_bytes()));
     let span = u64::from(2 * JITTER + 1);
     let thousandths = 1000 - JITTER + u32::try_from(hash % span).unwrap_or_default();

@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::workspaces::BoundChat;
 use crate::chat::{Execute, ExecuteError, Executed};
-use crate::driver::Performer;
+use crate::driver::HostCalls;
 
 /// Dials that are kept at the same time; the oldest make room. A client has one or two.
 const MOST_KEPT: usize = 64;
@@ -46,12 +46,12 @@ struct Stands {
 
 /// The dials that nobody waits for at the moment, oldest first.
 #[derive(Default)]
-pub(super) struct Kept(Mutex<Vec<Running>>);
+pub(super) struct CancelledDials(Mutex<Vec<Running>>);
 
 impl Running {
-    fn begin(BoundChat { chat, workspace }: BoundChat, execute: &Execute, performer: &Performer) -> Self {
+    fn begin(BoundChat { chat, workspace }: BoundChat, execute: &Execute, host_calls: &HostCalls) -> Self {
         let interrupt = CancellationToken::new();
-        let call = performer.begin_in(chat.name(), Some(workspace.clone()), interrupt.clone());
+        let call = host_calls.begin_in(chat.name(), Some(workspace.clone()), interrupt.clone());
         let asked = Asked { chat: chat.name().to_owned(), workspace, execute: execute.clone() };
         let stands = Arc::new(Mutex::new(Stands { is_waited_for: true, handed_over: None, over: None }));
         let (number, execute, noted) = (call.number(), execute.clone(), stands.clone());
@@ -90,20 +90,20 @@ impl Running {
     }
 }
 
-impl Kept {
+impl CancelledDials {
     /// Joins the same command if its dial was kept, or begins it.
     pub(super) fn join_or_begin(
         &self,
         bound: BoundChat,
         execute: &Execute,
-        performer: &Performer,
+        host_calls: &HostCalls,
     ) -> Running {
         let is_same = |kept: &Running| {
             kept.asked.chat == bound.chat.name()
                 && kept.asked.workspace == bound.workspace
                 && kept.asked.execute == *execute
         };
-        let dial = performer.timings().dial_timeout;
+        let dial = host_calls.timings().dial_timeout;
         let same = {
             let mut kept = lock(&self.0);
             kept.retain(|kept| kept.is_fresh(dial));
@@ -115,7 +115,7 @@ impl Kept {
             // One whose agent was there when nobody waited says nothing.
             stands.handed_over.is_none()
         });
-        joined.unwrap_or_else(|| Running::begin(bound, execute, performer))
+        joined.unwrap_or_else(|| Running::begin(bound, execute, host_calls))
     }
 
     /// Keeps a command that nobody waits for any more, for the rest of its dial. One that was handed over is given back.

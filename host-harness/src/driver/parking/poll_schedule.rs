@@ -1,12 +1,12 @@
-//! How often places are looked at, and how long waits stay for a look.
+//! How often workspaces are looked at, and how long waits stay for a look.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lot::Place;
 use super::parked::Parked;
-use crate::driver::spread::spread;
+use super::waits::WorkspaceKey;
+use crate::driver::jitter::jittered;
 
 /// How long a wait whose time is over stays for the read that it is still owed, while others are read first.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,23 +19,23 @@ pub(super) const HEAP: Duration = Duration::from_millis(100);
 
 /// A look that is being taken.
 #[derive(Clone, Copy)]
-pub(super) struct Looking {
+pub(super) struct PollInFlight {
     pub(super) number: u64,
     pub(super) begun: Instant,
 }
 
-/// When a wait ends although the look at its place has not. A look is given one polling interval; beyond that, one that
+/// When a wait ends although the look at its workspace has not. A look is given one polling interval; beyond that, one that
 /// hangs does not outlast the deadline.
-pub(super) fn overdue(parked: &Parked, looking: Option<Looking>, poll: Duration) -> Instant {
-    match looking {
-        Some(looking) if parked.since < looking.number => parked.deadline.max(looking.begun + poll),
+pub(super) fn overdue(parked: &Parked, in_flight: Option<PollInFlight>, poll: Duration) -> Instant {
+    match in_flight {
+        Some(in_flight) if parked.since < in_flight.number => parked.deadline.max(in_flight.begun + poll),
         // The look was begun before the wait, and seems to hang.
         Some(_) => parked.deadline + poll,
         None => parked.deadline + PATIENCE,
     }
 }
 
-/// The time to the next look; `announced`: changes are, too. Always the same for the same place and count.
-pub(super) fn interval(poll: Duration, announced: bool, place: &Place, count: u32) -> Duration {
-    spread(poll * if announced { STRETCH } else { 1 }, place.as_deref().unwrap_or_default(), count)
+/// The time to the next look; `announced`: changes are, too. Always the same for the same workspace and count.
+pub(super) fn interval(poll: Duration, announced: bool, workspace: &WorkspaceKey, count: u32) -> Duration {
+    jittered(poll * if announced { STRETCH } else { 1 }, workspace.as_deref().unwrap_or_default(), count)
 }

@@ -16,20 +16,20 @@ const MAX_BYTES: usize = 16 << 20;
 
 /// Answers of all sessions, oldest first. Those that have become too old lie here until somebody asks or answers.
 #[derive(Default)]
-pub(super) struct KeptAnswers {
-    answers: VecDeque<Kept>,
+pub(super) struct AnswerBuffer {
+    answers: VecDeque<BufferedAnswer>,
     bytes: usize,
 }
 
 /// An answer, as the event that it is sent in.
-pub(super) struct Kept {
+pub(super) struct BufferedAnswer {
     session: SessionId,
     event: ServerSseMessage,
     bytes: usize,
     since: Instant,
 }
 
-impl Kept {
+impl BufferedAnswer {
     /// `id` is the event's.
     pub(super) fn new(session: &SessionId, id: String, answer: ServerJsonRpcMessage) -> Self {
         // One that is not JSON would not be sent either.
@@ -39,9 +39,9 @@ impl Kept {
     }
 }
 
-impl KeptAnswers {
+impl AnswerBuffer {
     /// Keeps an answer, and no more than there is room for.
-    pub(super) fn keep(&mut self, kept: Kept) {
+    pub(super) fn push(&mut self, kept: BufferedAnswer) {
         self.bytes += kept.bytes;
         self.answers.push_back(kept);
         self.drop_surplus();
@@ -81,25 +81,25 @@ mod tests {
 
     use super::*;
 
-    fn answer(session: &str, id: usize) -> Kept {
+    fn answer(session: &str, id: usize) -> BufferedAnswer {
         let result = CallToolResult::success(vec![ContentBlock::text("x".repeat(100))]);
         let answer =
             ServerJsonRpcMessage::response(ServerResult::CallToolResult(result), RequestId::Number(1));
-        let kept = Kept::new(&session.into(), id.to_string(), answer);
+        let kept = BufferedAnswer::new(&session.into(), id.to_string(), answer);
         assert!((100..300).contains(&kept.bytes), "{}", kept.bytes);
         kept
     }
 
     /// Which of those up to an id are there.
-    fn found(kept: &mut KeptAnswers, session: &str, up_to: usize) -> Vec<usize> {
+    fn found(kept: &mut AnswerBuffer, session: &str, up_to: usize) -> Vec<usize> {
         (0..up_to).filter(|id| kept.find(&session.into(), &id.to_string()).is_some()).collect()
     }
 
     #[test]
     fn as_many_answers_are_kept_as_there_is_room_for_and_the_oldest_go_first() {
-        let mut kept = KeptAnswers::default();
+        let mut kept = AnswerBuffer::default();
         for id in 0..MAX_ANSWERS + 2 {
-            kept.keep(answer("one", id));
+            kept.push(answer("one", id));
         }
         assert_eq!(kept.answers.len(), MAX_ANSWERS);
         assert_eq!(found(&mut kept, "one", 4), [2, 3]);
@@ -107,21 +107,21 @@ mod tests {
 
     #[test]
     fn as_many_bytes_are_kept_as_there_is_room_for_and_the_oldest_go_first() {
-        let mut kept = KeptAnswers::default();
+        let mut kept = AnswerBuffer::default();
         for id in 0..6 {
-            kept.keep(Kept { bytes: MAX_BYTES / 3, ..answer("one", id) });
+            kept.push(BufferedAnswer { bytes: MAX_BYTES / 3, ..answer("one", id) });
         }
         assert_eq!(found(&mut kept, "one", 6), [3, 4, 5]);
-        kept.keep(Kept { bytes: MAX_BYTES + 1, ..answer("one", 6) });
+        kept.push(BufferedAnswer { bytes: MAX_BYTES + 1, ..answer("one", 6) });
         assert_eq!((kept.answers.len(), kept.bytes), (0, 0), "it is longer than all room");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_kept_for_five_minutes() {
-        let mut kept = KeptAnswers::default();
-        kept.keep(answer("one", 0));
+        let mut kept = AnswerBuffer::default();
+        kept.push(answer("one", 0));
         advance(KEPT_FOR / 2).await;
-        kept.keep(answer("one", 1));
+        kept.push(answer("one", 1));
         assert_eq!(found(&mut kept, "one", 2), [0, 1]);
         advance(KEPT_FOR / 2).await;
         assert_eq!(found(&mut kept, "one", 2), [1]);
@@ -130,11 +130,11 @@ mod tests {
 
     #[test]
     fn an_answer_is_found_in_its_own_session_and_forgotten_with_it() {
-        let mut kept = KeptAnswers::default();
+        let mut kept = AnswerBuffer::default();
         for session in ["one", "other"] {
-            kept.keep(answer(session, 0));
+            kept.push(answer(session, 0));
         }
-        kept.keep(answer("one", 1));
+        kept.push(answer("one", 1));
         assert_eq!(found(&mut kept, "other", 2), [0]);
         let bytes = kept.bytes;
         kept.forget(&"one".into());

@@ -13,11 +13,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::tasks::object;
-use super::{Server, answers, is_stateless};
+use super::{Server, is_stateless, results};
 
 impl Server {
     /// What is wrong with a request. A model that gives arguments of no use can act on what it is told.
-    pub(super) fn misread(
+    pub(super) fn explain_invalid_params(
         &self,
         request: &CustomRequest,
         context: &RequestContext<RoleServer>,
@@ -51,7 +51,7 @@ impl Server {
     fn refused_arguments(&self, params: &Value) -> Option<CallToolResult> {
         let tool = params["name"].as_str().filter(|tool| self.get_tool(tool).is_some())?;
         let no_object = !matches!(params["arguments"], Value::Null | Value::Object(_));
-        no_object.then(|| answers::failed(format!("{tool}: the arguments have to be one JSON object")))
+        no_object.then(|| results::error_result(format!("{tool}: the arguments have to be one JSON object")))
     }
 }
 

@@ -17,7 +17,7 @@ const WATCHDOG: u64 = 99 * SECOND;
 
 /// A world: how large it is, and what happens in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct Schedule {
     /// All chance comes from it.
     pub seed: u64,
     /// Workspaces that there are.
@@ -31,14 +31,14 @@ pub struct Plan {
     /// When the faults end and the calm begins.
     pub calm: At,
     /// Which concerns have bad luck of their own, beyond what is planned.
-    pub luck: Luck,
+    pub luck: Probabilities,
     /// What happens, in order.
-    pub events: Vec<Planned>,
+    pub events: Vec<ScheduledEvent>,
 }
 
 /// Chance that is drawn where it is needed. Each can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Luck {
+pub struct Probabilities {
     /// Reads fail, hang, are slow.
     pub reads: bool,
     /// Requests for builds are refused, lost, answered late or not at all.
@@ -57,7 +57,7 @@ pub struct Luck {
 
 /// Something that happens at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Planned {
+pub struct ScheduledEvent {
     /// When.
     pub at: At,
     /// What.
@@ -99,7 +99,7 @@ pub enum Event {
         /// The workspace.
         workspace: u64,
         /// What is done.
-        does: Deed,
+        does: Intervention,
     },
     /// The agent's process ends.
     AgentDies {
@@ -137,7 +137,7 @@ pub enum Event {
         /// The host.
         host: u64,
         /// Where.
-        moment: Moment,
+        at: FaultPoint,
         /// After how long it comes back.
         back: u64,
     },
@@ -196,7 +196,7 @@ pub enum Caller {
 
 /// What somebody does to a workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum Intervention {
     /// Stops it.
     Stop,
     /// Starts it.
@@ -209,7 +209,7 @@ pub enum Deed {
 
 /// Where a host is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum FaultPoint {
     /// Wherever it is.
     Now,
     /// Directly before its next write to the store becomes durable: the write is lost.
@@ -222,7 +222,7 @@ pub enum Moment {
     AfterPost,
 }
 
-impl Luck {
+impl Probabilities {
     /// Of all kinds.
     pub const ALL: Self = Self {
         reads: true,
@@ -235,7 +235,7 @@ impl Luck {
     };
 }
 
-impl Plan {
+impl Schedule {
     /// Draws a world with this many calls.
     pub fn draw(seed: u64, calls: u64) -> Self {
         let mut dice = Dice::new(seed, "size", &[]);
@@ -243,8 +243,16 @@ impl Plan {
         let (chats, hosts) = (workspaces + dice.between(0, 4), dice.between(1, 4));
         let users = dice.between(1, 2).min(hosts);
         let calm = (calls * PER_CALL).max(4 * MINUTE);
-        let mut plan =
-            Self { seed, workspaces, chats, hosts, users, calm, luck: Luck::ALL, events: Vec::new() };
+        let mut plan = Self {
+            seed,
+            workspaces,
+            chats,
+            hosts,
+            users,
+            calm,
+            luck: Probabilities::ALL,
+            events: Vec::new(),
+        };
         for call in 0..calls {
             plan.call(&mut Dice::new(seed, "call", &[call]));
         }
@@ -290,17 +298,17 @@ impl Plan {
         let (workspace, host) = (dice.between(1, self.workspaces), dice.between(1, self.hosts));
         let short = dice.between(SECOND, 40 * SECOND);
         let event = match dice.between(0, 99) {
-            0..=13 => Event::Person { workspace, does: Deed::Stop },
-            14..=23 => Event::Person { workspace, does: Deed::Start },
-            24..=37 => Event::Person { workspace, does: Deed::Cancel },
-            38..=39 => Event::Person { workspace, does: Deed::Delete },
+            0..=13 => Event::Person { workspace, does: Intervention::Stop },
+            14..=23 => Event::Person { workspace, does: Intervention::Start },
+            24..=37 => Event::Person { workspace, does: Intervention::Cancel },
+            38..=39 => Event::Person { workspace, does: Intervention::Delete },
             40..=47 => Event::Away { lasts: dice.between(SECOND, 4 * MINUTE) },
             48..=53 => Event::CutOff { host, lasts: dice.between(SECOND, 2 * MINUTE) },
             54..=57 => Event::NoProvisioner { lasts: dice.between(SECOND, 12 * MINUTE) },
             58..=77 => {
-                use Moment::{AfterCommit, AfterPost, BeforeCommit, BeforePost, Now};
-                let moment = dice.pick([Now, BeforeCommit, AfterCommit, BeforePost, AfterPost]);
-                Event::Crash { host, moment, back: dice.between(0, 3 * MINUTE) }
+                use FaultPoint::{AfterCommit, AfterPost, BeforeCommit, BeforePost, Now};
+                let at = dice.pick([Now, BeforeCommit, AfterCommit, BeforePost, AfterPost]);
+                Event::Crash { host, at, back: dice.between(0, 3 * MINUTE) }
             }
             78..=87 => Event::Suspend { host, lasts: dice.between(SECOND, 3 * MINUTE) },
             88..=91 => Event::Leave { host, back: short },
@@ -311,7 +319,7 @@ impl Plan {
     }
 
     fn add(&mut self, at: At, event: Event) {
-        self.events.push(Planned { at, event });
+        self.events.push(ScheduledEvent { at, event });
     }
 
     /// The user whom a host acts for.
@@ -325,7 +333,7 @@ impl Plan {
     }
 }
 
-impl fmt::Display for Planned {
+impl fmt::Display for ScheduledEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>8.1} s  ", self.at as f64 / 1000.0)?;
         let back = |back: Option<u64>| match back {
@@ -351,8 +359,8 @@ impl fmt::Display for Planned {
             Event::Away { lasts } => write!(f, "the control plane is away for {lasts} ms"),
             Event::CutOff { host, lasts } => write!(f, "host {host} is cut off for {lasts} ms"),
             Event::NoProvisioner { lasts } => write!(f, "no provisioner takes builds for {lasts} ms"),
-            Event::Crash { host, moment, back } => {
-                write!(f, "host {host} is killed ({moment:?}), and is back {back} ms later")
+            Event::Crash { host, at, back } => {
+                write!(f, "host {host} is killed ({at:?}), and is back {back} ms later")
             }
             Event::Suspend { host, lasts } => write!(f, "host {host} stands still for {lasts} ms"),
             Event::Leave { host, back } => write!(f, "host {host} leaves, and is back {back} ms later"),
@@ -361,7 +369,7 @@ impl fmt::Display for Planned {
     }
 }
 
-impl fmt::Display for Luck {
+impl fmt::Display for Probabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { reads, posts, builds, agents, changes, store, people } = *self;
         let all = [

@@ -27,7 +27,7 @@ pub const STORE_FILE: &str = "chats.db";
 const DEPLOYMENTS: &str = "deployments";
 
 /// Where a command finds its things.
-pub struct Place {
+pub struct CommandContext {
     data: PathBuf,
     cache: Option<PathBuf>,
     plugin: Option<PathBuf>,
@@ -48,7 +48,7 @@ pub struct Host {
     pub store: Store,
 }
 
-impl Place {
+impl CommandContext {
     pub fn new(
         data: Option<PathBuf>,
         plugin: Option<PathBuf>,
@@ -279,7 +279,7 @@ pub fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("cannot tell where `{}` is", path.display()))
 }
 
-/// This program's folder in the user's folder named by `variable`, or in its usual place under the home folder.
+/// This program's folder in the user's folder named by `variable`, or in its usual context under the home folder.
 fn user_folder(variable: &str, usual: &str) -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set(variable).or_else(|| Some(set("HOME")?.join(usual)))?;

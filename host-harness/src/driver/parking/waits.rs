@@ -8,42 +8,42 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::pace::{HEAP, Looking, PATIENCE, interval, overdue};
 use super::parked::{Ending, Parked};
+use super::poll_schedule::{HEAP, PATIENCE, PollInFlight, interval, overdue};
 use super::probes::{Key, Probed};
-use super::reading::{Look, Reader, Reading};
+use super::reading::{Poll, Reader, Reading};
 use crate::bindings::WaitEnd;
 
-/// Places whose turn it is in one go, so that parking is not held up for long.
+/// Workspaces whose turn it is in one go, so that parking is not held up for long.
 const TURN: usize = 1024;
 
 /// What waits belong to: their workspace. Without one, builds can be read all the same.
-pub(super) type Place = Option<Arc<str>>;
+pub(super) type WorkspaceKey = Option<Arc<str>>;
 
 /// All waits.
 #[derive(Default)]
-pub(super) struct Lot {
-    places: BTreeMap<Place, Waits>,
+pub(super) struct WaitTable {
+    workspaces: BTreeMap<WorkspaceKey, WorkspaceWaits>,
     /// Where each call waits.
-    calls: BTreeMap<u64, Place>,
-    /// When each place is due. It has all places in it.
-    schedule: BTreeSet<(Instant, Place)>,
-    /// Places that are due for a look. Entries of places that are not `Queued` are left over.
-    queue: VecDeque<Place>,
+    calls: BTreeMap<u64, WorkspaceKey>,
+    /// When each workspace is due. It has all workspaces in it.
+    schedule: BTreeSet<(Instant, WorkspaceKey)>,
+    /// Workspaces that are due for a look. Entries of workspaces that are not `Queued` are left over.
+    queue: VecDeque<WorkspaceKey>,
     /// The looks that are being taken.
-    looking: BTreeMap<Place, Looking>,
+    polls_in_flight: BTreeMap<WorkspaceKey, PollInFlight>,
     /// Looks that were begun.
     looks: u64,
     /// Nothing is read before this, deadlines apart: the control plane asked for it.
     quiet_until: Option<Instant>,
-    /// Places with a stream of changes or probes at which nobody waits any more.
-    deserted: Vec<Place>,
+    /// Workspaces with a stream of changes or probes at which nobody waits any more.
+    deserted: Vec<WorkspaceKey>,
     /// What looks after the waits.
     pub(super) poller: Option<JoinHandle<()>>,
 }
 
-/// The waits of one place. There may be a million: mind the size.
-struct Waits {
+/// The waits of one workspace. There may be a million: mind the size.
+struct WorkspaceWaits {
     /// By call.
     parked: Vec<Parked>,
     /// When something is to be done: see [`Phase`].
@@ -63,49 +63,50 @@ struct Waits {
 enum Phase {
     /// Due for the next look.
     Idle,
-    /// Waits for its look to begin; due for ending the waits that cannot wait for that any more.
+    /// WorkspaceWaits for its look to begin; due for ending the waits that cannot wait for that any more.
     Queued,
     /// Is being looked at; due for ending the waits that cannot wait for the outcome any more.
-    Looking,
+    Polling,
 }
 
-impl Lot {
+impl WaitTable {
     pub(super) fn len(&self) -> usize {
         self.calls.len()
     }
 
     /// Adds a wait, in place of the one that its call may have.
-    pub(super) fn park(&mut self, place: Place, mut parked: Parked, poll: Duration, now: Instant) {
+    pub(super) fn park(&mut self, workspace: WorkspaceKey, mut parked: Parked, poll: Duration, now: Instant) {
         drop(self.remove(parked.call));
         parked.since = self.looks;
         // The text that is there already is shared.
-        let place = self.places.get_key_value(&place).map_or(place, |(known, _)| known.clone());
-        self.calls.insert(parked.call, place.clone());
-        if let Some(waits) = self.places.get_mut(&place) {
+        let workspace =
+            self.workspaces.get_key_value(&workspace).map_or(workspace, |(known, _)| known.clone());
+        self.calls.insert(parked.call, workspace.clone());
+        if let Some(waits) = self.workspaces.get_mut(&workspace) {
             let due = match waits.phase {
                 Phase::Idle => now,
-                // The place is looked at again directly after the look that is being taken.
-                Phase::Queued | Phase::Looking => {
-                    waits.due.min(overdue(&parked, self.looking.get(&place).copied(), poll))
+                // The workspace is looked at again directly after the look that is being taken.
+                Phase::Queued | Phase::Polling => {
+                    waits.due.min(overdue(&parked, self.polls_in_flight.get(&workspace).copied(), poll))
                 }
             };
             let at = waits.parked.partition_point(|other| other.call < parked.call);
             waits.parked.insert(at, parked);
-            self.set_due(&place, due);
+            self.set_due(&workspace, due);
             return;
         }
-        self.schedule.insert((now, place.clone()));
-        // Most places have one wait, for which this is just enough room.
-        self.places.insert(place, Waits::new(vec![parked], now));
+        self.schedule.insert((now, workspace.clone()));
+        // Most workspaces have one wait, for which this is just enough room.
+        self.workspaces.insert(workspace, WorkspaceWaits::new(vec![parked], now));
     }
 
     pub(super) fn remove(&mut self, call: u64) -> Option<Parked> {
-        let place = self.calls.remove(&call)?;
-        let waits = self.places.get_mut(&place)?;
+        let workspace = self.calls.remove(&call)?;
+        let waits = self.workspaces.get_mut(&workspace)?;
         let at = waits.parked.binary_search_by_key(&call, |parked| parked.call).ok()?;
         let parked = waits.parked.remove(at);
         if waits.parked.is_empty() {
-            self.leave(&place);
+            self.leave(&workspace);
         }
         Some(parked)
     }
@@ -118,57 +119,59 @@ impl Lot {
         self.quiet_until = old.quiet_until;
         self.poller = old.poller.take();
         self.deserted = std::mem::take(&mut old.deserted);
-        let attended = old.places.iter().filter(|(_, waits)| waits.attended);
-        self.deserted.extend(attended.map(|(place, _)| place.clone()));
+        let attended = old.workspaces.iter().filter(|(_, waits)| waits.attended);
+        self.deserted.extend(attended.map(|(workspace, _)| workspace.clone()));
         old
     }
 
     /// Forgets the looks that are being taken, and takes them anew: the poller has come to a bad end.
-    pub(super) fn look_again(&mut self, now: Instant) {
-        for place in std::mem::take(&mut self.looking).into_keys() {
-            if let Some(waits) = self.places.get_mut(&place) {
+    pub(super) fn poll_again(&mut self, now: Instant) {
+        for workspace in std::mem::take(&mut self.polls_in_flight).into_keys() {
+            if let Some(waits) = self.workspaces.get_mut(&workspace) {
                 waits.phase = Phase::Idle;
-                self.set_due(&place, now);
+                self.set_due(&workspace, now);
             }
         }
     }
 
-    /// Does what is due now, or a good part of it: ends waits whose time is over, and queues places that are to be
+    /// Does what is due now, or a good part of it: ends waits whose time is over, and queues workspaces that are to be
     /// looked at.
     pub(super) fn turn(&mut self, reader: &Reader, now: Instant) {
         for _ in 0..TURN {
-            let Some((_, place)) = self.schedule.first().filter(|(due, _)| *due <= now) else { return };
-            let place = place.clone();
-            let Some(waits) = self.places.get_mut(&place) else {
-                unreachable!("the schedule has a place at which nobody waits");
+            let Some((_, workspace)) = self.schedule.first().filter(|(due, _)| *due <= now) else { return };
+            let workspace = workspace.clone();
+            let Some(waits) = self.workspaces.get_mut(&workspace) else {
+                unreachable!("the schedule has a workspace at which nobody waits");
             };
             if waits.phase == Phase::Idle {
                 let last_call = waits.first_deadline();
                 match self.quiet_until.filter(|until| now < *until && now < last_call) {
-                    Some(until) => self.set_due(&place, until.min(last_call)),
+                    Some(until) => self.set_due(&workspace, until.min(last_call)),
                     None => {
                         waits.phase = Phase::Queued;
-                        self.queue.push_back(place.clone());
-                        self.set_due(&place, now.max(last_call) + PATIENCE);
+                        self.queue.push_back(workspace.clone());
+                        self.set_due(&workspace, now.max(last_call) + PATIENCE);
                     }
                 }
                 continue;
             }
-            let looking = self.looking.get(&place).copied();
-            self.end_some(&place, now, |parked| {
-                (overdue(parked, looking, reader.timings.poll) <= now).then_some((Ok(WaitEnd::Limit), None))
+            let in_flight = self.polls_in_flight.get(&workspace).copied();
+            self.end_some(&workspace, now, |parked| {
+                (overdue(parked, in_flight, reader.timings.poll) <= now).then_some((Ok(WaitEnd::Limit), None))
             });
-            self.set_next_end(&place, reader.timings.poll);
+            self.set_next_end(&workspace, reader.timings.poll);
         }
     }
 
-    /// Begins the look at the place that has waited longest for it, if there is one.
-    pub(super) fn begin(&mut self, reader: &Reader, now: Instant) -> Option<Look> {
-        while let Some(place) = self.queue.pop_front() {
-            let Some(waits) = self.places.get_mut(&place).filter(|waits| waits.phase == Phase::Queued) else {
+    /// Begins the look at the workspace that has waited longest for it, if there is one.
+    pub(super) fn begin(&mut self, reader: &Reader, now: Instant) -> Option<Poll> {
+        while let Some(workspace) = self.queue.pop_front() {
+            let Some(waits) =
+                self.workspaces.get_mut(&workspace).filter(|waits| waits.phase == Phase::Queued)
+            else {
                 continue;
             };
-            waits.phase = Phase::Looking;
+            waits.phase = Phase::Polling;
             waits.looks = waits.looks.wrapping_add(1);
             self.looks += 1;
             let mut builds = BTreeMap::new();
@@ -176,24 +179,24 @@ impl Lot {
                 let after = builds.entry(build.clone()).or_insert(told);
                 *after = told.min(*after);
             }
-            self.looking.insert(place.clone(), Looking { number: self.looks, begun: now });
-            self.set_next_end(&place, reader.timings.poll);
-            return Some(Look { place, number: self.looks, builds });
+            self.polls_in_flight.insert(workspace.clone(), PollInFlight { number: self.looks, begun: now });
+            self.set_next_end(&workspace, reader.timings.poll);
+            return Some(Poll { workspace, number: self.looks, builds });
         }
         None
     }
 
-    /// Shows the waits what was read. Answers the agents that are to be probed at that place from now on, if the reading
+    /// Shows the waits what was read. Answers the agents that are to be probed at that workspace from now on, if the reading
     /// says so.
     pub(super) fn see(&mut self, reading: &Reading, reader: &Reader, now: Instant) -> Option<Vec<Arc<str>>> {
-        let place = &reading.place;
-        if self.looking.get(place).is_none_or(|looking| looking.number != reading.number) {
+        let workspace = &reading.workspace;
+        if self.polls_in_flight.get(workspace).is_none_or(|poll| poll.number != reading.number) {
             // All who waited for it have gone.
             return None;
         }
-        self.looking.remove(place);
+        self.polls_in_flight.remove(workspace);
         self.quiet_until = self.quiet_until.max(reading.quiet_until(now));
-        self.end_some(place, now, |parked| {
+        self.end_some(workspace, now, |parked| {
             if parked.since >= reading.number {
                 return None;
             }
@@ -201,7 +204,7 @@ impl Lot {
             let rests_on_it = matches!(ending, Ok(WaitEnd::Reached | WaitEnd::Gone));
             Some((ending, reading.observed.filter(|_| rests_on_it)))
         });
-        let waits = self.places.get_mut(place)?;
+        let waits = self.workspaces.get_mut(workspace)?;
         waits.phase = Phase::Idle;
         let missed = waits.parked.iter().any(|parked| parked.since >= reading.number);
         let pause = if missed {
@@ -210,7 +213,7 @@ impl Lot {
             HEAP
         } else {
             let announced = waits.live && !reading.logged;
-            interval(reader.timings.poll, announced, place, waits.looks)
+            interval(reader.timings.poll, announced, workspace, waits.looks)
         };
         // The last look is taken at the deadline, so that what came about in time is seen.
         let due = (now + pause).min(waits.first_deadline());
@@ -218,51 +221,59 @@ impl Lot {
         to_probe.sort_unstable();
         to_probe.dedup();
         waits.attended |= !to_probe.is_empty();
-        self.set_due(place, due);
+        self.set_due(workspace, due);
         reading.tells_agents().then_some(to_probe)
     }
 
     /// Tells the waits how a probe ended. Those that it did not end are looked after again soon.
-    pub(super) fn probed(&mut self, (place, agent): &Key, probed: &Probed, reader: &Reader, now: Instant) {
-        self.end_some(place, now, |parked| parked.probed(agent, probed));
-        let Some(waits) = self.places.get(place).filter(|waits| waits.phase == Phase::Idle) else { return };
+    pub(super) fn probed(
+        &mut self,
+        (workspace, agent): &Key,
+        probed: &Probed,
+        reader: &Reader,
+        now: Instant,
+    ) {
+        self.end_some(workspace, now, |parked| parked.probed(agent, probed));
+        let Some(waits) = self.workspaces.get(workspace).filter(|waits| waits.phase == Phase::Idle) else {
+            return;
+        };
         let due = waits.due.min(now + reader.timings.first_retry);
-        self.set_due(place, due);
+        self.set_due(workspace, due);
     }
 
-    /// Notes that a stream of changes was asked for at a place.
-    pub(super) fn set_streamed(&mut self, place: &Place) {
-        if let Some(waits) = self.places.get_mut(place) {
+    /// Notes that a stream of changes was asked for at a workspace.
+    pub(super) fn set_streamed(&mut self, workspace: &WorkspaceKey) {
+        if let Some(waits) = self.workspaces.get_mut(workspace) {
             waits.attended = true;
         }
     }
 
-    /// A change was announced: the place is to be looked at, at that time.
-    pub(super) fn announce(&mut self, place: &Place, at: Instant) {
-        let Some(waits) = self.places.get_mut(place) else { return };
+    /// A change was announced: the workspace is to be looked at, at that time.
+    pub(super) fn announce(&mut self, workspace: &WorkspaceKey, at: Instant) {
+        let Some(waits) = self.workspaces.get_mut(workspace) else { return };
         waits.live = true;
         match waits.phase {
             Phase::Idle => {
                 let due = at.min(waits.due);
-                self.set_due(place, due);
+                self.set_due(workspace, due);
             }
             // The look will see it.
             Phase::Queued => {}
-            Phase::Looking => waits.again = true,
+            Phase::Polling => waits.again = true,
         }
     }
 
     /// The stream of changes has ended: polling is all there is.
-    pub(super) fn set_silent(&mut self, place: &Place, poll: Duration, now: Instant) {
-        let Some(waits) = self.places.get_mut(place) else { return };
+    pub(super) fn set_silent(&mut self, workspace: &WorkspaceKey, poll: Duration, now: Instant) {
+        let Some(waits) = self.workspaces.get_mut(workspace) else { return };
         if std::mem::take(&mut waits.live) && waits.phase == Phase::Idle {
-            let due = waits.due.min(now + interval(poll, false, place, waits.looks));
-            self.set_due(place, due);
+            let due = waits.due.min(now + interval(poll, false, workspace, waits.looks));
+            self.set_due(workspace, due);
         }
     }
 
-    /// The places with a stream of changes or probes at which nobody waits any more, each once.
-    pub(super) fn take_deserted(&mut self) -> Vec<Place> {
+    /// The workspaces with a stream of changes or probes at which nobody waits any more, each once.
+    pub(super) fn take_deserted(&mut self) -> Vec<WorkspaceKey> {
         std::mem::take(&mut self.deserted)
     }
 
@@ -271,14 +282,14 @@ impl Lot {
         self.schedule.first().map(|(due, _)| *due)
     }
 
-    /// Ends those waits of a place for which `ending` says so.
+    /// Ends those waits of a workspace for which `ending` says so.
     fn end_some(
         &mut self,
-        place: &Place,
+        workspace: &WorkspaceKey,
         now: Instant,
         mut ending: impl FnMut(&mut Parked) -> Option<(Ending, Option<u64>)>,
     ) {
-        let Some(waits) = self.places.get_mut(place) else { return };
+        let Some(waits) = self.workspaces.get_mut(workspace) else { return };
         // Not `extract_if`: the waits that stay, usually all, are not to be moved.
         let mut endings = waits.parked.iter_mut().map(&mut ending).collect::<VecDeque<_>>();
         if endings.iter().all(Option::is_none) {
@@ -295,44 +306,44 @@ impl Lot {
             }
         }
         if waits.parked.is_empty() {
-            self.leave(place);
+            self.leave(workspace);
         }
     }
 
-    /// Makes a place whose look has not ended due for the end of the wait that ends first without it.
-    fn set_next_end(&mut self, place: &Place, poll: Duration) {
-        let looking = self.looking.get(place).copied();
+    /// Makes a workspace whose look has not ended due for the end of the wait that ends first without it.
+    fn set_next_end(&mut self, workspace: &WorkspaceKey, poll: Duration) {
+        let in_flight = self.polls_in_flight.get(workspace).copied();
         let ends = self
-            .places
-            .get(place)
-            .and_then(|waits| waits.parked.iter().map(|parked| overdue(parked, looking, poll)).min());
+            .workspaces
+            .get(workspace)
+            .and_then(|waits| waits.parked.iter().map(|parked| overdue(parked, in_flight, poll)).min());
         if let Some(ends) = ends {
-            self.set_due(place, ends);
+            self.set_due(workspace, ends);
         }
     }
 
-    fn set_due(&mut self, place: &Place, due: Instant) {
-        let Some(waits) = self.places.get_mut(place) else { return };
+    fn set_due(&mut self, workspace: &WorkspaceKey, due: Instant) {
+        let Some(waits) = self.workspaces.get_mut(workspace) else { return };
         if waits.due == due {
             return;
         }
-        self.schedule.remove(&(waits.due, place.clone()));
+        self.schedule.remove(&(waits.due, workspace.clone()));
         waits.due = due;
-        self.schedule.insert((due, place.clone()));
+        self.schedule.insert((due, workspace.clone()));
     }
 
-    /// Removes a place at which nobody waits any more.
-    fn leave(&mut self, place: &Place) {
-        let Some(waits) = self.places.remove(place) else { return };
-        self.schedule.remove(&(waits.due, place.clone()));
-        self.looking.remove(place);
+    /// Removes a workspace at which nobody waits any more.
+    fn leave(&mut self, workspace: &WorkspaceKey) {
+        let Some(waits) = self.workspaces.remove(workspace) else { return };
+        self.schedule.remove(&(waits.due, workspace.clone()));
+        self.polls_in_flight.remove(workspace);
         if waits.attended {
-            self.deserted.push(place.clone());
+            self.deserted.push(workspace.clone());
         }
     }
 }
 
-impl Waits {
+impl WorkspaceWaits {
     fn new(parked: Vec<Parked>, due: Instant) -> Self {
         Self { parked, due, looks: 0, phase: Phase::Idle, attended: false, live: false, again: false }
     }

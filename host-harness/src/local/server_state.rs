@@ -6,8 +6,8 @@ use rusqlite::Connection;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::agent_registry::AgentRegistry;
 use super::db::{Db, Identity, Template};
-use super::hub::Hub;
 use super::jobs::Jobs;
 use super::model::{TemplateSpec, VersionSpec};
 use super::processes::Children;
@@ -20,12 +20,12 @@ const CHANGES: usize = 256;
 const FIRST_TEMPLATE: &str = "shell";
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct ServerState {
     pub options: LocalOptions,
     pub endpoint: Endpoint,
     pub identity: Identity,
     pub db: Db,
-    pub hub: Hub,
+    pub agents: AgentRegistry,
     pub jobs: Jobs,
     pub children: Children,
     /// Ids of workspaces of which something has changed.
@@ -33,7 +33,7 @@ pub(super) struct State {
     pub stop: CancellationToken,
 }
 
-impl State {
+impl ServerState {
     pub fn open(
         options: LocalOptions,
         endpoint: Endpoint,
@@ -50,7 +50,7 @@ impl State {
         Ok(Arc::new(Self {
             identity,
             db,
-            hub: Hub::default(),
+            agents: AgentRegistry::default(),
             jobs: Jobs::new(options.provisioners),
             children: Children::default(),
             changes: broadcast::Sender::new(CHANGES),

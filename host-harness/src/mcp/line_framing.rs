@@ -6,7 +6,7 @@ use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
-use super::outline::Outline;
+use super::request_outline::Outline;
 
 /// The longest line. Far more than any tool takes, so that what is too long is refused by the tool that it is for.
 const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;

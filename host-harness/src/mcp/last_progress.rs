@@ -5,20 +5,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::describe::describe_event;
 use crate::driver::{Driver, Event};
 use crate::journal::record::CallId;
-use crate::words::describe_event;
 
 /// The newest words about each call. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Heard(Arc<Shared>);
+pub(super) struct LastProgress(Arc<Shared>);
 
 struct Shared {
     driver: Driver,
     words: Mutex<BTreeMap<CallId, String>>,
 }
 
-impl Heard {
+impl LastProgress {
     /// Listens for as long as somebody may ask.
     pub(super) fn listen(driver: &Driver) -> Self {
         let heard = Self(Arc::new(Shared { driver: driver.clone(), words: Mutex::default() }));

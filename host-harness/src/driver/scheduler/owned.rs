@@ -10,26 +10,26 @@ use crate::store::Turn;
 
 /// Where the unended calls of this host are. Each is in one place.
 #[derive(Default)]
-pub(super) struct Mine {
+pub(super) struct OwnedCalls {
     /// They run, or are about to.
     pub(super) running: BTreeMap<CallId, CancellationToken>,
-    /// They sleep in the parking lot.
+    /// They sleep in the parking table.
     pub(super) parked: BTreeSet<CallId>,
     /// They wait for their turn.
-    pub(super) queued: BTreeMap<CallId, Queued>,
+    pub(super) queued: BTreeMap<CallId, QueuedCall>,
     /// This host had trouble with them; they are tried again then.
     pub(super) resting: BTreeMap<CallId, Instant>,
 }
 
 /// A call that waits for its turn.
-pub(super) struct Queued {
+pub(super) struct QueuedCall {
     /// At most until then.
     pub(super) until: Instant,
     /// What listeners were told last of where it stands.
-    pub(super) told: Option<Turn>,
+    pub(super) last_announced: Option<Turn>,
 }
 
-impl Mine {
+impl OwnedCalls {
     pub(super) fn knows(&self, call: CallId) -> bool {
         self.running.contains_key(&call)
             || self.parked.contains(&call)

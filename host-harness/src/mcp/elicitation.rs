@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::{Progress, WaitsFor};
-use super::{Server, answers, is_stateless};
+use super::{Server, is_stateless, results};
 use crate::policy::LONGEST_COMMAND_SECONDS;
 
 /// The name of the question, and of the field that the answer is in.
@@ -111,7 +111,7 @@ pub(super) async fn ask(
     let answered = tokio::select! {
         answered = &mut asked => Some(answered),
         never = progress.tell(WaitsFor::User) => match never {},
-        () = sleep(server.shared.host.driver().performer().timings().user_patience) => None,
+        () = sleep(server.shared.host.driver().host_calls().timings().user_patience) => None,
         () = server.gone(context) => {
             wanted.cancel();
             Some(asked.as_mut().await)
@@ -173,7 +173,7 @@ pub(super) fn answered(request: &CallToolRequestParams) -> Option<CallToolResult
     let told = state.filter(Value::is_object).unwrap_or_else(|| json!({}));
     Some(match serde_json::from_value::<ElicitResult>(answer.clone()) {
         Ok(answer) => with_answer(told, &answer),
-        Err(error) => answers::failed(format!("the user's answer cannot be read: {error}")),
+        Err(error) => results::error_result(format!("the user's answer cannot be read: {error}")),
     })
 }
 
@@ -254,7 +254,7 @@ fn with_words(told: Value, said: &str) -> CallToolResult {
         Some(error) => format!("{error}\n{said}"),
         None => said.to_owned(),
     };
-    answers::told_error(told, text)
+    results::structured_error(told, text)
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::hosts::{Host, Hosts};
-use super::plan::{Caller, Tool};
-use super::stage::Stage;
+use super::schedule::{Caller, Tool};
+use super::world_state::WorldState;
 use crate::bindings::{Action, Policy};
 use crate::chat::{Began, Execute, ExecuteError};
 use crate::driver::DriveError;
@@ -22,7 +22,7 @@ const TRIES: u32 = 5;
 
 /// A call to be made.
 #[derive(Clone, Copy)]
-pub struct Wanted {
+pub struct PlannedCall {
     /// Tells it apart.
     pub number: u64,
     /// The chat.
@@ -44,18 +44,18 @@ pub fn tools() -> ChatTools {
     ChatTools { names, ask_user: Some("ask_user_question".to_owned()), create: None }
 }
 
-impl Wanted {
+impl PlannedCall {
     /// Makes the call, and does with it what the caller does.
-    pub async fn make(self, stage: Arc<Stage>, hosts: Arc<Hosts>) {
+    pub async fn make(self, world: Arc<WorldState>, hosts: Arc<Hosts>) {
         if let Caller::Leaves { after } = self.caller {
-            return self.make_and_leave(&stage, &hosts, Duration::from_millis(after)).await;
+            return self.make_and_leave(&world, &hosts, Duration::from_millis(after)).await;
         }
-        let Some(call) = self.begin(&stage, &hosts).await else { return };
+        let Some(call) = self.begin(&world, &hosts).await else { return };
         match self.caller {
             Caller::Interrupts { after } => {
                 sleep(Duration::from_millis(after)).await;
                 // Whichever host is asked, the one that has the call gets to know.
-                interrupt(&hosts, self.host % stage.plan.hosts + 1, call).await;
+                interrupt(&hosts, self.host % world.plan.hosts + 1, call).await;
             }
             Caller::Stays | Caller::StaysWithKey | Caller::Leaves { .. } => {}
         }
@@ -63,7 +63,7 @@ impl Wanted {
     }
 
     /// Begins it. With a key it may be asked for again when the host died meanwhile.
-    async fn begin(&self, stage: &Stage, hosts: &Hosts) -> Option<CallId> {
+    async fn begin(&self, world: &WorldState, hosts: &Hosts) -> Option<CallId> {
         let key = matches!(self.caller, Caller::StaysWithKey).then(|| format!("key-{}", self.number));
         let mut before = None;
         for _ in 0..TRIES {
@@ -78,9 +78,9 @@ impl Wanted {
             match alive(&host, begin).await {
                 Some(Ok(call)) => {
                     if let Some(before) = before.replace(call).filter(|before| *before != call) {
-                        stage
-                            .watch()
-                            .note(stage.now(), "twice", &[before, call], || "a key made two calls".into());
+                        world
+                            .observer()
+                            .note(world.now(), "twice", &[before, call], || "a key made two calls".into());
                     }
                     return Some(call);
                 }
@@ -94,7 +94,7 @@ impl Wanted {
     }
 
     /// Makes it as one that waits for the answer, and then does not.
-    async fn make_and_leave(&self, stage: &Stage, hosts: &Hosts, after: Duration) {
+    async fn make_and_leave(&self, world: &WorldState, hosts: &Hosts, after: Duration) {
         let Some(host) = hosts.near(self.host) else { return };
         let (chat, interrupt) = (self.chat(), CancellationToken::new());
         let call =
@@ -103,7 +103,7 @@ impl Wanted {
             biased;
             () = host.gate.death() => {}
             _ = call => {}
-            () = sleep(after) => stage.watch().note(stage.now(), "left", &[self.number], || format!("a caller of {chat} goes away")),
+            () = sleep(after) => world.observer().note(world.now(), "left", &[self.number], || format!("a caller of {chat} goes away")),
         }
     }
 
@@ -117,7 +117,7 @@ impl Wanted {
 }
 
 fn policy(host: &Host) -> Policy {
-    host.driver.performer().timings().policy(&tools())
+    host.driver.host_calls().timings().policy(&tools())
 }
 
 /// Waits for a call's end, at whichever host is up.
@@ -157,7 +157,7 @@ async fn alive<T>(host: &Host, answer: impl Future<Output = T>) -> Option<T> {
 }
 
 /// A chat runs a command. If that cannot be done it does as it is advised, in the simplest way.
-pub async fn execute(stage: Arc<Stage>, hosts: Arc<Hosts>, number: u64, chat: u64, near: u64) {
+pub async fn execute(world: Arc<WorldState>, hosts: Arc<Hosts>, number: u64, chat: u64, near: u64) {
     let name = format!("c{chat}");
     let Some(host) = hosts.near(near) else { return };
     for time in 0..3 {
@@ -172,17 +172,17 @@ pub async fn execute(stage: Arc<Stage>, hosts: Arc<Hosts>, number: u64, chat: u6
             Some(Err(ExecuteError::Lost { began, .. })) => *began,
             Some(Err(_)) => Began::No,
         };
-        stage.watch().command_told(stage.now(), &command.command, began);
+        world.observer().command_told(world.now(), &command.command, began);
         let Some(Err(ExecuteError::Unreachable(unreachable))) = done else { return };
         let workspace = talk.record().ok().flatten().and_then(|record| record.workspace);
-        stage.watch().advised(&stage, &workspace.unwrap_or_default(), &unreachable.verdict);
+        world.observer().advised(&world, &workspace.unwrap_or_default(), &unreachable.verdict);
         let (tool, only_if) = match unreachable.verdict.action {
             Action::Retry => continue,
             Action::Restart => (Tool::Restart, true),
             Action::Start => (Tool::Start, false),
             _ => return,
         };
-        let wanted = Wanted { number, chat, host: near, tool, only_if, caller: Caller::Stays };
-        return wanted.make(stage, hosts).await;
+        let wanted = PlannedCall { number, chat, host: near, tool, only_if, caller: Caller::Stays };
+        return wanted.make(world, hosts).await;
     }
 }

@@ -14,16 +14,16 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::call::Performer;
+use super::activation::ResumePoint;
+use super::handle::CallHandle;
+use super::host_calls::HostCalls;
 use super::inside::Inside;
-use super::parking::Woken;
-use super::run::From;
-use super::wanted::Wanted;
+use super::parking::EndedWait;
 use super::{DriveError, EventKind};
 use crate::control_plane::ApiError;
 use crate::engine::Plugin;
 use crate::journal::record::{CallId, CallRecord, Failure, Outcome, Recording};
-use crate::store::{Abandoned, Begun, Lease, NewCall, Spared, StoreError};
+use crate::store::{Abandoned, BeginOutcome, Lease, NewCall, SelfEnding, StoreError};
 
 /// How long a call that met trouble of this host rests before it is tried again, and how long a host rests that cannot
 /// enter the store.
@@ -31,44 +31,44 @@ const REST: Duration = Duration::from_secs(5);
 /// How long calls may take to come to their next wait when their host leaves: a request or two.
 const LEAVING: Duration = Duration::from_secs(10);
 
-mod mine;
-mod running;
-mod supervise;
+mod owned;
+mod supervisor;
+mod tasks;
 #[cfg(test)]
 #[cfg(feature = "simulate")]
 mod tests;
 
-use mine::{Mine, Queued};
+use owned::{OwnedCalls, QueuedCall};
 
 /// How a call ended, or the trouble that it met.
 pub(super) type Ended = Result<Outcome, DriveError>;
 
 /// The calls of a host. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Carrier(Arc<Inner>);
+pub(super) struct Scheduler(Arc<Inner>);
 
 struct Inner {
-    performer: Performer,
+    host_calls: HostCalls,
     /// The plugin that new calls run on.
     plugin: Plugin,
     inside: Option<Inside>,
-    /// See [`spared`](Carrier::spared).
-    spared: OnceLock<Option<Spared>>,
+    /// See [`self_ending`](Scheduler::self_ending).
+    self_ending: OnceLock<Option<SelfEnding>>,
     /// Plugins that calls in the store began on, by hash.
     others: Mutex<BTreeMap<String, Plugin>>,
-    mine: Mutex<Mine>,
+    owned: Mutex<OwnedCalls>,
     /// Those who wait for the end of calls: at least one for each call that is here.
-    attending: Mutex<BTreeMap<CallId, Vec<oneshot::Sender<Ended>>>>,
+    subscribers: Mutex<BTreeMap<CallId, Vec<oneshot::Sender<Ended>>>>,
     /// Calls of other hosts that nobody here waits for any more: to be looked at again when this host takes calls over,
     /// and now and then.
     left: Mutex<BTreeSet<CallId>>,
-    jobs: mpsc::UnboundedSender<Job>,
-    woken: mpsc::UnboundedSender<Woken>,
+    jobs: mpsc::UnboundedSender<RunJob>,
+    ended_waits: mpsc::UnboundedSender<EndedWait>,
     /// Taken by the supervisor when it begins.
     queues: Mutex<Option<Queues>>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
-    holding: Mutex<Holding>,
-    /// `holding` has changed. Wakes in order of arrival, always the same: a `watch` channel does so by chance.
+    lease_state: Mutex<LeaseState>,
+    /// `lease_state` has changed. Wakes in order of arrival, always the same: a `watch` channel does so by chance.
     held: Notify,
     /// This host is about to leave: it begins nothing more.
     leaving: CancellationToken,
@@ -76,48 +76,49 @@ struct Inner {
     lost: Notify,
 }
 
-type Queues = (mpsc::UnboundedReceiver<Job>, mpsc::UnboundedReceiver<Woken>);
+type Queues = (mpsc::UnboundedReceiver<RunJob>, mpsc::UnboundedReceiver<EndedWait>);
 
 /// How this host stands with the store.
 #[derive(Clone)]
-enum Holding {
+enum LeaseState {
     Entering,
-    Lease(Arc<Lease>),
+    Held(Arc<Lease>),
     Failed(StoreError),
 }
 
 /// Somebody who waits for the end of a call, for as long as this lives.
-pub(super) struct Attends {
-    carrier: Carrier,
+pub(super) struct EndSubscription {
+    scheduler: Scheduler,
     call: CallId,
     ended: oneshot::Receiver<Ended>,
 }
 
 /// A call that is to run.
-struct Job {
+struct RunJob {
     call: CallId,
-    from: From,
+    from: ResumePoint,
     /// What is kept of it, where that is known already.
     recording: Option<Box<Recording>>,
 }
 
-impl Carrier {
-    pub(super) fn new(performer: Performer, plugin: Plugin, inside: Option<Inside>) -> Self {
-        let ((jobs, next_job), (woken, next_woken)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+impl Scheduler {
+    pub(super) fn new(host_calls: HostCalls, plugin: Plugin, inside: Option<Inside>) -> Self {
+        let ((jobs, next_job), (ended_waits, next_woken)) =
+            (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         Self(Arc::new(Inner {
-            performer,
+            host_calls,
             plugin,
             inside,
-            spared: OnceLock::new(),
+            self_ending: OnceLock::new(),
             others: Mutex::default(),
-            mine: Mutex::default(),
-            attending: Mutex::default(),
+            owned: Mutex::default(),
+            subscribers: Mutex::default(),
             left: Mutex::default(),
             jobs,
-            woken,
+            ended_waits,
             queues: Mutex::new(Some((next_job, next_woken))),
             supervisor: Mutex::default(),
-            holding: Mutex::new(Holding::Entering),
+            lease_state: Mutex::new(LeaseState::Entering),
             held: Notify::new(),
             leaving: CancellationToken::new(),
             lost: Notify::new(),
@@ -130,17 +131,17 @@ impl Carrier {
     }
 
     /// As [`begin`](Self::begin), for somebody who waits for it.
-    pub(super) async fn begin_wanted(&self, record: CallRecord) -> Result<Wanted, DriveError> {
+    pub(super) async fn begin_with_handle(&self, record: CallRecord) -> Result<CallHandle, DriveError> {
         self.begin_unless(record, &CancellationToken::new()).await
     }
 
-    /// As [`begin_wanted`](Self::begin_wanted). If it is interrupted before it has begun, it sends nothing.
+    /// As [`begin_with_handle`](Self::begin_with_handle). If it is interrupted before it has begun, it sends nothing.
     pub(super) async fn begin_unless(
         &self,
         record: CallRecord,
         interrupt: &CancellationToken,
-    ) -> Result<Wanted, DriveError> {
-        self.begin_as(record, false, interrupt, Wanted::new).await
+    ) -> Result<CallHandle, DriveError> {
+        self.begin_as(record, false, interrupt, CallHandle::new).await
     }
 
     /// Dropping the future does not stop half-way: what the store has, this host has to know. What nobody is there to take
@@ -150,14 +151,14 @@ impl Carrier {
         record: CallRecord,
         detached: bool,
         interrupt: &CancellationToken,
-        begun_as: fn(Self, CallId, Attends) -> T,
+        begun_as: fn(Self, CallId, EndSubscription) -> T,
     ) -> Result<T, DriveError> {
-        let (carrier, (tell, told)) = (self.clone(), oneshot::channel());
+        let (scheduler, (tell, told)) = (self.clone(), oneshot::channel());
         let component = self.0.plugin.component().clone();
         let new = NewCall { record, component, detached, interrupt: interrupt.clone() };
         tokio::spawn(async move {
-            let begun = carrier.begin_here(new).await;
-            let begun = begun.map(|(call, attends)| begun_as(carrier, call, attends));
+            let begun = scheduler.begin_here(new).await;
+            let begun = begun.map(|(call, subscription)| begun_as(scheduler, call, subscription));
             let _ = tell.send(begun);
         });
         told.await.unwrap_or(Err(DriveError::Halted))
@@ -166,12 +167,12 @@ impl Carrier {
     /// Somebody does not wait for a call any more. It is interrupted if it has sent nothing, and goes on for nobody else who
     /// is known here.
     pub(super) async fn abandon(&self, call: CallId) {
-        let (performer, here) = (&self.0.performer, self.clone());
+        let (host_calls, here) = (&self.0.host_calls, self.clone());
         let by = self.current().map(|lease| lease.host());
-        let is_unwanted = move || !here.is_attended(call);
+        let is_unwanted = move || !here.has_subscribers(call);
         // Before it is known whose the judgement is: that host may go away, and this one take over, in between.
         lock(&self.0.left).insert(call);
-        let abandoned = performer.store().abandon(call, by, performer.clock().now_ms(), is_unwanted).await;
+        let abandoned = host_calls.store().abandon(call, by, host_calls.clock().now_ms(), is_unwanted).await;
         if abandoned != Ok(Abandoned::Elsewhere) {
             lock(&self.0.left).remove(&call);
         }
@@ -184,48 +185,52 @@ impl Carrier {
 
     /// Lets a call go on whether or not anybody waits for it.
     pub(super) async fn detach(&self, call: CallId) {
-        if let Err(error) = self.0.performer.store().detach(call).await {
+        if let Err(error) = self.0.host_calls.store().detach(call).await {
             tracing::warn!(call, %error, "a call may end when those who joined it go away");
         }
     }
 
-    async fn begin_here(&self, new: NewCall) -> Result<(CallId, Attends), DriveError> {
+    async fn begin_here(&self, new: NewCall) -> Result<(CallId, EndSubscription), DriveError> {
         let lease = self.lease().await?;
         let here = self.clone();
         let (record, interrupt) = (new.record.clone(), new.interrupt.clone());
-        let begun = lease.begin_and(new, move |call| here.attend(call)).await;
-        let (begun, attends) = begun.inspect_err(|error| self.heard(error))?;
+        let begun = lease.begin_and(new, move |call| here.subscribe_to_end(call)).await;
+        let (begun, subscription) = begun.inspect_err(|error| self.note_store_error(error))?;
         let (chat, tool) = (&record.chat, record.call.name().to_owned());
         match &begun {
-            Begun::Active(id) => {
-                self.0.performer.announce(*id, chat, EventKind::Started { tool });
+            BeginOutcome::Active(id) => {
+                self.0.host_calls.announce(*id, chat, EventKind::Started { tool });
                 // Since it is in the store it may have been adopted: it runs, sleeps or rests then.
-                let mut mine = lock(&self.0.mine);
-                if !mine.knows(*id) {
-                    let token = mine.run(*id);
+                let mut owned = lock(&self.0.owned);
+                if !owned.knows(*id) {
+                    let token = owned.run(*id);
                     // Noted in the store if it was there in time; seen here before the call's first step either way.
                     if interrupt.is_cancelled() {
                         token.cancel();
                     }
                     let call = record.clone();
                     let recording = Recording { call, entries: Vec::new(), open: None, outcome: None };
-                    self.send(Job { call: *id, from: From::Beginning, recording: Some(Box::new(recording)) });
+                    self.send(RunJob {
+                        call: *id,
+                        from: ResumePoint::Beginning,
+                        recording: Some(Box::new(recording)),
+                    });
                 }
             }
-            Begun::Queued(id, turn) => {
+            BeginOutcome::Queued(id, turn) => {
                 let until = self.end_of_queue(record.created_ms);
-                let mut mine = lock(&self.0.mine);
+                let mut owned = lock(&self.0.owned);
                 // Since it is in the store it may have got its turn, and have ended. One that cannot be read waits.
-                if !mine.knows(*id) && self.is_carried(&lease, *id).unwrap_or(true) {
-                    mine.queued.insert(*id, Queued { until, told: Some(turn.clone()) });
+                if !owned.knows(*id) && self.is_carried(&lease, *id).unwrap_or(true) {
+                    owned.queued.insert(*id, QueuedCall { until, last_announced: Some(turn.clone()) });
                     // Before somebody else finds it here, and can end it.
-                    self.0.performer.announce(*id, chat, EventKind::WaitingForTurn(turn.clone()));
+                    self.0.host_calls.announce(*id, chat, EventKind::WaitingForTurn(turn.clone()));
                 }
             }
-            Begun::Same(_) | Begun::KeyTaken(_) | Begun::Busy(_) => {}
+            BeginOutcome::Same(_) | BeginOutcome::KeyTaken(_) | BeginOutcome::Busy(_) => {}
         }
         let call = number(begun, record)?;
-        Ok((call, attends.unwrap_or_else(|| self.attend(call))))
+        Ok((call, subscription.unwrap_or_else(|| self.subscribe_to_end(call))))
     }
 
     /// Leaves a call to a host that stands by, or finds the one that it is the same as.
@@ -237,54 +242,54 @@ impl Carrier {
             detached: true,
             interrupt: CancellationToken::new(),
         };
-        let begun = self.0.performer.store().submit(new).await?;
+        let begun = self.0.host_calls.store().submit(new).await?;
         number(begun, record)
     }
 
     /// Waits for the end of a call from now on.
-    pub(super) fn attend(&self, call: CallId) -> Attends {
+    pub(super) fn subscribe_to_end(&self, call: CallId) -> EndSubscription {
         let (sender, ended) = oneshot::channel();
-        lock(&self.0.attending).entry(call).or_default().push(sender);
-        Attends { carrier: self.clone(), call, ended }
+        lock(&self.0.subscribers).entry(call).or_default().push(sender);
+        EndSubscription { scheduler: self.clone(), call, ended }
     }
 
     /// Whether somebody on this host waits for the end of a call.
-    fn is_attended(&self, call: CallId) -> bool {
-        lock(&self.0.attending).contains_key(&call)
+    fn has_subscribers(&self, call: CallId) -> bool {
+        lock(&self.0.subscribers).contains_key(&call)
     }
 
     /// Passes an interrupt on that the store has noted, if the call is this host's.
     pub(super) async fn interrupt(&self, call: CallId) {
         let queued = {
-            let mine = lock(&self.0.mine);
-            if let Some(token) = mine.running.get(&call) {
+            let owned = lock(&self.0.owned);
+            if let Some(token) = owned.running.get(&call) {
                 token.cancel();
             }
-            mine.queued.contains_key(&call)
+            owned.queued.contains_key(&call)
         };
         // Ends with the answer that it was interrupted, and wakes the call.
-        self.0.performer.parking().interrupt(call);
+        self.0.host_calls.parking().interrupt(call);
         if queued {
             self.end_queued(call, Failure::Interrupted).await;
         }
     }
 
     /// The calls that this host leaves to others, because they would end its own process; `None` if there are none. Asked
-    /// for until they are known, side by side, as is the [user](Performer::user).
-    pub(super) async fn spared(&self) -> Result<Option<Spared>, ApiError> {
-        let (Some(inside), None) = (&self.0.inside, self.0.spared.get()) else {
-            return Ok(self.0.spared.get().cloned().flatten());
+    /// for until they are known, side by side, as is the [user](HostCalls::user).
+    pub(super) async fn self_ending(&self) -> Result<Option<SelfEnding>, ApiError> {
+        let (Some(inside), None) = (&self.0.inside, self.0.self_ending.get()) else {
+            return Ok(self.0.self_ending.get().cloned().flatten());
         };
-        let spared = match inside.workspace_id(self.0.performer.plane()).await? {
+        let self_ending = match inside.workspace_id(self.0.host_calls.plane()).await? {
             None => None,
             Some(workspace) => {
                 // With a plugin that cannot list its tools no call goes on.
                 let tools = self.0.plugin.list_tools().await.unwrap_or_default().into_iter();
                 let tools = tools.filter(|tool| tool.destructive).map(|tool| tool.name).collect();
-                Some(Spared { workspace, tools })
+                Some(SelfEnding { workspace, tools })
             }
         };
-        Ok(self.0.spared.get_or_init(|| spared).clone())
+        Ok(self.0.self_ending.get_or_init(|| self_ending).clone())
     }
 
     /// Carries calls of hosts that are gone, from now on.
@@ -294,13 +299,13 @@ impl Carrier {
 
     /// Whether a call is this host's and has not ended.
     pub(super) fn carries(&self, call: CallId) -> bool {
-        lock(&self.0.mine).knows(call)
+        lock(&self.0.owned).knows(call)
     }
 
     /// How many calls of this host have not ended.
     pub(super) fn unended(&self) -> usize {
-        let mine = lock(&self.0.mine);
-        mine.running.len() + mine.parked.len() + mine.queued.len() + mine.resting.len()
+        let owned = lock(&self.0.owned);
+        owned.running.len() + owned.parked.len() + owned.queued.len() + owned.resting.len()
     }
 
     /// Stops everything at once, as a crash would: the calls stay as they are in the store.
@@ -308,7 +313,7 @@ impl Carrier {
         if let Some(supervisor) = lock(&self.0.supervisor).take() {
             supervisor.abort();
         }
-        self.0.performer.parking().clear();
+        self.0.host_calls.parking().clear();
     }
 
     /// Lets calls come to their next wait, stops, and leaves them to other hosts.
@@ -328,9 +333,9 @@ impl Carrier {
     }
 
     fn current(&self) -> Option<Arc<Lease>> {
-        match &*lock(&self.0.holding) {
-            Holding::Lease(lease) => Some(lease.clone()),
-            Holding::Entering | Holding::Failed(_) => None,
+        match &*lock(&self.0.lease_state) {
+            LeaseState::Held(lease) => Some(lease.clone()),
+            LeaseState::Entering | LeaseState::Failed(_) => None,
         }
     }
 
@@ -342,24 +347,24 @@ impl Carrier {
         }
         loop {
             let mut changed = std::pin::pin!(self.0.held.notified());
-            // From here on nothing is missed.
+            // ResumePoint here on nothing is missed.
             changed.as_mut().enable();
-            match lock(&self.0.holding).clone() {
-                Holding::Lease(lease) => return Ok(lease),
-                Holding::Failed(error) => return Err(error.into()),
-                Holding::Entering => {}
+            match lock(&self.0.lease_state).clone() {
+                LeaseState::Held(lease) => return Ok(lease),
+                LeaseState::Failed(error) => return Err(error.into()),
+                LeaseState::Entering => {}
             }
             changed.await;
         }
     }
 
-    fn hold(&self, holding: Holding) {
-        *lock(&self.0.holding) = holding;
+    fn set_lease_state(&self, lease_state: LeaseState) {
+        *lock(&self.0.lease_state) = lease_state;
         self.0.held.notify_waiters();
     }
 }
 
-impl Attends {
+impl EndSubscription {
     /// Waits until a call that this host carries ends, or meets trouble. None: it has ended otherwise, or is not this
     /// host's any more.
     pub(super) async fn ended(&mut self) -> Option<Ended> {
@@ -367,12 +372,12 @@ impl Attends {
     }
 }
 
-impl Drop for Attends {
+impl Drop for EndSubscription {
     /// A call that another host carries, or that had ended before, is never told to have ended here.
     fn drop(&mut self) {
         self.ended.close();
-        let mut attending = lock(&self.carrier.0.attending);
-        if let Entry::Occupied(mut all) = attending.entry(self.call) {
+        let mut subscribers = lock(&self.scheduler.0.subscribers);
+        if let Entry::Occupied(mut all) = subscribers.entry(self.call) {
             all.get_mut().retain(|one| !one.is_closed());
             if all.get().is_empty() {
                 all.remove();
@@ -382,11 +387,13 @@ impl Drop for Attends {
 }
 
 /// The number of a call that was begun.
-fn number(begun: Begun, record: CallRecord) -> Result<CallId, DriveError> {
+fn number(begun: BeginOutcome, record: CallRecord) -> Result<CallId, DriveError> {
     match begun {
-        Begun::Active(id) | Begun::Queued(id, _) | Begun::Same(id) => Ok(id),
-        Begun::KeyTaken(call) => Err(DriveError::KeyTaken { key: record.key.unwrap_or_default(), call }),
-        Begun::Busy(holder) => Err(Failure::Busy { holder }.into()),
+        BeginOutcome::Active(id) | BeginOutcome::Queued(id, _) | BeginOutcome::Same(id) => Ok(id),
+        BeginOutcome::KeyTaken(call) => {
+            Err(DriveError::KeyTaken { key: record.key.unwrap_or_default(), call })
+        }
+        BeginOutcome::Busy(holder) => Err(Failure::Busy { holder }.into()),
     }
 }
 

@@ -10,7 +10,7 @@ const STRING_END: char = '\u{9c}';
 
 /// The text without escape sequences and control characters. Newlines and tabs stay; what a carriage return would
 /// overwrite does, too, in a line of its own.
-pub(crate) fn plain(text: &str) -> String {
+pub(crate) fn sanitize(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(char::is_control) {
@@ -61,7 +61,7 @@ fn after_string(rest: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::plain;
+    use super::sanitize;
 
     #[test]
     fn what_only_tells_a_terminal_how_to_show_text_is_left_out() {
@@ -73,20 +73,20 @@ mod tests {
             ("\u{9b}31mred\u{9d}0;title\u{9c}\u{85}", "red"),
             ("bell\x07 back\x08 null\0 delete\x7f", "bell back null delete"),
         ] {
-            assert_eq!(plain(raw), shown, "{raw:?}");
+            assert_eq!(sanitize(raw), shown, "{raw:?}");
         }
     }
 
     #[test]
     fn text_stays_as_it_is() {
         for text in ["", "two\nlines\tand a tab", "\u{e4}\u{df} \u{2713} \u{1f600}"] {
-            assert_eq!(plain(text), text);
+            assert_eq!(sanitize(text), text);
         }
     }
 
     #[test]
     fn a_carriage_return_hides_nothing() {
-        assert_eq!(plain("one\r\n10%\r20%\r\n"), "one\n10%\n20%\n");
+        assert_eq!(sanitize("one\r\n10%\r20%\r\n"), "one\n10%\n20%\n");
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
             ("\x1b\nnext", "\nnext"),
             ("\u{e4}\x1b", "\u{e4}"),
         ] {
-            assert_eq!(plain(raw), shown, "{raw:?}");
+            assert_eq!(sanitize(raw), shown, "{raw:?}");
         }
     }
 }

@@ -277,7 +277,7 @@ impl Driver {
             call,
             contract: self.plugin.report().contract.clone(),
             component: self.plugin.report().sha256.clone(),
-            engine: crate::engine::limits::description(),
+            engine: crate::limits::description(),
             created_ms: self.host_calls.clock.now_ms(),
         }
     }

@@ -15,47 +15,36 @@ mod cache;
 pub mod check;
 mod compiling;
 mod config;
+mod error;
 #[cfg(all(test, feature = "plugin"))]
 mod headroom;
-pub mod limits;
+mod imports;
 mod linked;
+mod options;
+mod outcome;
 mod outgoing;
 mod step;
 
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use thiserror::Error;
 use wasmtime::component::{Component, HasSelf, Linker};
 
+pub use crate::limits::Limit;
 pub use check::{Refused, Report};
-pub use limits::Limit;
-pub use step::{HostFault, Step, StepError};
+pub use error::{EngineError, PluginError};
+pub use options::EngineOptions;
+pub use outcome::{HostFault, Step, StepError};
 
 use crate::bindings::{self, Tool};
 use crate::journal::{Export, Journal, Output};
+use crate::limits::INPUT_BYTES;
 use cache::Cache;
 use compiling::Compiling;
 use config::{Reservation, Slots, Ticker};
+use error::one_line;
+use imports::State;
 use linked::Linked;
-use step::State;
-
-/// How an [`Engine`] is set up. `EngineOptions::default()` is right for most hosts.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// Where compiled plugins are kept, so that a later start need not compile them: milliseconds instead of half a
-    /// second. The folder is made if need be, and made private: what is in it is machine code. Without one, and where
-    /// it cannot be used, each start compiles. `None` by default.
-    pub cache_dir: Option<PathBuf>,
-    /// The most steps that run at once; more wait for their turn. A step never waits while it runs, so there is no use
-    /// in more than a few per core. Twice the number of cores by default, at least 8.
-    pub concurrent_steps: u32,
-    /// The wall-clock time after which a step is given up as the *host's* failure and run again. It is only there for
-    /// hosts that come to a standstill: a plugin that does not end is ended by [`limits::STEP_FUEL`] within some 50 ms.
-    /// 5 s by default.
-    pub step_deadline: Duration,
-}
+use step::Failure;
 
 /// Runs plugins. Cloning is cheap, and the clones are one engine.
 #[derive(Clone)]
@@ -92,47 +81,6 @@ struct Loaded {
     linked: Compiling,
     /// The same plugin on the engine with backtraces.
     diagnosable: OnceLock<Option<Linked>>,
-}
-
-/// Why an engine could not be set up.
-#[derive(Debug, Error)]
-#[error("the WebAssembly engine cannot be set up on this machine: {reason}")]
-pub struct EngineError {
-    reason: String,
-}
-
-/// Why a plugin was not loaded.
-#[derive(Clone, Debug, Error)]
-pub enum PluginError {
-    /// It is no plugin, or none for this host.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// It has the right functions, but they take or give other types than the contract says.
-    #[error(
-        "the plugin's functions do not match contract {}: {reason}; build it against that contract",
-        check::CONTRACT_VERSION
-    )]
-    Mismatch {
-        /// What the linker found.
-        reason: String,
-    },
-    /// It is valid, but could not be compiled or would not fit into the engine's limits.
-    #[error("the plugin cannot be compiled within this host's limits: {reason}")]
-    NotCompiled {
-        /// What the compiler said.
-        reason: String,
-    },
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(4, |cores| cores.get());
-        Self {
-            cache_dir: None,
-            concurrent_steps: u32::try_from(cores * 2).unwrap_or(u32::MAX).clamp(8, 128),
-            step_deadline: Duration::from_secs(5),
-        }
-    }
 }
 
 impl Engine {
@@ -262,6 +210,33 @@ impl Plugin {
         &self.inner.engine
     }
 
+    /// Runs a call on from its beginning, with the answers recorded so far, up to its next request or its end.
+    ///
+    /// Takes microseconds, once the plugin is [`ready`](Plugin::ready), and has no effect on the world. Steps of one plugin may
+    /// run on many threads at once.
+    pub fn step(&self, export: &Export, journal: &Journal) -> Result<Step, StepError> {
+        let bytes = outgoing::input_bytes(export);
+        if bytes > INPUT_BYTES {
+            return Err(Limit::Input { bytes }.into());
+        }
+        let engine = &self.inner.engine.inner;
+        let linked = match self.inner.linked.wait() {
+            Ok(linked) => linked,
+            Err(error) => return Err(StepError::HostFault(HostFault::NotLoaded(error.to_string()))),
+        };
+        let _slot = engine.slots.take();
+        step::step(linked, export, journal).map_err(|failure| match failure {
+            Failure::Step(error) => error,
+            Failure::Plugin(reason) => {
+                let linked = self.linked_with_backtraces();
+                let backtrace = linked.and_then(|linked| step::backtrace(linked, export, journal));
+                StepError::PluginFault { reason, backtrace }
+            }
+            Failure::Host(reason) => StepError::HostFault(HostFault::Resources(reason)),
+            Failure::Deadline => StepError::HostFault(HostFault::Deadline(engine.options.step_deadline)),
+        })
+    }
+
     fn linked_with_backtraces(&self) -> Option<&Linked> {
         let make = || {
             let Diagnosis { wasmtime, linker } = self.inner.engine.diagnosis()?;
@@ -269,12 +244,6 @@ impl Plugin {
             Linked::new(linker, &component).ok()
         };
         self.inner.diagnosable.get_or_init(make).as_ref()
-    }
-}
-
-impl From<wasmtime::Error> for EngineError {
-    fn from(error: wasmtime::Error) -> Self {
-        Self { reason: one_line(&error) }
     }
 }
 
@@ -294,10 +263,4 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     bindings::Plugin::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
-}
-
-/// An error with its causes, in one line.
-fn one_line(error: &wasmtime::Error) -> String {
-    let parts: Vec<String> = error.chain().map(|cause| cause.to_string().replace('\n', " ")).collect();
-    parts.join(": ")
 }

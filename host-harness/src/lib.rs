@@ -42,6 +42,7 @@ pub mod engine;
 pub mod evidence;
 mod greeting;
 pub mod journal;
+pub mod limits;
 #[cfg(feature = "local")]
 pub mod local;
 #[cfg(feature = "mcp")]

@@ -1,21 +1,26 @@
 //! What the host remembers: chats and their bindings, calls with their journals, and which host carries which call.
 //!
 //! A [`Store`] is in memory or (feature `store`) in one SQLite file, which several processes may share. The rules are the
-//! same for both: see `tx.rs` for the rows, `lease.rs` for who may write to a call.
+//! same for both: see `rules.rs` for them, `lease.rs` for who may write to a call.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-mod lease;
+mod chat_record;
+mod error;
+pub mod lease;
 mod memory;
 mod names;
 mod presence;
+mod rules;
 #[cfg(feature = "store")]
 mod sqlite;
 mod transaction;
 
-pub use lease::{Admission, BeginOutcome, Lease, NewCall, SelfEnding};
+pub use chat_record::{ChatRecord, Failures};
+pub use error::StoreError;
 pub use names::{NameError, check_name};
+pub use rules::{Admission, BeginOutcome, NewCall, SelfEnding};
 pub use transaction::{CallRow, CallState, HostId, Listing, Turn};
 
 use crate::journal::Entry;
@@ -34,95 +39,6 @@ const PRUNE_BATCH: usize = 500;
 /// Chats, calls and hosts. Cheap to clone; clones are one store.
 #[derive(Clone)]
 pub struct Store(Arc<dyn Backend>);
-
-/// One chat.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChatRecord {
-    /// Its name, unique in the store.
-    pub name: String,
-    /// The id of the workspace it is bound to.
-    pub workspace: Option<String>,
-    /// The build it was last bound to.
-    pub build: Option<String>,
-    /// The agent that it last reached, until a new build clears it.
-    pub agent: Option<String>,
-    /// What has gone wrong lately.
-    pub failures: Failures,
-}
-
-/// Failures in a row. They are forgotten on success, on a new build, and after a quiet time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Failures {
-    /// Dials that timed out and count.
-    pub timeouts: u32,
-    /// The newest build when they did.
-    pub build: Option<String>,
-    /// Dials for whose failure the control plane was to blame.
-    pub away: u32,
-    /// When the last dial failed, host's Unix milliseconds.
-    pub last_ms: Option<u64>,
-    /// When a read of the control plane last failed during a dial, host's Unix milliseconds.
-    pub last_away_ms: Option<u64>,
-}
-
-/// Why the store could not be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// The file cannot be opened, read or written.
-    #[error("the store {path} cannot be used: {reason}; check that the file and its folder are writable")]
-    Unusable {
-        /// The file.
-        path: String,
-        /// What went wrong.
-        reason: String,
-    },
-    /// There is no room for what was to be written; nothing of it was.
-    #[error("the store {path} is full: the disk has no room; free some, nothing was lost")]
-    Full {
-        /// The file.
-        path: String,
-    },
-    /// The file is not a store, or is one no more.
-    #[error(
-        "the store {path} is damaged or is no store ({reason}): move it away, a new one is made then; \
-         its calls and bindings are lost with it unless it can be repaired"
-    )]
-    Damaged {
-        /// The file.
-        path: String,
-        /// What was found.
-        reason: String,
-    },
-    /// The file was written by a newer version of this program.
-    #[error(
-        "the store {path} has format {found}, this program knows {known}: use a newer program or another file"
-    )]
-    Newer {
-        /// The file.
-        path: String,
-        /// The format found.
-        found: i64,
-        /// The newest format known.
-        known: i64,
-    },
-    /// A row cannot be read.
-    #[error("the store's call {call} cannot be read: {reason}")]
-    Unreadable {
-        /// The call.
-        call: CallId,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// This host's lease has run out: it may not write any more, and others may have taken its calls over.
-    #[error("another host may have taken over: this one was out of touch for longer than its lease")]
-    LeaseLost,
-    /// One call has ended, or is not this host's. Says nothing about the host's other calls.
-    #[error("call {call} has ended, or another host has it")]
-    NotHeld {
-        /// The call.
-        call: CallId,
-    },
-}
 
 /// What became of a call that somebody does not wait for any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,16 +62,6 @@ pub enum Interrupted {
     Unknown,
 }
 
-impl ChatRecord {
-    /// Binds the chat to a workspace, or to none. Binding it to another one forgets build, agent and failures.
-    pub fn bind(&mut self, workspace: Option<&str>) {
-        if self.workspace.as_deref() != workspace {
-            *self = Self { name: std::mem::take(&mut self.name), ..Self::default() };
-            self.workspace = workspace.map(str::to_owned);
-        }
-    }
-}
-
 impl Store {
     /// A store that lives as long as the value.
     pub fn in_memory() -> Self {
@@ -168,10 +74,10 @@ impl Store {
         Ok(Self(Arc::new(sqlite::Sqlite::open(path)?)))
     }
 
-    /// The store in this home.
+    /// The store in this backend.
     #[cfg(feature = "simulate")]
-    pub(crate) fn at(home: Arc<dyn Backend>) -> Self {
-        Self(home)
+    pub(crate) fn at(backend: Arc<dyn Backend>) -> Self {
+        Self(backend)
     }
 
     /// Where it is.
@@ -210,7 +116,7 @@ impl Store {
     /// Points a chat at a build and clears its agent, if it is still bound to this workspace. Answers whether it is.
     pub async fn publish(&self, chat: &str, workspace: &str, build: &str) -> Result<bool, StoreError> {
         let (chat, workspace, build) = (chat.to_owned(), workspace.to_owned(), build.to_owned());
-        self.write(move |tx| lease::publish(tx, &chat, Some(&workspace), build)).await
+        self.write(move |tx| rules::publish(tx, &chat, Some(&workspace), build)).await
     }
 
     /// How many restarts of the workspace were made by calls of this store, at or after this time (host's Unix milliseconds):
@@ -356,7 +262,7 @@ impl Store {
         outcome: Outcome,
         at_ms: u64,
     ) -> Result<CallId, StoreError> {
-        self.write(move |tx| lease::keep(tx, &new, &entries, &outcome, at_ms)).await
+        self.write(move |tx| rules::keep(tx, &new, &entries, &outcome, at_ms)).await
     }
 
     /// Interrupts a call, whichever host carries it.
@@ -440,7 +346,7 @@ impl Store {
 
     /// Ends the calls that no host could carry on for [`ABANDON_AFTER`]. Answers how many.
     pub async fn abandon_old(&self, now_ms: u64) -> Result<usize, StoreError> {
-        self.write(move |tx| lease::abandon_old(tx, now_ms, ABANDON_AFTER)).await
+        self.write(move |tx| rules::abandon_old(tx, now_ms, ABANDON_AFTER)).await
     }
 
     /// Changes when somebody may have written. A cheap look.
@@ -476,7 +382,7 @@ impl Store {
     }
 }
 
-/// A home that says that work was done without doing it.
+/// A backend that says that work was done without doing it.
 fn no_value() -> StoreError {
     StoreError::Unusable { path: String::new(), reason: "work was left undone".to_owned() }
 }

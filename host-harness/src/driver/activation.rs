@@ -17,7 +17,8 @@ use crate::bindings::{AgentWait, BuildWait, WaitEnd};
 use crate::engine::{Plugin, Step, StepError};
 use crate::journal::record::{CallId, CallRecord, Failure, Intent, Open, Outcome};
 use crate::journal::{Answer, Asked, EffectClass, Entry, Journal, Request};
-use crate::store::{Admission, Lease, StoreError};
+use crate::store::lease::Lease;
+use crate::store::{Admission, StoreError};
 
 /// A call that is being carried on.
 pub(super) struct Activation {

@@ -23,7 +23,8 @@ use super::{DriveError, EventKind};
 use crate::control_plane::ApiError;
 use crate::engine::Plugin;
 use crate::journal::record::{CallId, CallRecord, Failure, Outcome, Recording};
-use crate::store::{Abandoned, BeginOutcome, Lease, NewCall, SelfEnding, StoreError};
+use crate::store::lease::Lease;
+use crate::store::{Abandoned, BeginOutcome, NewCall, SelfEnding, StoreError};
 
 /// How long a call that met trouble of this host rests before it is tried again, and how long a host rests that cannot
 /// enter the store.

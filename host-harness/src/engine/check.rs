@@ -11,7 +11,7 @@ use wasmparser::{
 };
 
 use super::config::FEATURES;
-use super::limits::COMPONENT_BYTES;
+use crate::limits::COMPONENT_BYTES;
 
 /// The version of the contract in `wit/`, which this host serves.
 pub const CONTRACT_VERSION: &str = "0.1.0";

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::SetOnce;
 
-use super::PluginError;
+use super::error::PluginError;
 use super::linked::Linked;
 
 /// What has been made, or why it could not be.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
 
-use super::EngineOptions;
-use super::limits::{CORE_INSTANCES, MEMORY_BYTES, STACK_BYTES, TABLE_ELEMENTS};
+use super::options::EngineOptions;
+use crate::limits::{CORE_INSTANCES, MEMORY_BYTES, STACK_BYTES, TABLE_ELEMENTS};
 
 /// What compilers for `wasm32` use by default, and the component model. Everything else is refused: the less there is,
 /// the less can differ between two machines.

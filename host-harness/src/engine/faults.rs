@@ -1,7 +1,8 @@
 //! Faults of the host: a step runs again, three times in all, and nothing else does.
 
 use super::*;
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, HostFault};
+use crate::journal::Request;
 
 /// Runs until the attempt `good`, counted from 1; those before end with `failure`. How often it ran, and how it ended.
 fn attempted(good: u32, failure: fn() -> Failure) -> (u32, bool) {

@@ -2,13 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use super::limits::{HOST_CALLS, JOURNAL_BYTES, STEP_FUEL};
 use super::*;
 use crate::bindings::{
     Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, JobStatus, Lifecycle, Policy,
     Provisioner, Snapshot, Transition, TransitionError, WaitEnd,
 };
 use crate::journal::{Answer, Export, Journal, Request};
+use crate::limits::{HOST_CALLS, JOURNAL_BYTES, STEP_FUEL};
 use crate::policy::{ChatTools, Timings};
 
 /// The most that one step and one call took.
@@ -120,7 +120,9 @@ fn run(plugin: &Plugin, tool: &str, conflicts: u32, arguments: &str, peak: &mut 
     let mut journal = Journal::new();
     loop {
         let step = plugin.step(&export, &journal).unwrap();
-        peak.fuel = peak.fuel.max(step::fuel_of(plugin, &export, &journal).unwrap());
+        peak.fuel = peak
+            .fuel
+            .max(step::fuel_of(plugin.inner.linked.wait().as_ref().unwrap(), &export, &journal).unwrap());
         match step {
             Step::Done(_) => break,
             Step::Request(request) => {

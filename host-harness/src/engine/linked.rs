@@ -5,7 +5,7 @@ use wasmtime::component::{
 };
 use wasmtime::{Engine, Store};
 
-use super::step::State;
+use super::imports::State;
 use crate::bindings::{CallError, Connection, PluginPre, Tool, ToolResult, Verdict};
 use crate::journal::{Export, Output};
 

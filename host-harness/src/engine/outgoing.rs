@@ -1,8 +1,8 @@
 //! Measures what goes into a plugin and what comes out of it.
 
-use super::limits::{Limit, OUT_LIST_ITEMS, OUT_STRING_BYTES};
 use crate::bindings::{CallError, Dial, Evidence, Policy, Tool, ToolResult, Transition, Verdict};
 use crate::journal::{Export, Output, Request};
+use crate::limits::{Limit, OUT_LIST_ITEMS, OUT_STRING_BYTES};
 
 /// The length of all strings of a call's input.
 pub(super) fn input_bytes(export: &Export) -> usize {

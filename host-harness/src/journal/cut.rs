@@ -3,12 +3,12 @@
 //! Texts that are only read are cut, and end in an ellipsis. Identifiers, names and the list of agents mean something
 //! else when cut: an answer in which one of them is too long is refused.
 
+use super::messages::Answer;
 use crate::bindings::{
     Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, JobStatus, Lifecycle, Probe, ReadError,
     Refusal, Snapshot, Transition, TransitionError,
 };
-use crate::engine::limits::{ANSWER_AGENTS, ANSWER_NAME_BYTES, ANSWER_PROBLEMS, ANSWER_TEXT_BYTES};
-use crate::journal::Answer;
+use crate::limits::{ANSWER_AGENTS, ANSWER_NAME_BYTES, ANSWER_PROBLEMS, ANSWER_TEXT_BYTES};
 
 /// What is too long, how long it is, and how long it may be.
 #[derive(Debug, PartialEq, Eq)]

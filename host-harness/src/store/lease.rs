@@ -8,17 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
+use super::Store;
+use super::error::StoreError;
 use super::presence::{self, Presence};
-use super::transaction::{CallRow, CallState, HostId, HostRow, Transaction, Turn};
-use super::{Store, StoreError};
-use crate::bindings::{Build, Transition};
+use super::rules::{self, Admission, BeginOutcome, NewCall, SelfEnding};
+use super::transaction::{CallRow, CallState, HostId, HostRow, Transaction};
 use crate::clock::Clock;
 use crate::control_plane::millis;
-use crate::journal::record::{CallId, CallRecord, Failure, Holder, Intent, Open, Outcome};
-use crate::journal::{Answer, Entry};
-use crate::policy::MAX_WAITING_CALLS;
+use crate::journal::Entry;
+use crate::journal::record::{CallId, Intent, Open, Outcome};
 #[cfg(all(test, feature = "simulate"))]
 use crate::sabotage::{self, Sabotage};
 
@@ -34,74 +32,10 @@ pub struct Lease {
     _presence: Option<Presence>,
 }
 
-/// A call that is to be begun.
-pub struct NewCall {
-    /// What it is.
-    pub record: CallRecord,
-    /// The component that it runs on.
-    pub component: Arc<[u8]>,
-    /// It goes on whether or not anybody waits for it.
-    pub detached: bool,
-    /// The deliberate interrupt of whoever asks for it: one that is there when the call begins is noted with it.
-    pub interrupt: CancellationToken,
-}
-
-/// Calls that a host takes over from no other: they would end its own process half way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SelfEnding {
-    /// The id of the workspace in which it runs.
-    pub workspace: String,
-    /// The tools that stop it.
-    pub tools: Vec<String>,
-}
-
-impl SelfEnding {
-    /// Whether a call, of the host's own deployment, is one of them.
-    pub fn matches(&self, row: &CallRow) -> bool {
-        row.pinned.workspace.as_ref() == Some(&self.workspace) && self.tools.contains(&row.tool)
-    }
-}
-
-/// What became of a request to begin a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BeginOutcome {
-    /// It was begun, and has its turn.
-    Active(CallId),
-    /// It was begun, and waits for its turn.
-    Queued(CallId, Turn),
-    /// It is this call, which was begun before: by its key, or because it is an identical one that has not ended.
-    Same(CallId),
-    /// There is a call with the same key that does something else.
-    KeyTaken(CallId),
-    /// Too many wait already.
-    Busy(Holder),
-}
-
-impl BeginOutcome {
-    /// The call that does what was asked for, if one does.
-    pub fn call(&self) -> Option<CallId> {
-        match self {
-            Self::Active(id) | Self::Queued(id, _) | Self::Same(id) => Some(*id),
-            Self::KeyTaken(_) | Self::Busy(_) => None,
-        }
-    }
-}
-
-/// Whether a request that was to be written down may be carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It was written down.
-    Granted,
-    /// The call was interrupted: nothing was written.
-    Interrupted,
-    /// The chat is not bound to the workspace any more: nothing was written.
-    Rebound,
-}
-
 impl Store {
     /// Leaves a call for any host that stands by.
     pub async fn submit(&self, new: NewCall) -> Result<BeginOutcome, StoreError> {
-        self.write(move |tx| begin(tx, None, &new, new.record.created_ms)).await
+        self.write(move |tx| rules::begin(tx, None, &new, new.record.created_ms)).await
     }
 
     /// Enters a host. The lease has to be renewed well before `length` has passed.
@@ -207,7 +141,7 @@ impl Lease {
                     taken -= 1;
                 }
             }
-            end_unidentified(tx, &me, now)?;
+            rules::end_unidentified(tx, &me, now)?;
             Ok(taken)
         })
         .await
@@ -247,7 +181,7 @@ impl Lease {
         note: impl FnOnce(CallId) -> T + Send + 'static,
     ) -> Result<(BeginOutcome, Option<T>), StoreError> {
         self.fenced(move |tx, host, now| {
-            let begun = begin(tx, Some(host.id), &new, now)?;
+            let begun = rules::begin(tx, Some(host.id), &new, now)?;
             let noted = begun.call().map(note);
             Ok((begun, noted))
         })
@@ -260,9 +194,9 @@ impl Lease {
             if row.state == CallState::Active {
                 return Ok(true);
             }
-            let first = queue(tx, row)?.first().is_some_and(|first| first.id == row.id);
+            let first = rules::queue(tx, row)?.first().is_some_and(|first| first.id == row.id);
             if first {
-                put(tx, row, now, |row| row.state = CallState::Active)?;
+                rules::put(tx, row, now, |row| row.state = CallState::Active)?;
             }
             Ok(first)
         })
@@ -294,7 +228,7 @@ impl Lease {
                 changed.sent = true;
                 changed.pinned.user = Some(intent.user.clone());
             }
-            let index = put_entries(tx, call, from, &entries, now)?;
+            let index = rules::put_entries(tx, call, from, &entries, now)?;
             tx.put_open(call, index, &open)?;
             changed.touched_ms = now;
             tx.put_progress(&changed)?;
@@ -305,7 +239,7 @@ impl Lease {
 
     /// Writes entries from `from` on. The first one may be the answer of the open request.
     pub async fn write(&self, call: CallId, from: usize, entries: Vec<Entry>) -> Result<(), StoreError> {
-        self.owned(call, move |tx, _, now| put_entries(tx, call, from, &entries, now).map(drop)).await
+        self.owned(call, move |tx, _, now| rules::put_entries(tx, call, from, &entries, now).map(drop)).await
     }
 
     /// Points the call's chat at a build, and clears its agent, if it is still bound to the call's workspace. Writes the
@@ -318,8 +252,8 @@ impl Lease {
         build: String,
     ) -> Result<bool, StoreError> {
         self.owned(call, move |tx, row, now| {
-            put_entries(tx, call, from, &entries, now)?;
-            publish(tx, &row.chat, row.pinned.workspace.as_deref(), build)
+            rules::put_entries(tx, call, from, &entries, now)?;
+            rules::publish(tx, &row.chat, row.pinned.workspace.as_deref(), build)
         })
         .await
     }
@@ -329,7 +263,7 @@ impl Lease {
     pub async fn rewind(&self, call: CallId, keep: usize, sent: bool) -> Result<(), StoreError> {
         self.owned(call, move |tx, row, now| {
             tx.truncate(call, keep)?;
-            put(tx, row, now, |row| row.sent = sent)
+            rules::put(tx, row, now, |row| row.sent = sent)
         })
         .await
     }
@@ -344,13 +278,13 @@ impl Lease {
     ) -> Result<Option<CallId>, StoreError> {
         let host = self.host;
         self.owned(call, move |tx, row, now| {
-            put_entries(tx, call, from, &entries, now)?;
+            rules::put_entries(tx, call, from, &entries, now)?;
             tx.end_call(call, &outcome, now)?;
-            let Some(next) = queue(tx, row)?.into_iter().next() else { return Ok(None) };
+            let Some(next) = rules::queue(tx, row)?.into_iter().next() else { return Ok(None) };
             if next.owner != Some(host) || next.state != CallState::Queued {
                 return Ok(None);
             }
-            put(tx, &next, now, |row| row.state = CallState::Active)?;
+            rules::put(tx, &next, now, |row| row.state = CallState::Active)?;
             Ok(Some(next.id))
         })
         .await
@@ -415,200 +349,4 @@ impl Lease {
             })
             .await
     }
-}
-
-/// Points a chat at a build, if it is still bound to this workspace.
-pub(super) fn publish(
-    tx: &mut dyn Transaction,
-    chat: &str,
-    workspace: Option<&str>,
-    build: String,
-) -> Result<bool, StoreError> {
-    match tx.chat(chat)? {
-        Some(mut chat) if workspace.is_some() && chat.workspace.as_deref() == workspace => {
-            (chat.build, chat.agent) = (Some(build), None);
-            tx.put_chat(&chat)?;
-            Ok(true)
-        }
-        _ => Ok(false),
-    }
-}
-
-fn begin(
-    tx: &mut dyn Transaction,
-    host: Option<HostId>,
-    new: &NewCall,
-    now: u64,
-) -> Result<BeginOutcome, StoreError> {
-    let record = &new.record;
-    let (tool, arguments) = (record.call.name(), record.call.arguments());
-    if let Some(key) = &record.key
-        && let Some(id) = tx.call_by_key(&record.chat, key)?
-    {
-        let same = tx.call(id)?.is_some_and(|row| row.tool == tool && row.arguments == arguments);
-        return Ok(if same { BeginOutcome::Same(id) } else { BeginOutcome::KeyTaken(id) });
-    }
-    let Some(workspace) = &record.pinned.workspace else {
-        return Ok(BeginOutcome::Active(add(tx, host, new, CallState::Active, now)?));
-    };
-    let queue = tx.queue(&record.pinned.deployment, workspace)?;
-    // One that is interrupted is ended by somebody's wish, which is not that of who asks after it.
-    let same = |row: &&CallRow| {
-        row.chat == record.chat && row.tool == tool && row.arguments == arguments && !row.interrupted
-    };
-    // One that has sent nothing is joined only if that is as good as the turn behind it: nothing else was asked for since,
-    // and whoever acts for this user may carry it. Of whom nothing is known is taken for the same: else what is asked
-    // for again while the control plane is away would be done twice.
-    let as_good = |row: &&CallRow| {
-        let (its, mine) = (&row.pinned.user, &record.pinned.user);
-        same(row) && (its.is_none() || mine.is_none() || its == mine)
-    };
-    if record.key.is_none()
-        && let Some(row) =
-            queue.iter().find(|row| row.sent && same(row)).or_else(|| queue.last().filter(as_good))
-    {
-        if new.detached && !row.detached {
-            tx.put_call(&CallRow { detached: true, ..row.clone() })?;
-        }
-        return Ok(BeginOutcome::Same(row.id));
-    }
-    let turn = Turn::behind(queue.iter());
-    #[cfg(all(test, feature = "simulate"))]
-    let turn = turn.filter(|_| !sabotage::is(Sabotage::IgnoresTurns));
-    let Some(turn) = turn else {
-        return Ok(BeginOutcome::Active(add(tx, host, new, CallState::Active, now)?));
-    };
-    let waiting = queue.iter().filter(|row| row.state == CallState::Queued).count();
-    if waiting >= MAX_WAITING_CALLS {
-        return Ok(BeginOutcome::Busy(turn.holder));
-    }
-    Ok(BeginOutcome::Queued(add(tx, host, new, CallState::Queued, now)?, turn))
-}
-
-/// Adds a call that has ended already.
-pub(super) fn keep(
-    tx: &mut dyn Transaction,
-    new: &NewCall,
-    entries: &[Entry],
-    outcome: &Outcome,
-    now: u64,
-) -> Result<CallId, StoreError> {
-    let id = add(tx, None, new, CallState::Active, now)?;
-    put_entries(tx, id, 0, entries, now)?;
-    tx.end_call(id, outcome, now)?;
-    Ok(id)
-}
-
-fn add(
-    tx: &mut dyn Transaction,
-    host: Option<HostId>,
-    new: &NewCall,
-    state: CallState,
-    now: u64,
-) -> Result<CallId, StoreError> {
-    let record = &new.record;
-    if !tx.has_component(&record.component)? {
-        tx.put_component(&record.component, &new.component)?;
-    }
-    let row = CallRow {
-        id: 0,
-        tool: record.call.name().to_owned(),
-        arguments: record.call.arguments().to_owned(),
-        chat: record.chat.clone(),
-        pinned: record.pinned.clone(),
-        component: record.component.clone(),
-        state,
-        owner: host,
-        interrupted: new.interrupt.is_cancelled(),
-        sent: false,
-        detached: new.detached,
-        created_ms: record.created_ms,
-        touched_ms: now,
-        note: None,
-    };
-    tx.add_call(record, &row)
-}
-
-/// The unended calls at a call's workspace.
-fn queue(tx: &dyn Transaction, row: &CallRow) -> Result<Vec<CallRow>, StoreError> {
-    match &row.pinned.workspace {
-        Some(workspace) => tx.queue(&row.pinned.deployment, workspace),
-        None => Ok(Vec::new()),
-    }
-}
-
-fn put(
-    tx: &mut dyn Transaction,
-    row: &CallRow,
-    now: u64,
-    change: impl FnOnce(&mut CallRow),
-) -> Result<(), StoreError> {
-    let mut row = CallRow { touched_ms: now, ..row.clone() };
-    change(&mut row);
-    tx.put_call(&row)
-}
-
-/// Writes entries from an index on; answers the index after the last one. A build that was made is one of ours from then
-/// on.
-fn put_entries(
-    tx: &mut dyn Transaction,
-    call: CallId,
-    from: usize,
-    entries: &[Entry],
-    now: u64,
-) -> Result<usize, StoreError> {
-    for (index, entry) in (from..).zip(entries) {
-        #[cfg(all(test, feature = "simulate"))]
-        if sabotage::is(Sabotage::LosesTheLastEntry) && index + 1 == from + entries.len() {
-            continue;
-        }
-        if let Answer::IssueTransition(Ok(build)) = &entry.answer {
-            note_build(tx, build, entry.asked.intent.as_ref(), now)?;
-        }
-        tx.put_entry(call, index, entry)?;
-    }
-    Ok(from + entries.len())
-}
-
-/// Remembers a build as made here, and a restart if it is a start that follows a stop made here, by whichever tools.
-fn note_build(
-    tx: &mut dyn Transaction,
-    build: &Build,
-    intent: Option<&Intent>,
-    now: u64,
-) -> Result<(), StoreError> {
-    if let Some(Intent::Build(intent)) = intent
-        && intent.transition == Transition::Start
-        && intent.after_stop
-        && tx.is_own_build(&intent.rests_on)?
-        && !tx.is_own_build(&build.id)?
-    {
-        tx.add_restart(&intent.workspace, now)?;
-    }
-    tx.add_own_build(&build.id, now)
-}
-
-/// Ends the calls without a host that nobody may carry on, because it is not known for whom they act. They have sent
-/// nothing: a request for a build says for whom. Left alone they would hold up their workspaces for a day.
-fn end_unidentified(tx: &mut dyn Transaction, host: &HostRow, now: u64) -> Result<(), StoreError> {
-    for row in tx.owned_by(None)? {
-        if row.pinned.deployment == host.deployment && row.pinned.user.is_none() {
-            tx.end_call(row.id, &Outcome::Failed(Failure::Unidentified), now)?;
-        }
-    }
-    Ok(())
-}
-
-/// Ends calls that no host could carry on for so long.
-pub(super) fn abandon_old(tx: &mut dyn Transaction, now: u64, after: Duration) -> Result<usize, StoreError> {
-    let before = now.saturating_sub(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-    for host in tx.hosts()?.into_iter().filter(|host| host.lease_until_ms <= before) {
-        tx.remove_host(host.id)?;
-    }
-    let left: Vec<_> = tx.owned_by(None)?.into_iter().filter(|row| row.touched_ms <= before).collect();
-    let outcome = Outcome::Failed(Failure::Abandoned { hours: after.as_secs() / 3600 });
-    for row in &left {
-        tx.end_call(row.id, &outcome, now)?;
-    }
-    Ok(left.len())
 }

@@ -1,12 +1,13 @@
-//! A home that lives as long as the value.
+//! A backend that lives as long as the value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::chat_record::ChatRecord;
+use super::error::StoreError;
 use super::transaction::{
     Backend, CallRow, CallState, Committed, HostId, HostRow, Listing, Transaction, Work,
 };
-use super::{ChatRecord, StoreError};
 use crate::journal::Entry;
 use crate::journal::record::{CallId, CallRecord, Intent, Open, Outcome};
 #[cfg(all(test, feature = "simulate"))]

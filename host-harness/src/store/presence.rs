@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::HostId;
+use super::transaction::HostId;
 
 /// Shows that a host is there, until it is dropped or the process ends.
 pub(super) struct Presence {

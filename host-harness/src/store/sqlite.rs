@@ -1,4 +1,4 @@
-//! A home in one SQLite file.
+//! A backend in one SQLite file.
 //!
 //! The journal mode is WAL, so that readers and the writer do not wait for each other, and `synchronous` is FULL: each
 //! commit is on the disk before it counts. The weaker NORMAL would lose the last commits when the machine loses power,
@@ -12,14 +12,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::StoreError;
+use super::error::StoreError;
 use super::transaction::{Backend, Committed, Transaction, Work};
+use error::of_sqlite;
 use rows::Rows;
 use writer::Writer;
 
+mod error;
 mod rows;
 mod schema;
 mod writer;
@@ -27,10 +28,10 @@ mod writer;
 /// How long to wait for another process that writes: its transactions take milliseconds.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
 /// The pages of the file that a connection keeps in memory, in KiB: those that the calls in flight write to, and the
-/// upper levels of the tx.
+/// upper levels of the rows.
 const CACHE: i32 = 16 * 1024;
-/// The pages that are written to the log before they are brought home to the file. A page that changes often is brought
-/// home once for all its changes.
+/// The pages that are written to the log before they are written back to the file. A page that changes often is written
+/// back once for all its changes.
 const LOG_PAGES: i32 = 4_000;
 /// Prepared statements kept per connection: all there are.
 const STATEMENTS: usize = 64;
@@ -110,21 +111,6 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // What savepoints need to be undone would be written to temporary files, one per transaction.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(connection)
-}
-
-/// What an error of SQLite means for whoever uses the store.
-fn of_sqlite(path: &str, error: &rusqlite::Error) -> StoreError {
-    let path = path.to_owned();
-    let extended = error.sqlite_error().map(|error| error.extended_code);
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Full { path },
-        // The file beside the store that processes share in memory cannot be made as large as it has to be.
-        _ if extended == Some(SQLITE_IOERR_SHMSIZE) => StoreError::Full { path },
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            StoreError::Damaged { path, reason: error.to_string() }
-        }
-        _ => StoreError::Unusable { path, reason: error.to_string() },
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! The rules, on each home.
+//! The rules, on each backend.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use super::lease::Lease;
 use super::*;
 use crate::bindings::{Binding, Build, JobStatus, NeverConnected, Policy, Provisioner, Transition};
 use crate::clock::Clock;
@@ -59,7 +60,7 @@ impl World {
         Self { store, clock, one, two, _folder: folder }
     }
 
-    /// One of each home.
+    /// One of each backend.
     async fn all() -> Vec<Self> {
         let mut worlds = vec![Self::over(Store::in_memory(), None).await];
         #[cfg(feature = "store")]
@@ -622,7 +623,7 @@ fn a_file_that_is_no_exported_call_is_refused_with_the_line_and_the_reason() {
     assert!(matches!(refused(&format!("{text}half a li")), RecordingError::Line { line: 3, .. }));
 }
 
-/// Work that panics or fails in the middle leaves nothing behind, on any home whose rules write before they fail.
+/// Work that panics or fails in the middle leaves nothing behind, on any backend whose rules write before they fail.
 #[cfg(feature = "store")]
 #[tokio::test]
 async fn work_that_fails_leaves_nothing_behind_and_does_not_take_others_with_it() {

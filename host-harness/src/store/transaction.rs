@@ -1,6 +1,6 @@
-//! What is kept, and the operations that a home for it must have.
+//! What is kept, and the operations that a backend for it must have.
 //!
-//! The rules (who may write, whose turn it is, what an interrupt means) are written once, over [`Transaction`]; a home only
+//! The rules (who may write, whose turn it is, what an interrupt means) are written once, over [`Transaction`]; a backend only
 //! keeps rows. [`Backend`] runs a piece of such work as one transaction.
 
 use std::fmt;
@@ -8,20 +8,21 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 
-use super::{ChatRecord, StoreError};
+use super::chat_record::ChatRecord;
+use super::error::StoreError;
 use crate::journal::Entry;
 use crate::journal::record::{CallId, CallRecord, Holder, Open, Outcome, Pinned};
 
 /// Names a host within its store. Never used again, even if the host is gone.
 pub type HostId = u64;
 
-/// Work on the tx, to be done in one transaction.
+/// Work on the rows, to be done in one transaction.
 pub type Work = Box<dyn FnOnce(&mut dyn Transaction) -> Result<(), StoreError> + Send>;
 
 /// Resolves when the work of a transaction is durable, or was undone.
 pub type Committed = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
-/// A home for the tx.
+/// Where rows are kept.
 pub trait Backend: Send + Sync {
     /// Does the work in one transaction, alone among all processes that share the store. It is done whether or not
     /// the future is polled to its end; if it fails, nothing of it remains.

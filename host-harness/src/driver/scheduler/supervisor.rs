@@ -14,7 +14,8 @@ use crate::driver::EventKind;
 use crate::driver::activation::ResumePoint;
 use crate::driver::parking::EndedWait;
 use crate::journal::record::{CallId, Failure, Outcome};
-use crate::store::{CallRow, CallState, KEEP_ENDED, Lease, SelfEnding, StoreError, Turn};
+use crate::store::lease::Lease;
+use crate::store::{CallRow, CallState, KEEP_ENDED, SelfEnding, StoreError, Turn};
 
 /// Calls that run at the same time; more wait for one of them to end or to sleep. Running takes a journal in memory.
 const RUNNING: usize = 256;

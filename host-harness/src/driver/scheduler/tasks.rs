@@ -16,7 +16,8 @@ use crate::driver::{DriveError, EventKind};
 use crate::engine::Plugin;
 use crate::journal::Request;
 use crate::journal::record::{CallId, CallRecord, Failure, Intent, Open, Outcome, Recording};
-use crate::store::{ABANDON_AFTER, Lease, StoreError};
+use crate::store::lease::Lease;
+use crate::store::{ABANDON_AFTER, StoreError};
 
 impl Scheduler {
     /// Lets a call run to its next wait or its end.

@@ -4,11 +4,12 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::Serialize;
 
-use super::super::transaction::{CallRow, CallState, HostId, HostRow, Listing, Transaction};
-use super::super::{ChatRecord, Failures, StoreError};
-use super::of_sqlite;
+use super::error::of_sqlite;
 use crate::journal::record::{CallId, CallRecord, FORMAT, Open, Outcome, Pinned};
 use crate::journal::{Asked, EffectClass, Entry, Request};
+use crate::store::chat_record::{ChatRecord, Failures};
+use crate::store::error::StoreError;
+use crate::store::transaction::{CallRow, CallState, HostId, HostRow, Listing, Transaction};
 
 const CHAT: &str =
     "name, workspace, build, agent, timeouts, failed_build, away, last_failure_ms, last_away_ms";
@@ -55,7 +56,7 @@ pub(super) const QUERIES: [(&str, &str); 8] = [
 
 const HOST: &str = "id, deployment, user, lease_until_ms";
 
-/// The tx within a transaction.
+/// the rows within a transaction.
 pub(super) struct Rows<'a> {
     pub(super) connection: &'a Connection,
     pub(super) path: &'a str,

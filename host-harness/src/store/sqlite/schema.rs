@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::super::StoreError;
-use super::of_sqlite;
+use super::error::of_sqlite;
+use crate::store::error::StoreError;
 
 /// What each format adds to the one before. The file's `user_version` says how many of them it has.
 const STEPS: [&str; 3] = [CHATS, CALLS, DETACHED];

@@ -8,6 +8,7 @@ use rusqlite::params;
 use super::super::{ChatRecord, Failures, Store};
 use super::*;
 use crate::clock::{Clock, SystemClock};
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()

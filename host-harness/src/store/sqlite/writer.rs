@@ -5,10 +5,10 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::super::StoreError;
-use super::super::transaction::{Committed, Work};
-use super::of_sqlite;
+use super::error::of_sqlite;
 use super::rows::Rows;
+use crate::store::error::StoreError;
+use crate::store::transaction::{Committed, Work};
 
 /// The most pieces of work in one commit: a commit of so many takes some ten milliseconds.
 const BATCH: usize = 512;

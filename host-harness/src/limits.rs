@@ -5,7 +5,6 @@
 //! leaves it room a hundredfold, except where the reason says otherwise.
 
 use thiserror::Error;
-use wasmtime::ResourceLimiter;
 
 /// Bytes of one linear memory. The guest needs 128 KiB to 1 MiB; the largest honest call stays below 200 KiB.
 pub const MEMORY_BYTES: usize = 16 << 20;
@@ -130,34 +129,4 @@ pub enum Limit {
     /// [`JOURNAL_BYTES`]
     #[error("the call's journal has no room for another host call: it may have {JOURNAL_BYTES} bytes")]
     Journal,
-}
-
-/// Refuses memory and tables beyond the limits, with an error that says so. The plugin never gets to see the refusal.
-#[derive(Debug)]
-pub(super) struct Limiter;
-
-impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, _: usize, wanted: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        if wanted > MEMORY_BYTES {
-            return Err(wasmtime::Error::new(Limit::Memory { wanted }));
-        }
-        Ok(true)
-    }
-
-    /// The host's memory was short, or the memory's own declared maximum was reached. The plugin must not go on from
-    /// here either: on another host it might not have come to this.
-    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(error)
-    }
-
-    fn table_growing(&mut self, _: usize, wanted: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        if wanted > TABLE_ELEMENTS {
-            return Err(wasmtime::Error::new(Limit::Table { wanted }));
-        }
-        Ok(true)
-    }
-
-    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(error)
-    }
 }

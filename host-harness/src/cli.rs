@@ -7,6 +7,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use args::{ChatCommand, Cli, Command, LocalCommand, PluginCommand};
+use exit::Exit;
 use output::Output;
 
 mod args;
@@ -17,38 +18,18 @@ mod demo;
 mod deployment;
 mod doctor;
 mod events;
+mod exit;
 mod hosts;
 mod local;
 mod mcp;
 mod output;
+mod paths;
 mod plugins;
 mod recordings;
+mod signals;
 mod simulate;
 mod timeline;
 mod workspaces;
-
-/// How a command ended, as an exit code. The help text has the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exit {
-    Done,
-    Failed,
-    Usage,
-    Interrupted,
-    /// `exec`: the command's own code, or one of 123 to 125.
-    Command(u8),
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::Interrupted => 130,
-            Exit::Command(code) => code,
-        })
-    }
-}
 
 /// Runs the program: parses its arguments, does what they say, and answers the exit code.
 pub fn main() -> ExitCode {
@@ -80,7 +61,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let context =
         context::CommandContext::new(cli.data, cli.plugin, cli.shorten_times, cli.deployment.deployment())?;
     if works_with_calls(&cli.command) {
-        context.tidy().await?;
+        hosts::adopt_orphans(&context).await?;
     }
     let exit = command(&context, output, cli.command).await;
     context.finish_compiling().await;

@@ -1,6 +1,6 @@
 //! The host's clocks, for what must be remembered across processes. Everything else uses tokio's time.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Tells the time. Never compared with the control plane's times.
 pub trait Clock: Send + Sync {
@@ -31,4 +31,9 @@ impl Clock for SystemClock {
         let now = rustix::time::clock_gettime(CLOCK);
         now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
     }
+}
+
+/// Whole milliseconds, at most what the contract can carry.
+pub(crate) fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }

@@ -3,12 +3,20 @@
 use serde_json::{Value, json};
 
 use crate::bindings::{
-    Action, Agent, AgentState, Build, JobStatus, Lifecycle, Provisioner, Transition, Verdict,
+    Action, Agent, AgentState, Build, CallError, JobStatus, Lifecycle, Provisioner, Transition, Verdict,
 };
 use crate::chat::Executed;
 use crate::control_plane::{LogLine, Workspace};
 use crate::driver::EventKind;
 use crate::evidence::gone_for_ms;
+
+/// Why the plugin has refused a call, as a sentence.
+pub fn refused(tool: &str, refusal: &CallError) -> String {
+    match refusal {
+        CallError::UnknownTool => format!("the plugin has no tool \"{tool}\""),
+        CallError::InvalidArguments(sentence) => format!("{tool}: {sentence}"),
+    }
+}
 
 /// Of a command that did not end within its time: what became of it.
 pub fn too_long(executed: &Executed) -> &'static str {

@@ -18,17 +18,18 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::chat::{BindError, Chat, ChatHost};
-use crate::control_plane::millis;
-use crate::driver::DriveError;
-use crate::engine::PluginError;
+use crate::clock::millis;
 use crate::policy::ChatTools;
 
+pub use chat_choice::Chats;
 use last_progress::LastProgress;
+pub use server_error::ServerError;
 use tools::HostTool;
 
 mod answer_buffer;
 mod calls;
 mod cancelled_dials;
+mod chat_choice;
 mod connections;
 mod elicitation;
 mod execute;
@@ -40,6 +41,7 @@ mod progress;
 mod request_outline;
 mod results;
 mod schemas;
+mod server_error;
 mod sessions;
 pub mod stdio;
 mod tasks;
@@ -49,51 +51,6 @@ mod workspaces;
 /// Tools that may run at the same time, of all clients together. Far more than people have agents, and few enough that
 /// a client in a loop is told so before this machine is busy with nothing else.
 pub const MAX_CALLS: u32 = 256;
-
-/// Which chat the clients of a server work in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Chats {
-    /// All of them in this one.
-    One(String),
-    /// All of them in one that is bound to this workspace (`name`, `owner/name` or an id) when it is first needed: a
-    /// control plane that is away then is asked again at the next call.
-    Of {
-        /// The workspace.
-        workspace: String,
-        /// The chat. `None`: the one of those who work in the workspace and have not named a chat.
-        chat: Option<String>,
-    },
-    /// Each chooses its workspace with `use_workspace`.
-    Chosen,
-}
-
-/// Why a server could not be made or could not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    /// The plugin could not be compiled.
-    #[error(transparent)]
-    Plugin(#[from] PluginError),
-    /// The workspace that it was started for could not be bound.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The plugin's tools could not be listed.
-    #[error(transparent)]
-    Drive(#[from] DriveError),
-    /// A tool of the plugin cannot be told to a client.
-    #[error("the plugin's tool {tool} has a schema that no client can be told: {reason}")]
-    Schema {
-        /// Its name.
-        tool: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The plugin has a tool of a name that the host's own tools have.
-    #[error("the plugin's tool {0} has the name of one of the host's own tools")]
-    NameTaken(String),
-    /// The transport failed.
-    #[error("the connection to the client failed: {0}")]
-    Transport(String),
-}
 
 /// Answers one client; clones answer the same one.
 #[derive(Clone)]

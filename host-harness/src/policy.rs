@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::bindings::{KnownDead, NeverConnected, Policy};
-use crate::control_plane::millis;
+use crate::clock::millis;
 
 /// After so many restarts of a workspace within [`Timings::restart_memory`] no other one is advised. A workspace that dies a
 /// third time within the hour has a cause that restarting does not cure.

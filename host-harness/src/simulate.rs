@@ -19,6 +19,7 @@ mod fault_gate;
 mod hosts;
 mod invariants;
 mod network;
+mod observations;
 mod observer;
 mod plane;
 mod plugins;

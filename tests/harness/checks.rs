@@ -1,9 +1,9 @@
 //! What is not a plugin is refused before it is compiled, in words that a person understands.
 
 use workspace_recovery::engine::check::check;
-use workspace_recovery::engine::limits::COMPONENT_BYTES;
 use workspace_recovery::engine::{HostFault, PluginError, Refused, StepError};
 use workspace_recovery::journal::{Export, Journal};
+use workspace_recovery::limits::COMPONENT_BYTES;
 
 use crate::support::{Handmade, LATEST_BUILD, PUBLISH_BINDING, component, engine};
 

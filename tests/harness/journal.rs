@@ -4,11 +4,9 @@ use workspace_recovery::bindings::{
     Agents, Binding, Build, Connection, JobStatus, Provisioner, ReadError, Refusal, Transition,
     TransitionError,
 };
-use workspace_recovery::engine::limits::{
-    ANSWER_AGENTS, ANSWER_NAME_BYTES, ANSWER_PROBLEMS, ANSWER_TEXT_BYTES,
-};
 use workspace_recovery::engine::{Plugin, Step, StepError};
 use workspace_recovery::journal::{Answer, Asked, Entry, Journal, JournalError, Output, Request};
+use workspace_recovery::limits::{ANSWER_AGENTS, ANSWER_NAME_BYTES, ANSWER_PROBLEMS, ANSWER_TEXT_BYTES};
 
 use crate::support::{Handmade, LATEST_BUILD, PUBLISH_BINDING, check_connection, journal, unbound};
 

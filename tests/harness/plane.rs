@@ -19,7 +19,7 @@ use workspace_recovery::control_plane::{
 };
 use workspace_recovery::driver::{Driver, HostCalls};
 use workspace_recovery::engine::Plugin;
-use workspace_recovery::engine::limits::ANSWER_NAME_BYTES;
+use workspace_recovery::limits::ANSWER_NAME_BYTES;
 use workspace_recovery::policy::{ChatTools, Timings};
 use workspace_recovery::simulate::shell::{Notes, Run, Shell};
 use workspace_recovery::store::{ChatRecord, Store};

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use workspace_recovery::bindings::Connection;
-use workspace_recovery::engine::limits::{
-    CORE_INSTANCES, HOST_CALLS, INPUT_BYTES, JOURNAL_BYTES, MEMORY_BYTES, OUT_LIST_ITEMS, OUT_STRING_BYTES,
-    TABLE_ELEMENTS,
-};
 use workspace_recovery::engine::{
     Engine, EngineOptions, HostFault, Limit, Plugin, PluginError, Step, StepError,
 };
 use workspace_recovery::journal::{Answer, Export, Journal, Output, Request};
+use workspace_recovery::limits::{
+    CORE_INSTANCES, HOST_CALLS, INPUT_BYTES, JOURNAL_BYTES, MEMORY_BYTES, OUT_LIST_ITEMS, OUT_STRING_BYTES,
+    TABLE_ELEMENTS,
+};
 
 use crate::support::{
     Handmade, LATEST_BUILD, PUBLISH_BINDING, check_connection, engine, journal, policy, step, unbound,

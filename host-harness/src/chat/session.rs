@@ -10,15 +10,13 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::chat::execution::{Began, Execute, ExecuteError, Executed};
 use crate::chat::output::Output;
-use crate::chat::{Began, Execute, ExecuteError, Executed};
 use crate::control_plane::{ApiError, Terminal};
 use crate::policy::Timings;
 
 mod records;
 mod script;
-
-pub use script::MAX_TYPED_BYTES;
 
 use records::{Record, Records, Shown};
 use script::Script;

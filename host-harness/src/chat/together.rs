@@ -3,7 +3,8 @@
 //! time to come back.
 
 use crate::bindings::AgentState;
-use crate::control_plane::{ControlPlane, Workspace, millis};
+use crate::clock::millis;
+use crate::control_plane::{ControlPlane, Workspace};
 use crate::driver::HostCalls;
 use crate::policy::{MANY_TOGETHER, Timings};
 

@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{CallArgs, CallsArgs};
 use super::context::{CommandContext, Host};
 use super::events::{self, CallFilter};
+use super::exit::Exit;
+use super::hosts;
 use super::output::{Output, notice, table};
-use super::timeline::{self, Follower};
-use super::{Exit, hosts};
+use super::signals::{cancelled_by, interrupted_by_signals};
+use super::timeline::{self, Follower, refused};
 use crate::bindings::{CallError, ToolResult};
 use crate::clock::{Clock, SystemClock};
 use crate::driver::DriveError;
@@ -133,16 +135,6 @@ fn finished(output: Output, tool: &str, called: Called, interrupted: bool) -> an
     }
 }
 
-/// Why the plugin has refused a call, as a sentence.
-pub fn refused(tool: &str, refusal: &CallError) -> String {
-    match refusal {
-        CallError::UnknownTool => {
-            format!("the plugin has no tool \"{tool}\"; `workspace-recovery tools` lists those that it has")
-        }
-        CallError::InvalidArguments(sentence) => format!("{tool}: {sentence}"),
-    }
-}
-
 pub fn list(context: &CommandContext, output: Output, args: &CallsArgs) -> anyhow::Result<Exit> {
     let store = context.store()?;
     let listing = if args.all { Listing::All } else { Listing::Unended };
@@ -254,26 +246,4 @@ pub async fn cancel(context: &CommandContext, output: Output, id: CallId) -> any
     };
     output.print(&json!({ "call": id, "state": state }), |_| text)?;
     Ok(Exit::Done)
-}
-
-/// Cancelled by the first SIGINT or SIGTERM. A second one ends the program at once.
-pub fn interrupted_by_signals() -> anyhow::Result<CancellationToken> {
-    cancelled_by([SignalKind::interrupt(), SignalKind::terminate()])
-}
-
-/// Cancelled by the first of these signals. A second one ends the program at once.
-fn cancelled_by<const N: usize>(kinds: [SignalKind; N]) -> anyhow::Result<CancellationToken> {
-    let token = CancellationToken::new();
-    for kind in kinds {
-        let (mut signals, cancel) = (signal(kind)?, token.clone());
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                if cancel.is_cancelled() {
-                    std::process::exit(130);
-                }
-                cancel.cancel();
-            }
-        });
-    }
-    Ok(token)
 }

@@ -6,15 +6,14 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::Exit;
 use super::args::ExecArgs;
-use super::calls::interrupted_by_signals;
 use super::context::CommandContext;
 use super::events::{self, CallFilter};
+use super::exit::Exit;
 use super::output::{Output, notice, table};
+use super::signals::interrupted_by_signals;
 use crate::chat::{Began, Execute, ExecuteError, Executed, MAX_TYPED_BYTES};
-use crate::describe::too_long;
-pub use crate::describe::{action_word, cause_word, verdict_json};
+use crate::describe::{too_long, verdict_json};
 
 /// Exit codes of `exec` for its own failures; they leave the command's own codes alone as far as shells do.
 const EXEC_UNREACHABLE: u8 = 123;

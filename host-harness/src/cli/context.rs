@@ -9,10 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, bail};
 
 use super::deployment::Deployment;
-use super::hosts;
+use super::paths::absolute;
 use crate::bindings::Tool;
 use crate::chat::{Chat, ChatHost};
-use crate::clock::{Clock, SystemClock};
 use crate::control_plane::ControlPlane;
 use crate::control_plane::rest::{RestClient, RestOptions, TokenError, TokenSource};
 use crate::driver::{DriveError, Driver, Inside};
@@ -145,37 +144,21 @@ impl CommandContext {
         self.deployment.as_ref().map_or(Ok(Vec::new()), Deployment::variables)
     }
 
+    /// Whether something has been kept in the data folder.
+    pub fn has_store(&self) -> bool {
+        self.folder().join(STORE_FILE).exists()
+    }
+
     /// The store in the data folder, if something has been kept there.
     pub fn store(&self) -> anyhow::Result<Store> {
-        let file = self.folder().join(STORE_FILE);
-        if !file.exists() {
+        if !self.has_store() {
             bail!(
                 "{} has no calls yet: name the folder that you work in with --data, and the deployment with \
                  --coder-url, or bind a chat first",
                 self.folder().display()
             );
         }
-        Ok(Store::open(&file)?)
-    }
-
-    /// Sees to it that calls which nobody carries any more are carried on, by a host in the background. The first command
-    /// after a host was killed may be the last one for a long time.
-    pub async fn tidy(&self) -> anyhow::Result<()> {
-        if !self.folder().join(STORE_FILE).exists() {
-            return Ok(());
-        }
-        let (store, now_ms) = (self.store()?, SystemClock.now_ms());
-        store.end_leases_of_the_gone(now_ms).await?;
-        let orphans = store.orphans(now_ms)?;
-        if orphans.is_empty() {
-            return Ok(());
-        }
-        // Without a control plane there is nothing that a host could do, and those of another one are not its own.
-        let Ok((client, _)) = self.connect().await else { return Ok(()) };
-        if orphans.iter().any(|row| row.pinned.deployment == client.deployment()) {
-            hosts::start(self)?;
-        }
-        Ok(())
+        Ok(Store::open(&self.folder().join(STORE_FILE))?)
     }
 
     /// The control plane, with its chats.
@@ -272,11 +255,6 @@ impl Host {
         let names = self.driver.list_tools().await?.into_iter().map(|Tool { name, .. }| name).collect();
         Ok(self.chats.chat(name, ChatTools { names, ..ChatTools::default() }))
     }
-}
-
-/// A path that means the same wherever this program is started.
-pub fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    std::path::absolute(path).with_context(|| format!("cannot tell where `{}` is", path.display()))
 }
 
 /// This program's folder in the user's folder named by `variable`, or in its usual context under the home folder.

@@ -7,15 +7,15 @@ use anyhow::Context;
 use tokio::time::Instant;
 
 use self::stage::{Claims, Stage};
-use super::Exit;
-use super::calls::interrupted_by_signals;
-use super::chats::{action_word, cause_word};
 use super::context::CommandContext;
-use super::events::{self, CallFilter, describe_build};
+use super::events::{self, CallFilter};
+use super::exit::Exit;
 use super::output::{Output, notice};
+use super::signals::interrupted_by_signals;
 use super::workspaces::gone_for;
 use crate::bindings::{Action, AgentState, JobStatus, Transition};
 use crate::chat::{ExecuteError, Unreachable};
+use crate::describe::{action_word, cause_word, describe_build};
 use crate::local::AgentSignal;
 
 mod stage;

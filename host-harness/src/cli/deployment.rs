@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::context::absolute;
+use super::paths::absolute;
 use crate::control_plane::rest::{RestClient, RestError, RestOptions, TokenError, TokenFile, TokenSource};
 
 mod headers;

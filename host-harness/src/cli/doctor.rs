@@ -4,15 +4,15 @@
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::Exit;
 use super::context::{CommandContext, Host};
-use super::events::{describe_build, lifecycle_word, state_word};
+use super::exit::Exit;
 use super::output::Output;
 use crate::bindings::{Agent, AgentState, JobStatus, Provisioner, Transition};
 use crate::chat::{Execute, ExecuteError, choose_agent};
 use crate::clock::{Clock, SystemClock};
 use crate::control_plane::rest::RestClient;
 use crate::control_plane::{ApiError, ControlPlane, Workspace, is_active};
+use crate::describe::{describe_build, lifecycle_word, state_word};
 use crate::sanitize::sanitize;
 use crate::store::Store;
 

@@ -8,7 +8,6 @@ use tokio::task::JoinHandle;
 
 use super::output::Progress;
 use crate::describe::describe_event;
-pub use crate::describe::{describe_build, lifecycle_word, state_word, transition_word};
 use crate::driver::{Driver, Event, EventKind};
 use crate::journal::record::CallId;
 
@@ -21,7 +20,7 @@ impl Drop for Shown {
     }
 }
 
-/// CallFilter events are shown.
+/// Which calls are shown.
 pub enum CallFilter {
     /// All of them.
     Everybodys,

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::Exit;
-use super::calls::interrupted_by_signals;
 use super::context::{CommandContext, Host};
+use super::exit::Exit;
+use super::signals::interrupted_by_signals;
+use crate::clock::{Clock, SystemClock};
+use crate::control_plane::ControlPlane;
 use crate::store::Listing;
 
 /// Where a host in the background writes what it has to say.
@@ -42,6 +44,26 @@ pub async fn run(context: &CommandContext, stay: bool) -> anyhow::Result<Exit> {
 fn patience(host: &Host) -> anyhow::Result<Duration> {
     let others = !host.store.calls(Listing::Unended, 1)?.is_empty();
     Ok(if others { IDLE + host.driver.host_calls().timings().lease } else { IDLE })
+}
+
+/// Sees to it that calls which nobody carries any more are carried on, by a host in the background. The first command
+/// after a host was killed may be the last one for a long time.
+pub async fn adopt_orphans(context: &CommandContext) -> anyhow::Result<()> {
+    if !context.has_store() {
+        return Ok(());
+    }
+    let (store, now_ms) = (context.store()?, SystemClock.now_ms());
+    store.end_leases_of_the_gone(now_ms).await?;
+    let orphans = store.orphans(now_ms)?;
+    if orphans.is_empty() {
+        return Ok(());
+    }
+    // Without a control plane there is nothing that a host could do, and those of another one are not its own.
+    let Ok((client, _)) = context.connect().await else { return Ok(()) };
+    if orphans.iter().any(|row| row.pinned.deployment == client.deployment()) {
+        start(context)?;
+    }
+    Ok(())
 }
 
 /// Starts a host in the background, which ends by itself when nothing is left to do.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde_json::json;
 
-use super::Exit;
 use super::context::CommandContext;
+use super::exit::Exit;
 use super::output::Output;
 use crate::local::agent::{self, AgentOptions};
 use crate::local::{AgentCommand, Endpoint, LocalControlPlane, LocalError, LocalOptions};

@@ -7,11 +7,13 @@ use rmcp::transport::stdio_pipes;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::Exit;
 use super::args::McpArgs;
-use super::calls::{interrupted_by_signals, leave};
-use super::context::{CommandContext, absolute};
+use super::calls::leave;
+use super::context::CommandContext;
+use super::exit::Exit;
 use super::output::notice;
+use super::paths::absolute;
+use super::signals::interrupted_by_signals;
 use crate::driver::Driver;
 use crate::mcp::http::{self, HttpOptions, PATH};
 use crate::mcp::{Chats, Server, ServerError, stdio};

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::Exit;
 use super::context::CommandContext;
+use super::exit::Exit;
 use super::output::Output;
 use crate::bindings::Tool;
 use crate::engine::check::check as check_component;

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::json;
 use similar::TextDiff;
 
-use super::Exit;
 use super::context::CommandContext;
+use super::exit::Exit;
 use super::output::{Output, data, notice};
 use super::timeline::timeline;
 use crate::clock::{Clock, SystemClock};

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::Exit;
 use super::args::SimulateArgs;
+use super::exit::Exit;
 use super::output::{Output, notice};
 use crate::engine::Plugin;
 use crate::simulate::{Failure, Report, Settings, run};

@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::calls::refused;
-use super::chats::{action_word, cause_word};
 use super::context::Host;
-use super::events::{describe_build, lifecycle_word, state_word, transition_word};
 use super::output::Progress;
-use crate::bindings::Probe;
-use crate::bindings::{Agent, Binding, Build, ReadError, TransitionError, WaitEnd};
+use crate::bindings::{Agent, Binding, Build, CallError, Probe, ReadError, TransitionError, WaitEnd};
+use crate::describe::{
+    self, action_word, cause_word, describe_build, lifecycle_word, state_word, transition_word,
+};
 use crate::journal::record::{CallId, Open, Outcome, Recording};
 use crate::journal::{Answer, Entry, Output, Request};
 
@@ -307,6 +306,15 @@ impl<'a> Follower<'a> {
             self.progress.log(&line);
         }
         self.log = Some((build.to_owned(), last));
+    }
+}
+
+/// Why the plugin has refused a call, as a sentence for somebody at a terminal.
+pub fn refused(tool: &str, refusal: &CallError) -> String {
+    let text = describe::refused(tool, refusal);
+    match refusal {
+        CallError::UnknownTool => format!("{text}; `workspace-recovery tools` lists those that it has"),
+        CallError::InvalidArguments(_) => text,
     }
 }
 

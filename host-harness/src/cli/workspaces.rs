@@ -3,9 +3,9 @@
 use anyhow::{Context, bail};
 use serde_json::json;
 
-use super::Exit;
 use super::args::{Signal, WorkspaceCommand};
 use super::context::{CommandContext, Host};
+use super::exit::Exit;
 use super::output::{Output, Progress, table};
 use crate::bindings::{Build, JobStatus, Transition};
 use crate::control_plane::{ApiError, NewBuild, Workspace, is_terminal};

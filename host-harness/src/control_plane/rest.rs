@@ -6,7 +6,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -22,6 +21,7 @@ use crate::bindings::{Parameter, Quota, Transition};
 
 mod changes;
 mod deployment;
+mod error;
 mod failure;
 mod headers;
 mod options;
@@ -31,16 +31,15 @@ mod socket;
 mod statuses;
 mod terminal;
 mod token;
+mod token_source;
 mod wire;
 
 pub use deployment::{Deployment, Release, Shortfall};
-pub use options::{RestError, RestOptions};
-pub use token::{TokenError, TokenFile, TokenSource};
+pub use error::RestError;
+pub use options::RestOptions;
+pub use token_source::{TokenError, TokenFile, TokenSource};
 
 use requests::{Request, Requests};
-
-/// Limit of making a connection.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A client for one deployment with one user's token.
 pub struct RestClient {

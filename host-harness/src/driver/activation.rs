@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::host_calls::{Answered, Call, HostCalls, IntentLog};
 use super::transition::Reconciliation;
-use super::{DriveError, EventKind};
 use crate::bindings::{AgentWait, BuildWait, WaitEnd};
+use crate::driver::error::DriveError;
+use crate::driver::events::EventKind;
 use crate::engine::{Plugin, Step, StepError};
 use crate::journal::record::{CallId, CallRecord, Failure, Intent, Open, Outcome};
 use crate::journal::{Answer, Asked, EffectClass, Entry, Journal, Request};

@@ -1,7 +1,10 @@
 //! Calls that somebody waits for.
 
+use tokio_util::sync::CancellationToken;
+
 use super::scheduler::{EndSubscription, Scheduler};
-use crate::journal::record::CallId;
+use crate::driver::error::DriveError;
+use crate::journal::record::{CallId, CallRecord};
 
 /// A call that was begun or joined for an asker who waits for it. Dropped, as the asker goes away, it interrupts the call
 /// if that has sent nothing, nobody has said that it is to go on by itself, and nobody else on this host waits for it. A
@@ -13,6 +16,22 @@ pub struct CallHandle {
     /// Shows that it is waited for, since the transaction that began or joined it.
     subscription: Option<EndSubscription>,
     wanted: bool,
+}
+
+impl Scheduler {
+    /// As [`begin`](Self::begin), for somebody who waits for it.
+    pub(super) async fn begin_with_handle(&self, record: CallRecord) -> Result<CallHandle, DriveError> {
+        self.begin_unless(record, &CancellationToken::new()).await
+    }
+
+    /// As [`begin_with_handle`](Self::begin_with_handle). If it is interrupted before it has begun, it sends nothing.
+    pub(super) async fn begin_unless(
+        &self,
+        record: CallRecord,
+        interrupt: &CancellationToken,
+    ) -> Result<CallHandle, DriveError> {
+        self.begin_as(record, false, interrupt, CallHandle::new).await
+    }
 }
 
 impl CallHandle {

@@ -9,10 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bindings::Build;
 use crate::clock::Clock;
-use crate::control_plane::{ApiError, ControlPlane, Watched, Workspace};
+use crate::control_plane::watched::Watched;
+use crate::control_plane::{ApiError, ControlPlane, Workspace};
+use crate::driver::builds;
+use crate::driver::error::DriveError;
+use crate::driver::events::EventKind;
 use crate::driver::events::Listeners;
 use crate::driver::parking::{Parking, Reader, WaitFor};
-use crate::driver::{DriveError, EventKind};
 use crate::journal::record::{CallId, CallRecord, Intent, Pinned};
 use crate::journal::{Answer, Request};
 use crate::policy::Timings;
@@ -20,8 +23,6 @@ use crate::store::{Admission, CallRow, Store, StoreError};
 
 /// Numbers of calls that are kept nowhere begin here; stores do not get so far.
 const UNKEPT: u64 = 1 << 63;
-/// The error code of a build that was refused because its owner has used up his budget.
-const QUOTA_ERROR: &str = "INSUFFICIENT_QUOTA";
 
 /// Carries out the requests of calls against a control plane. Cheap to clone.
 #[derive(Clone)]
@@ -256,39 +257,15 @@ impl HostCalls {
         Ok(self.store.chat(&call.chat)?.and_then(|chat| chat.workspace) == call.workspace)
     }
 
-    /// See [`latest`].
+    /// See [`builds::latest`].
     pub(super) async fn latest(&self, workspace: &Workspace) -> Result<Build, StoreError> {
-        latest(&self.plane, &self.store, workspace).await
+        builds::latest(&self.plane, &self.store, workspace).await
     }
 
-    /// See [`marked`].
+    /// See [`builds::marked`].
     pub(super) fn marked(&self, build: Build) -> Result<Build, StoreError> {
-        marked(&self.store, build)
+        builds::marked(&self.store, build)
     }
-}
-
-/// The newest build of a workspace, with what the read itself does not say.
-pub(super) async fn latest(
-    plane: &Watched,
-    store: &Store,
-    workspace: &Workspace,
-) -> Result<Build, StoreError> {
-    let mut latest = marked(store, workspace.latest.build.clone())?;
-    if latest.error_code.as_deref() == Some(QUOTA_ERROR) {
-        // Only adds to the answer: without it the build's own error still says what happened.
-        latest.quota = plane.quota(workspace).await.ok().flatten();
-    }
-    Ok(latest)
-}
-
-/// Adds what only this host knows of a build.
-pub(super) fn marked(store: &Store, mut build: Build) -> Result<Build, StoreError> {
-    #[cfg(all(test, feature = "simulate"))]
-    if crate::sabotage::is(crate::sabotage::Sabotage::TellsTooEarly) {
-        build.status = crate::bindings::JobStatus::Succeeded;
-    }
-    build.ours = store.is_own_build(&build.id)?;
-    Ok(build)
 }
 
 /// The number in the store of a call with this number.

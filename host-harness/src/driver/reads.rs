@@ -3,10 +3,12 @@
 use tokio::time::timeout_at;
 
 use crate::bindings::{Agents, Binding, FieldProblem, ReadError, Refusal, Snapshot};
-use crate::control_plane::{ApiError, ControlPlane, Workspace, millis, refusal};
+use crate::clock::millis;
+use crate::control_plane::{ApiError, ControlPlane, Workspace, refusal};
+use crate::driver::error::DriveError;
+use crate::driver::events::EventKind;
 use crate::driver::host_calls::{Call, HostCalls};
 use crate::driver::jitter::jittered;
-use crate::driver::{DriveError, EventKind};
 use crate::store::StoreError;
 
 /// How often a read is made before its failure is the answer: enough for a dropped connection or a proxy's hiccup.

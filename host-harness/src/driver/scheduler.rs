@@ -15,12 +15,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::activation::ResumePoint;
-use super::handle::CallHandle;
 use super::host_calls::HostCalls;
 use super::inside::Inside;
 use super::parking::EndedWait;
-use super::{DriveError, EventKind};
 use crate::control_plane::ApiError;
+use crate::driver::error::DriveError;
+use crate::driver::events::EventKind;
 use crate::engine::Plugin;
 use crate::journal::record::{CallId, CallRecord, Failure, Outcome, Recording};
 use crate::store::lease::Lease;
@@ -131,23 +131,9 @@ impl Scheduler {
         self.begin_as(record, true, &CancellationToken::new(), |_, call, _| call).await
     }
 
-    /// As [`begin`](Self::begin), for somebody who waits for it.
-    pub(super) async fn begin_with_handle(&self, record: CallRecord) -> Result<CallHandle, DriveError> {
-        self.begin_unless(record, &CancellationToken::new()).await
-    }
-
-    /// As [`begin_with_handle`](Self::begin_with_handle). If it is interrupted before it has begun, it sends nothing.
-    pub(super) async fn begin_unless(
-        &self,
-        record: CallRecord,
-        interrupt: &CancellationToken,
-    ) -> Result<CallHandle, DriveError> {
-        self.begin_as(record, false, interrupt, CallHandle::new).await
-    }
-
     /// Dropping the future does not stop half-way: what the store has, this host has to know. What nobody is there to take
     /// is dropped as well.
-    async fn begin_as<T: Send + 'static>(
+    pub(super) async fn begin_as<T: Send + 'static>(
         &self,
         record: CallRecord,
         detached: bool,

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::bindings::{Build, Parameter, Refusal, Transition, TransitionError};
+use crate::clock::millis;
 use crate::control_plane::{
-    ApiError, BuildRead, ControlPlane, Lost, NewBuild, Workspace, is_active, millis, refusal,
+    ApiError, BuildRead, ControlPlane, Lost, NewBuild, Workspace, is_active, refusal,
 };
-use crate::driver::DriveError;
+use crate::driver::error::DriveError;
 use crate::driver::host_calls::{Call, HostCalls, IntentLog};
 use crate::driver::reads::{DORMANT, start_version};
 use crate::journal::Request;

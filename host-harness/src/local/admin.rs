@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Endpoint;
+use super::endpoint::Endpoint;
 use super::model::{TemplateSpec, VersionSpec};
 
 /// Talks to a local control plane, in this process or another.

@@ -18,6 +18,7 @@ use super::model::Lifecycle;
 mod connection;
 mod script;
 mod terminals;
+mod websocket;
 
 /// How often an agent looks whether its folder still exists.
 const LOOK_FOR_FOLDER: Duration = Duration::from_secs(2);

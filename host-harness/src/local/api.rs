@@ -12,6 +12,7 @@ use axum::routing::{get, patch, post, put};
 use serde_json::{Value, json};
 
 use self::problem::{Answer, Problem};
+use super::model::{ORGANIZATION, USER};
 use super::server_state::ServerState;
 
 mod agents;
@@ -25,11 +26,6 @@ mod streams;
 mod templates;
 mod terminal;
 mod workspaces;
-
-/// The only user. `me` is another name for it.
-pub(super) const USER: &str = "owner";
-/// The only organization.
-const ORGANIZATION: &str = "local";
 
 pub(super) fn router(state: Arc<ServerState>) -> Router {
     let for_users = Router::new()

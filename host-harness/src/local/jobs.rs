@@ -1,71 +1,22 @@
 //! Builds are carried out here: taken from the queue by provisioners, logged, canceled, completed.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::db::agents::Agent;
 use super::db::builds::{Build, JobEnd};
 use super::db::workspaces::Workspace;
-use super::db::{Version, new_id};
+use super::db::Version;
 use super::model::{BuildSpec, OnCancel, Transition, VersionSpec};
 use super::processes;
 use super::server_state::ServerState;
 
 /// The error code of a build that the owner's budget does not allow.
 const INSUFFICIENT_QUOTA: &str = "INSUFFICIENT_QUOTA";
-
-/// The provisioners and what they do.
-#[derive(Debug)]
-pub(super) struct Jobs {
-    provisioners: AtomicUsize,
-    /// The builds that run, with what cancels them.
-    running: Mutex<HashMap<String, CancellationToken>>,
-    wake: Notify,
-    worker_id: String,
-}
-
-impl Jobs {
-    pub fn new(provisioners: usize) -> Self {
-        Self {
-            provisioners: AtomicUsize::new(provisioners),
-            running: Mutex::default(),
-            wake: Notify::new(),
-            worker_id: new_id(),
-        }
-    }
-
-    pub fn provisioners(&self) -> usize {
-        self.provisioners.load(Ordering::Relaxed)
-    }
-
-    pub fn set_provisioners(&self, count: usize) {
-        self.provisioners.store(count, Ordering::Relaxed);
-        self.wake.notify_one();
-    }
-
-    /// A build was queued.
-    pub fn queued(&self) {
-        self.wake.notify_one();
-    }
-
-    /// Tells a build that runs of its cancel.
-    pub fn cancel(&self, build: &str) {
-        if let Some(cancel) = self.running().get(build) {
-            cancel.cancel();
-        }
-    }
-
-    fn running(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Takes up what the last server left, and begins to carry out builds.
 pub(super) fn resume(state: &Arc<ServerState>) {

@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The only user. `me` is another name for it.
+pub(super) const USER: &str = "owner";
+/// The only organization.
+pub(super) const ORGANIZATION: &str = "local";
+
 /// A template and its first version, as given to [`LocalAdmin::create_template`](super::LocalAdmin::create_template).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]

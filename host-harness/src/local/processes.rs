@@ -3,12 +3,11 @@
 //! An agent's process is found by its pid file, which it keeps locked while it lives. So a server that was started after
 //! the agent finds it too, and a process id that the system has given to somebody else is never signalled.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -16,10 +15,10 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::LocalError;
 use super::agent_protocol::{AgentConfig, config_file, locked_pid, pid_file, script_file};
-use super::api::USER;
 use super::db::agents::Agent;
+use super::error::LocalError;
+use super::model::USER;
 use super::server_file::{make_private_folder, write_private};
 use super::server_state::ServerState;
 
@@ -27,18 +26,6 @@ use super::server_state::ServerState;
 const LOOK: Duration = Duration::from_millis(10);
 /// How long the system may take to end a process that was killed.
 const KILLED: Duration = Duration::from_secs(5);
-
-/// The agents that this server has started, from before they hold their pid file, by their folder.
-#[derive(Debug, Default)]
-pub(super) struct Children {
-    by_folder: Mutex<HashMap<PathBuf, Pid>>,
-}
-
-impl Children {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Pid>> {
-        self.by_folder.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What a deployment's agents tell all that they start of where that runs.
 fn variables(state: &ServerState, agent: &Agent, workspace: &str) -> Vec<(String, String)> {

@@ -6,11 +6,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::LocalError;
+use super::endpoint::Endpoint;
+use super::error::LocalError;
 
 /// How long [`find`] waits for a server that holds the lock and does not answer yet.
 const FIND_LIMIT: Duration = Duration::from_secs(5);
@@ -20,32 +21,7 @@ const FIND_PAUSE: Duration = Duration::from_millis(50);
 /// The process of an endpoint that nobody has served yet. No process has this number.
 pub(super) const NOBODY: u32 = 0;
 
-/// Where a control plane answers. `server.json` in its data folder, readable by its owner only.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
-    /// The base address, such as `http://127.0.0.1:40123`.
-    pub url: String,
-    /// The token for the header `Coder-Session-Token`.
-    pub token: String,
-    /// The process that serves, or served last. 0: none has yet.
-    pub pid: u32,
-}
-
-impl std::fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint").field("url", &self.url).field("pid", &self.pid).finish_non_exhaustive()
-    }
-}
-
 impl Endpoint {
-    pub(super) fn new(port: u16, token: String, pid: u32) -> Self {
-        Self { url: format!("http://127.0.0.1:{port}"), token, pid }
-    }
-
-    pub(super) fn port(&self) -> Option<u16> {
-        self.url.rsplit(':').next()?.parse().ok()
-    }
-
     pub(super) fn read(data_dir: &Path) -> Result<Option<Self>, LocalError> {
         let path = server_file(data_dir);
         match fs::read(&path) {

@@ -7,11 +7,13 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::agent_registry::AgentRegistry;
+use super::children::Children;
 use super::db::{Db, Identity, Template};
-use super::jobs::Jobs;
+use super::endpoint::Endpoint;
+use super::error::LocalError;
 use super::model::{TemplateSpec, VersionSpec};
-use super::processes::Children;
-use super::{Endpoint, LocalError, LocalOptions};
+use super::options::LocalOptions;
+use super::provisioners::Provisioners;
 
 /// How many changes a watcher may be behind before it skips some.
 const CHANGES: usize = 256;
@@ -26,7 +28,7 @@ pub(super) struct ServerState {
     pub identity: Identity,
     pub db: Db,
     pub agents: AgentRegistry,
-    pub jobs: Jobs,
+    pub jobs: Provisioners,
     pub children: Children,
     /// Ids of workspaces of which something has changed.
     pub changes: broadcast::Sender<String>,
@@ -51,7 +53,7 @@ impl ServerState {
             identity,
             db,
             agents: AgentRegistry::default(),
-            jobs: Jobs::new(options.provisioners),
+            jobs: Provisioners::new(options.provisioners),
             children: Children::default(),
             changes: broadcast::Sender::new(CHANGES),
             stop,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::progress::{Progress, WaitsFor};
 use super::workspaces::BoundChat;
 use super::{Server, is_stateless, results};
+use crate::describe::refused;
 use crate::driver::CallHandle;
 
 impl Server {
@@ -54,7 +55,7 @@ impl Server {
         let arguments = Value::Object(arguments.unwrap_or_default()).to_string();
         // Told at once, and not when the call has got its turn.
         if let Some(refusal) = driver.refusal(tool, &arguments, chat.policy()).await {
-            return Err(Box::new(results::error_result(results::refused(tool, &refusal))));
+            return Err(Box::new(results::error_result(refused(tool, &refusal))));
         }
         if let Some(why) = chat.would_end_this_process(tool, &workspace).await {
             return Err(Box::new(results::error_result(why)));

@@ -4,6 +4,7 @@ use rmcp::model::{CallToolResult, ContentBlock};
 use serde_json::{Value, json};
 
 use crate::bindings::{CallError, ToolResult};
+use crate::describe::refused;
 use crate::driver::DriveError;
 
 /// A result with a text that says the same as the data.
@@ -41,13 +42,5 @@ pub(super) fn of_plugin_call(
         },
         Ok(Err(refusal)) => error_result(refused(tool, &refusal)),
         Err(error) => error_result(error),
-    }
-}
-
-/// Why the plugin has refused a call, as a sentence.
-pub(super) fn refused(tool: &str, refusal: &CallError) -> String {
-    match refusal {
-        CallError::UnknownTool => format!("the plugin has no tool \"{tool}\""),
-        CallError::InvalidArguments(sentence) => format!("{tool}: {sentence}"),
     }
 }

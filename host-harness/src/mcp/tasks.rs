@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Server, http, results};
-use crate::control_plane::millis;
+use crate::clock::millis;
 use crate::journal::Output;
 use crate::journal::record::{CallId, Failure, Outcome};
 use crate::store::{CallRow, CallState, KEEP_ENDED};

@@ -10,8 +10,9 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::chat_choice::Chats;
 use super::schemas::published;
-use super::{Chats, ServerError};
+use super::server_error::ServerError;
 use crate::arguments::as_meant;
 use crate::bindings::Tool as PluginTool;
 use crate::policy::LONGEST_COMMAND_SECONDS;

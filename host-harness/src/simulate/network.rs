@@ -239,7 +239,7 @@ impl ControlPlane for Network {
         }
         // From here on it is out of the host's hands.
         let intent =
-            super::observer::sent(&self.world, &self.gate, &self.store, workspace, &build.transition);
+            super::observations::sent(&self.world, &self.gate, &self.store, workspace, &build.transition);
         let by = self.user_id();
         let order = BuildRequest {
             transition: build.transition.clone(),

@@ -14,7 +14,7 @@ use super::presence::{self, Presence};
 use super::rules::{self, Admission, BeginOutcome, NewCall, SelfEnding};
 use super::transaction::{CallRow, CallState, HostId, HostRow, Transaction};
 use crate::clock::Clock;
-use crate::control_plane::millis;
+use crate::clock::millis;
 use crate::journal::Entry;
 use crate::journal::record::{CallId, Intent, Open, Outcome};
 #[cfg(all(test, feature = "simulate"))]

@@ -11,16 +11,11 @@ use std::sync::LazyLock;
 
 use crc::{CRC_32_CKSUM, Crc};
 
-use crate::chat::{Execute, ExecuteError};
+use crate::chat::execution::{Execute, ExecuteError, MAX_TYPED_BYTES};
 
 /// Typed first: reads the program and runs it. One line.
 const LOADER: &str = "_program=; while IFS= read -r _line && [ \"$_line\" != . ]; do \
                       _program=$_program${_line#+}; done; _program=$(printf %b \"$_program\"); eval \"$_program\"\n";
-
-/// Limit of what is typed for one command: the command and its input, in bytes as they are sent, in which each control
-/// character and each byte of what is not ASCII takes up to five. So at least 400 KiB of whatever it is, and nearly 2 MiB of
-/// plain text. A shell reads them byte by byte, about half a million a second.
-pub const MAX_TYPED_BYTES: usize = 2 << 20;
 
 /// Terminals pass on lines of less than 4,096 bytes whole.
 const LINE_BYTES: usize = 4000;

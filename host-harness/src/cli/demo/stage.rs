@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bindings::{Agent, AgentState, Build};
 use crate::chat::{Execute, ExecuteError, Executed};
-use crate::cli::Exit;
 use crate::cli::context::{CommandContext, Host, STORE_FILE};
+use crate::cli::exit::Exit;
 use crate::cli::output::{Output, status};
 use crate::cli::workspaces::gone_for;
 use crate::control_plane::Workspace;

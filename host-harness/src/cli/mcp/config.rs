@@ -5,9 +5,9 @@ use std::ffi::OsString;
 use anyhow::Context;
 use serde_json::json;
 
-use crate::cli::Exit;
 use crate::cli::args::{McpArgs, McpClient};
 use crate::cli::context::CommandContext;
+use crate::cli::exit::Exit;
 use crate::cli::output::{notice, status};
 
 /// The server's name in the configuration.

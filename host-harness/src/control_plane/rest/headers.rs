@@ -8,7 +8,8 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::{RestError, RestOptions};
+use super::error::RestError;
+use super::options::RestOptions;
 use crate::control_plane::ApiError;
 
 /// How long the command may take: it may ask somebody else for what it prints.

@@ -10,13 +10,15 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::time::{Instant, timeout};
 
+use super::error::RestError;
 use super::failure::{innermost, lost, not_answered};
 use super::headers::Headers;
+use super::options::RestOptions;
 use super::page::first_words;
 use super::socket::{self, Socket};
 use super::statuses::{self, Asked};
 use super::token::Token;
-use super::{RestError, RestOptions, wire};
+use super::wire;
 use crate::control_plane::ApiError;
 
 /// Limit of one request. A control plane whose database hangs answers nothing at all; a healthy one answers within a

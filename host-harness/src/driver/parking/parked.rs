@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use super::probes::Probed;
 use super::reading::{Reader, Reading};
-use super::{EndedWait, ReplyTo, Wait, WaitFor};
+use super::wait::{EndedWait, ReplyTo, Wait, WaitFor};
 use crate::bindings::{Agent, AgentState, AgentWait, Build, BuildWait, Lifecycle, Probe, ReadError, WaitEnd};
-use crate::control_plane::{ApiError, is_terminal, millis};
-use crate::driver::EventKind;
+use crate::clock::millis;
+use crate::control_plane::{ApiError, is_terminal};
+use crate::driver::events::EventKind;
 use crate::journal::Answer;
 use crate::policy::Timings;
 #[cfg(all(test, feature = "simulate"))]

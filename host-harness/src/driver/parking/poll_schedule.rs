@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::parked::Parked;
-use super::waits::WorkspaceKey;
+use super::wait::WorkspaceKey;
 use crate::driver::jitter::jittered;
 
 /// How long a wait whose time is over stays for the read that it is still owed, while others are read first.

@@ -1,14 +1,14 @@
 //! The one task that looks after all waits. It begins with the first of them and ends with the last.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Shared;
 use super::probes::Probes;
 use super::reading::Reader;
 use super::waits::WaitTable;
@@ -16,6 +16,20 @@ use super::watches::{StreamNews, Watches};
 
 /// Reads in flight at a time: enough for thousands per second, few enough for any control plane to bear.
 pub(super) const MAX_READS: usize = 32;
+
+/// What callers and the poller share.
+#[derive(Default)]
+pub(super) struct Shared {
+    table: Mutex<WaitTable>,
+    /// Something was parked, or nothing is any more.
+    pub(super) changed: Notify,
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, WaitTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Begins the task, if it does not run.
 pub(super) fn ensure(table: &mut WaitTable, shared: &Arc<Shared>, reader: &Arc<Reader>) {

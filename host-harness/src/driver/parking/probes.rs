@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::reading::Reader;
-use super::waits::WorkspaceKey;
+use super::wait::WorkspaceKey;
 use crate::control_plane::{ApiError, ControlPlane};
 use crate::greeting::{Attempted, Attempts, ENDED, curable, no_shell, why_refused};
 use crate::policy::Timings;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
-use super::waits::WorkspaceKey;
+use super::wait::WorkspaceKey;
 use crate::bindings::{Agent, Build};
-use crate::control_plane::{ApiError, ControlPlane, LogLine, Watched, Workspace};
-use crate::driver::EventKind;
+use crate::control_plane::watched::Watched;
+use crate::control_plane::{ApiError, ControlPlane, LogLine, Workspace};
+use crate::driver::builds::{latest, marked};
+use crate::driver::events::EventKind;
 use crate::driver::events::Listeners;
-use crate::driver::host_calls::{latest, marked};
 use crate::policy::Timings;
 use crate::store::{Store, StoreError};
 

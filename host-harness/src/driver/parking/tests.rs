@@ -9,10 +9,12 @@ use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::*;
 use crate::bindings::{BuildWait, WaitEnd};
-use crate::control_plane::{ApiError, Watched};
+use crate::control_plane::ApiError;
+use crate::control_plane::watched::Watched;
 use crate::driver::events::Listeners;
 use crate::driver::parking::poller::MAX_READS;
 use crate::driver::plane::{OBSERVED, Plane};
+use crate::journal::Answer;
 use crate::policy::Timings;
 use crate::store::Store;
 

@@ -12,13 +12,11 @@ use super::parked::{Ending, Parked};
 use super::poll_schedule::{HEAP, PATIENCE, PollInFlight, interval, overdue};
 use super::probes::{Key, Probed};
 use super::reading::{Poll, Reader, Reading};
+use super::wait::WorkspaceKey;
 use crate::bindings::WaitEnd;
 
 /// Workspaces whose turn it is in one go, so that parking is not held up for long.
 const TURN: usize = 1024;
-
-/// What waits belong to: their workspace. Without one, builds can be read all the same.
-pub(super) type WorkspaceKey = Option<Arc<str>>;
 
 /// All waits.
 #[derive(Default)]

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::poll_schedule::HEAP;
 use super::reading::Reader;
-use super::waits::WorkspaceKey;
+use super::wait::WorkspaceKey;
 use crate::control_plane::ControlPlane;
 use crate::driver::jitter::jittered;
 

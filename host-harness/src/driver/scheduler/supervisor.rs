@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::owned::{OwnedCalls, QueuedCall};
 use super::{LeaseState, Queues, REST, RunJob, Scheduler, lock};
-use crate::control_plane::{ControlPlane, millis};
-use crate::driver::EventKind;
+use crate::clock::millis;
+use crate::control_plane::ControlPlane;
 use crate::driver::activation::ResumePoint;
+use crate::driver::events::EventKind;
 use crate::driver::parking::EndedWait;
 use crate::journal::record::{CallId, Failure, Outcome};
 use crate::store::lease::Lease;

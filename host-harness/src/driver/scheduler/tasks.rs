@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ended, REST, RunJob, Scheduler, lock};
 use crate::driver::activation::{Activation, ActivationEnd, ResumePoint};
+use crate::driver::error::DriveError;
+use crate::driver::events::EventKind;
 use crate::driver::host_calls::Call;
 use crate::driver::parking::{ReplyTo, Wait, WaitFor};
-use crate::driver::{DriveError, EventKind};
 use crate::engine::Plugin;
 use crate::journal::Request;
 use crate::journal::record::{CallId, CallRecord, Failure, Intent, Open, Outcome, Recording};

@@ -5,29 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
-use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::super::agent_protocol::{AgentConfig, FromAgent, ToAgent};
 use super::super::model::Lifecycle;
-use super::super::server_file::Endpoint;
 use super::terminals::Terminals;
-
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// Why a connection ended.
-enum End {
-    /// The server is away, or closed: try again.
-    Lost,
-    /// The server has no use for this agent: its workspace was stopped, or is not known.
-    Retired,
-    /// Everything was said: the agent is ending.
-    Said,
-}
+use super::websocket::{End, Socket, dial};
 
 /// Connects again and again, and passes on what the agent reports, until the agent has said all or is not wanted.
 pub(super) async fn keep(
@@ -126,28 +110,5 @@ async fn session(
                 Some(Err(_)) | None => return End::Lost,
             },
         }
-    }
-}
-
-/// Opens a websocket to the control plane, wherever it is now.
-pub(super) async fn open(config: &AgentConfig, path: &str) -> Option<Socket> {
-    dial(config, path).await.ok()
-}
-
-async fn dial(config: &AgentConfig, path: &str) -> Result<Socket, End> {
-    let endpoint = Endpoint::read(&config.data_dir).ok().flatten().ok_or(End::Lost)?;
-    let url = format!("{}{path}", endpoint.url.replacen("http", "ws", 1));
-    let mut request = url.into_client_request().map_err(|_| End::Lost)?;
-    let token = HeaderValue::from_str(&format!("Bearer {}", config.token)).map_err(|_| End::Lost)?;
-    request.headers_mut().insert("Authorization", token);
-    // What is shown in a terminal goes out at once.
-    match tokio_tungstenite::connect_async_with_config(request, None, true).await {
-        Ok((socket, _)) => Ok(socket),
-        Err(Error::Http(answer))
-            if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::GONE) =>
-        {
-            Err(End::Retired)
-        }
-        Err(_) => Err(End::Lost),
     }
 }

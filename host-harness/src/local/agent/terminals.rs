@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::super::agent_protocol::{AgentConfig, OpenTerminal, TerminalInput};
-use super::connection;
+use super::websocket;
 
 /// How much output a terminal keeps for those who attach later, in bytes. A reader that is further behind holds the
 /// command up.
@@ -54,7 +54,7 @@ impl Terminals {
     /// Connects a terminal to the websocket that the server waits for, and opens it before if it does not exist.
     pub async fn attach(self, request: OpenTerminal) {
         let path = format!("/api/local/agent/terminals/{}", request.id);
-        let Some(mut socket) = connection::open(&self.config, &path).await else { return };
+        let Some(mut socket) = websocket::open(&self.config, &path).await else { return };
         let (terminal, reader) = match self.find_or_open(&request) {
             Ok(found) => found,
             Err(error) => {
@@ -191,7 +191,7 @@ impl Output {
 
 /// Copies between a terminal and its websocket until either ends. Only the end of the command closes the websocket
 /// properly: that is how the server knows it from the end of the agent.
-async fn pump(socket: &mut connection::Socket, terminal: &Terminal, reader: u64) {
+async fn pump(socket: &mut websocket::Socket, terminal: &Terminal, reader: u64) {
     let mut changes = terminal.output.subscribe();
     loop {
         tokio::select! {

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use rusqlite::Connection;
 
-use super::super::agent_registry;
+use super::super::agent_connections;
 use super::super::db::agents::Agent;
 use super::super::server_state::ServerState;
 use super::problem::{Answer, Problem, id};
@@ -31,7 +31,7 @@ pub(super) async fn connect(
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Problem> {
     let agent = by_token(&state, &headers)?;
-    Ok(upgrade.on_upgrade(move |socket| agent_registry::serve_agent(state, agent, socket)))
+    Ok(upgrade.on_upgrade(move |socket| agent_connections::serve_agent(state, agent, socket)))
 }
 
 /// An agent brings a terminal that it was asked for.

@@ -12,7 +12,7 @@ use super::super::db::{Micros, Template, Version, now};
 use super::super::model::{JobStatus, Transition};
 use super::super::server_state::ServerState;
 use super::super::status::AgentStatus;
-use super::{ORGANIZATION, USER};
+use crate::local::model::{ORGANIZATION, USER};
 
 const NO_ID: &str = "00000000-0000-0000-0000-000000000000";
 const HELP_URL: &str = "https://coder.com/docs/admin/templates/troubleshooting";

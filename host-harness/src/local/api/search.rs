@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::USER;
 use super::problem::Problem;
+use crate::local::model::USER;
 
 /// The filters that are known.
 const KEYS: [&str; 6] = ["id", "name", "owner", "status", "template", "dormant"];

@@ -10,7 +10,8 @@ use super::super::db::{Template, Version};
 use super::super::model::ParameterSpec;
 use super::super::server_state::ServerState;
 use super::problem::{Answer, Problem, id};
-use super::{ORGANIZATION, USER, render};
+use super::render;
+use crate::local::model::{ORGANIZATION, USER};
 
 pub(super) async fn list(Shared(state): Shared<Arc<ServerState>>) -> Answer {
     let templates = Template::all(&state.db.get())?;

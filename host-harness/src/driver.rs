@@ -250,12 +250,6 @@ impl Driver {
         let mut subscription = self.scheduler.subscribe_to_end(call);
         let mut told = false;
         let news = self.host_calls.timings().news;
-        #[cfg(all(test, feature = "simulate"))]
-        let news = if crate::sabotage::is(crate::sabotage::Sabotage::NeverPauses) {
-            std::time::Duration::ZERO
-        } else {
-            news
-        };
         loop {
             let outcome = match self.host_calls.store.ended(call)? {
                 None => return Err(DriveError::UnknownCall { call }),

@@ -49,8 +49,6 @@ pub mod local;
 pub mod mcp;
 pub mod policy;
 pub mod replay;
-#[cfg(all(test, feature = "simulate"))]
-mod sabotage;
 mod sanitize;
 #[cfg(feature = "simulate")]
 pub mod simulate;

@@ -215,15 +215,8 @@ impl Timings {
 
     /// The contract's policy for a chat with these tools.
     pub fn policy(&self, tools: &ChatTools) -> Policy {
-        let recover_after = self.recover_after;
-        #[cfg(all(test, feature = "simulate"))]
-        let recover_after = if crate::sabotage::is(crate::sabotage::Sabotage::Impatient) {
-            Duration::ZERO
-        } else {
-            recover_after
-        };
         Policy {
-            recover_after_ms: millis(recover_after),
+            recover_after_ms: millis(self.recover_after),
             dial_timeout_ms: millis(self.dial_timeout),
             known_dead: self.known_dead(),
             never_connected: NeverConnected::AskUser,

@@ -25,7 +25,7 @@ pub use transaction::{CallRow, CallState, HostId, Listing, Turn};
 
 use crate::journal::Entry;
 use crate::journal::record::{BuildIntent, CallId, Intent, Open, Outcome, Recording};
-pub(crate) use transaction::{Backend, HostRow, Transaction};
+pub(crate) use transaction::{Backend, HostRow, ReadTransaction, Transaction};
 #[cfg(feature = "simulate")]
 pub(crate) use transaction::{Committed, Work};
 
@@ -354,7 +354,10 @@ impl Store {
         self.0.generation()
     }
 
-    fn read<T>(&self, work: impl FnOnce(&dyn Transaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&dyn ReadTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let (mut work, mut done) = (Some(work), None);
         self.0.read(&mut |tx| {
             if let Some(work) = work.take() {

@@ -38,8 +38,6 @@ impl DeathWatch {
         observed: Option<u64>,
     ) -> Self {
         let (after, dial) = (timings.known_dead_after, timings.known_dead_dial);
-        #[cfg(all(test, feature = "simulate"))]
-        let after = if crate::sabotage::is(crate::sabotage::Sabotage::Hasty) { dial } else { after };
         let mut watch = Self {
             after_ms: after.as_millis().try_into().unwrap_or(u64::MAX),
             dial,

@@ -270,14 +270,6 @@ impl Activation {
     }
 
     async fn end_here(&mut self, outcome: Outcome) -> Result<ActivationEnd, DriveError> {
-        #[cfg(all(test, feature = "simulate"))]
-        let outcome = match outcome {
-            Outcome::Done { .. } if crate::sabotage::is(crate::sabotage::Sabotage::SaysNothing) => {
-                let result = crate::bindings::ToolResult { json: "{}".to_owned(), is_error: false };
-                Outcome::Done { result: crate::journal::Output::CallTool(Ok(result)) }
-            }
-            outcome => outcome,
-        };
         let entries = self.unstored();
         let next = self.lease.end(self.id, self.stored, entries, outcome.clone()).await?;
         self.host_calls.tell(&self.call, EventKind::Ended);
@@ -331,10 +323,6 @@ struct JournalIntentLog {
 #[async_trait]
 impl IntentLog for JournalIntentLog {
     async fn intend(&self, request: &Request, intent: Intent) -> Result<Admission, StoreError> {
-        #[cfg(all(test, feature = "simulate"))]
-        if crate::sabotage::is(crate::sabotage::Sabotage::WritesNoIntents) {
-            return Ok(Admission::Granted);
-        }
         let open = Open { request: request.clone(), intent: intent.clone(), asked_ms: self.asked_ms };
         let go = self.lease.open(self.call, self.from, self.entries.clone(), open).await?;
         if go == Admission::Granted {

@@ -14,8 +14,6 @@ use crate::driver::host_calls::{Call, HostCalls, IntentLog};
 use crate::driver::reads::{DORMANT, start_version};
 use crate::journal::Request;
 use crate::journal::record::{BuildIntent, Failure, Intent};
-#[cfg(all(test, feature = "simulate"))]
-use crate::sabotage::{self, Sabotage};
 use crate::store::{Admission, StoreError};
 
 /// Builds looked through for a lost one. More than this many newer builds within a request's time in flight do not occur:
@@ -150,15 +148,7 @@ impl HostCalls {
         if !record.may_send() {
             return Err(StoreError::LeaseLost.into());
         }
-        let answer = self.plane.create_build(&intent.workspace, &wanted).await;
-        #[cfg(all(test, feature = "simulate"))]
-        let answer = match answer {
-            Err(ApiError::UnknownOutcome(_)) if sabotage::is(Sabotage::SendsAgain) => {
-                self.plane.create_build(&intent.workspace, &wanted).await
-            }
-            answer => answer,
-        };
-        match answer {
+        match self.plane.create_build(&intent.workspace, &wanted).await {
             Ok(made) => Ok(Ok(Build { ours: true, ..made.build })),
             Err(ApiError::UnknownOutcome(lost)) => {
                 tracing::warn!(
@@ -195,10 +185,6 @@ impl HostCalls {
         rests_on: &str,
     ) -> Result<Option<TransitionError>, DriveError> {
         let latest = &workspace.latest.build;
-        #[cfg(all(test, feature = "simulate"))]
-        if crate::sabotage::is(crate::sabotage::Sabotage::SkipsTheGate) {
-            return Ok(None);
-        }
         Ok(if latest.id != rests_on {
             Some(TransitionError::Superseded(self.marked(latest.clone())?))
         } else if is_active(&latest.status) {

@@ -7,10 +7,10 @@ use rusqlite::Connection;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::db::Version;
 use super::db::agents::Agent;
 use super::db::builds::{Build, JobEnd};
 use super::db::workspaces::Workspace;
-use super::db::Version;
 use super::model::{BuildSpec, OnCancel, Transition, VersionSpec};
 use super::processes;
 use super::server_state::ServerState;

@@ -10,15 +10,19 @@ use super::plugins::Plugins;
 use super::store::Disk;
 use super::world_state::{SimulatedClock, WorldState};
 use crate::chat::ChatHost;
+use crate::clock::Clock;
+use crate::control_plane::ControlPlane;
 use crate::driver::Driver;
+use crate::engine::Plugin;
 use crate::policy::Timings;
-use crate::store::Store;
+use crate::store::{Backend, Store};
 
 /// All hosts.
 pub struct Hosts {
     world: Arc<WorldState>,
     plugins: Plugins,
     store: Store,
+    fitting: Fitting,
     /// By number, from 1. `None`: it is down.
     running: Mutex<Vec<Option<Host>>>,
 }
@@ -34,6 +38,23 @@ pub struct Host {
     pub chats: ChatHost,
 }
 
+/// The parts of a host through which it reaches the rest of its world, and the times that it keeps to.
+pub struct Seams {
+    /// The plugin that its calls begin on.
+    pub plugin: Plugin,
+    /// Its way to the control plane.
+    pub plane: Arc<dyn ControlPlane>,
+    /// Its way to the store.
+    pub backend: Arc<dyn Backend>,
+    /// Its clock.
+    pub clock: Arc<dyn Clock>,
+    /// Its times.
+    pub timings: Timings,
+}
+
+/// What is done to the parts of each host of a world before it begins.
+pub type Fitting = Arc<dyn Fn(Seams, &Arc<WorldState>) -> Seams + Send + Sync>;
+
 /// The times that hosts keep to. Real ones, but for those that cost the simulator most: how often a host looks around.
 pub fn timings() -> Timings {
     Timings {
@@ -46,9 +67,9 @@ pub fn timings() -> Timings {
 
 impl Hosts {
     /// Begins all hosts.
-    pub fn begin(world: Arc<WorldState>, plugins: Plugins, store: Store) -> Arc<Self> {
+    pub fn begin(world: Arc<WorldState>, plugins: Plugins, store: Store, fitting: Fitting) -> Arc<Self> {
         let running = Mutex::new(vec![None; world.plan.hosts as usize + 1]);
-        let hosts = Arc::new(Self { world, plugins, store, running });
+        let hosts = Arc::new(Self { world, plugins, store, fitting, running });
         for host in 1..=hosts.world.plan.hosts {
             hosts.live(host, 0);
         }
@@ -71,13 +92,20 @@ impl Hosts {
     fn live(self: &Arc<Self>, number: u64, life: u64) {
         let gate = Arc::new(FaultGate::new(self.world.clone(), number, life));
         let network = Network::new(self.world.clone(), gate.clone(), self.store.clone());
-        let store = Store::at(Arc::new(Disk::new(self.world.clone(), gate.clone(), &self.store)));
-        let clock = Arc::new(SimulatedClock(self.world.clone()));
+        let disk = Disk::new(self.world.clone(), gate.clone(), &self.store);
         // It is upgraded while it is down, or taken back to what it was before.
         let is_newer = Dice::new(self.world.plan.seed, "plugin", &[number, life]).percent(40);
         let Plugins { older, newer } = self.plugins.clone();
         let (own, other) = if is_newer { (newer, older) } else { (older, newer) };
-        let driver = Driver::with_clock(own, Arc::new(network), store, timings(), clock);
+        let seams = Seams {
+            plugin: own,
+            plane: Arc::new(network),
+            backend: Arc::new(disk),
+            clock: Arc::new(SimulatedClock(self.world.clone())),
+            timings: timings(),
+        };
+        let Seams { plugin, plane, backend, clock, timings } = (self.fitting)(seams, &self.world);
+        let driver = Driver::with_clock(plugin, plane, Store::at(backend), timings, clock);
         driver.know(other);
         let chats = ChatHost::new(driver.clone());
         let host = Host { gate: gate.clone(), driver: driver.clone(), chats };

@@ -12,8 +12,6 @@ use super::dice::Dice;
 use super::fault_gate::FaultGate;
 use super::plane::{BuildRequest, Job, Plane};
 use super::schedule::{At, FaultPoint, Intervention};
-#[cfg(test)]
-use super::shell::Notes;
 use super::shell::{Run, Shell};
 use super::world_state::WorldState;
 use crate::bindings::{Parameter, Quota};
@@ -430,10 +428,6 @@ impl Terminal for Screen {
             let (world, now) = (&self.world, self.world.now());
             let mut plane = world.plane();
             let mut begun = Vec::new();
-            #[cfg(test)]
-            if crate::sabotage::is(crate::sabotage::Sabotage::ForgetsSessions) {
-                *plane.notes(&self.agent) = Notes::default();
-            }
             let shown = self.shell.typed(input, plane.notes(&self.agent), &mut |command, _| {
                 begun.push(command.to_owned());
                 Run { output: "done\n".to_owned(), code: Some(0) }

@@ -11,7 +11,7 @@ use crate::chat::Began;
 use crate::control_plane::{BuildRead, Workspace, is_active};
 use crate::journal::record::{CallId, Failure, Intent, Open, Outcome};
 use crate::journal::{Answer, Entry, Export, Request};
-use crate::store::{CallRow, HostId, HostRow, Store, StoreError, Transaction};
+use crate::store::{CallRow, HostId, HostRow, ReadTransaction, Store, StoreError};
 
 /// How old the read may be that a request rests on: a second from its answer, which may have been under way a while.
 const FRESH: At = 1_100;
@@ -109,7 +109,7 @@ impl Observer {
         &mut self,
         world: &WorldState,
         gate: &FaultGate,
-        tables: &dyn Transaction,
+        tables: &dyn ReadTransaction,
         row: &CallRow,
     ) -> Result<(), StoreError> {
         let now = world.now();

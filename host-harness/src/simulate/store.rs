@@ -10,7 +10,8 @@ use super::world_state::WorldState;
 use crate::journal::Entry;
 use crate::journal::record::{CallId, CallRecord, Open, Outcome};
 use crate::store::{
-    Backend, CallRow, ChatRecord, Committed, HostId, HostRow, Listing, Store, StoreError, Transaction, Work,
+    Backend, CallRow, ChatRecord, Committed, HostId, HostRow, Listing, ReadTransaction, Store, StoreError,
+    Transaction, Work,
 };
 
 /// The home of a world's tx, as one life of a host has it.
@@ -89,7 +90,7 @@ impl Backend for Disk {
 
     fn read(
         &self,
-        work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>,
+        work: &mut dyn FnMut(&dyn ReadTransaction) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         self.world.now();
         self.home.read(work)
@@ -212,111 +213,43 @@ impl Transaction for Seen<'_> {
         Ok(id)
     }
 
-    fn put_host(&mut self, host: &HostRow) -> Result<(), StoreError> {
-        self.tx.put_host(host)
+    // Nothing about these is to be seen.
+    delegate::delegate! {
+        to self.tx {
+            fn put_host(&mut self, host: &HostRow) -> Result<(), StoreError>;
+            fn remove_host(&mut self, id: HostId) -> Result<(), StoreError>;
+            fn put_chat(&mut self, chat: &ChatRecord) -> Result<(), StoreError>;
+            fn add_restart(&mut self, workspace: &str, at_ms: u64) -> Result<(), StoreError>;
+            fn add_own_build(&mut self, build: &str, at_ms: u64) -> Result<(), StoreError>;
+            fn remove_call(&mut self, id: CallId) -> Result<(), StoreError>;
+            fn remove_unneeded(&mut self, before_ms: u64) -> Result<(), StoreError>;
+            fn put_component(&mut self, hash: &str, bytes: &[u8]) -> Result<(), StoreError>;
+        }
     }
+}
 
-    fn remove_host(&mut self, id: HostId) -> Result<(), StoreError> {
-        self.tx.remove_host(id)
-    }
-
-    fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError> {
-        self.tx.chat(name)
-    }
-
-    fn chats(&self) -> Result<Vec<ChatRecord>, StoreError> {
-        self.tx.chats()
-    }
-
-    fn put_chat(&mut self, chat: &ChatRecord) -> Result<(), StoreError> {
-        self.tx.put_chat(chat)
-    }
-
-    fn add_restart(&mut self, workspace: &str, at_ms: u64) -> Result<(), StoreError> {
-        self.tx.add_restart(workspace, at_ms)
-    }
-
-    fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError> {
-        self.tx.restarts_since(workspace, since_ms)
-    }
-
-    fn add_own_build(&mut self, build: &str, at_ms: u64) -> Result<(), StoreError> {
-        self.tx.add_own_build(build, at_ms)
-    }
-
-    fn is_own_build(&self, build: &str) -> Result<bool, StoreError> {
-        self.tx.is_own_build(build)
-    }
-
-    fn host(&self, id: HostId) -> Result<Option<HostRow>, StoreError> {
-        self.tx.host(id)
-    }
-
-    fn hosts(&self) -> Result<Vec<HostRow>, StoreError> {
-        self.tx.hosts()
-    }
-
-    fn call(&self, id: CallId) -> Result<Option<CallRow>, StoreError> {
-        self.tx.call(id)
-    }
-
-    fn record(&self, id: CallId) -> Result<Option<CallRecord>, StoreError> {
-        self.tx.record(id)
-    }
-
-    fn outcome(&self, id: CallId) -> Result<Option<(Outcome, u64)>, StoreError> {
-        self.tx.outcome(id)
-    }
-
-    fn call_by_key(&self, chat: &str, key: &str) -> Result<Option<CallId>, StoreError> {
-        self.tx.call_by_key(chat, key)
-    }
-
-    fn queue(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError> {
-        self.tx.queue(deployment, workspace)
-    }
-
-    fn owned_by(&self, owner: Option<HostId>) -> Result<Vec<CallRow>, StoreError> {
-        self.tx.owned_by(owner)
-    }
-
-    fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError> {
-        self.tx.waiting(owner)
-    }
-
-    fn needing_attention(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError> {
-        self.tx.needing_attention(owner)
-    }
-
-    fn calls(&self, listing: Listing, limit: usize) -> Result<Vec<CallRow>, StoreError> {
-        self.tx.calls(listing, limit)
-    }
-
-    fn ended_before(&self, at_ms: u64, limit: usize) -> Result<Vec<CallId>, StoreError> {
-        self.tx.ended_before(at_ms, limit)
-    }
-
-    fn remove_call(&mut self, id: CallId) -> Result<(), StoreError> {
-        self.tx.remove_call(id)
-    }
-
-    fn remove_unneeded(&mut self, before_ms: u64) -> Result<(), StoreError> {
-        self.tx.remove_unneeded(before_ms)
-    }
-
-    fn journal(&self, call: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError> {
-        self.tx.journal(call)
-    }
-
-    fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.tx.component(hash)
-    }
-
-    fn has_component(&self, hash: &str) -> Result<bool, StoreError> {
-        self.tx.has_component(hash)
-    }
-
-    fn put_component(&mut self, hash: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.tx.put_component(hash, bytes)
+impl ReadTransaction for Seen<'_> {
+    delegate::delegate! {
+        to self.tx {
+            fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError>;
+            fn chats(&self) -> Result<Vec<ChatRecord>, StoreError>;
+            fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError>;
+            fn is_own_build(&self, build: &str) -> Result<bool, StoreError>;
+            fn host(&self, id: HostId) -> Result<Option<HostRow>, StoreError>;
+            fn hosts(&self) -> Result<Vec<HostRow>, StoreError>;
+            fn call(&self, id: CallId) -> Result<Option<CallRow>, StoreError>;
+            fn record(&self, id: CallId) -> Result<Option<CallRecord>, StoreError>;
+            fn outcome(&self, id: CallId) -> Result<Option<(Outcome, u64)>, StoreError>;
+            fn call_by_key(&self, chat: &str, key: &str) -> Result<Option<CallId>, StoreError>;
+            fn queue(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError>;
+            fn owned_by(&self, owner: Option<HostId>) -> Result<Vec<CallRow>, StoreError>;
+            fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError>;
+            fn needing_attention(&self, owner: HostId) -> Result<Vec<CallRow>, StoreError>;
+            fn calls(&self, listing: Listing, limit: usize) -> Result<Vec<CallRow>, StoreError>;
+            fn ended_before(&self, at_ms: u64, limit: usize) -> Result<Vec<CallId>, StoreError>;
+            fn journal(&self, call: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError>;
+            fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError>;
+            fn has_component(&self, hash: &str) -> Result<bool, StoreError>;
+        }
     }
 }

@@ -1,6 +1,9 @@
 use super::*;
 use crate::engine::{Engine, EngineOptions};
-use crate::sabotage::{self, Sabotage};
+
+mod broken;
+
+use broken::{Broken, BrokenPlane, BrokenStore};
 
 /// Worlds with seeds that nobody has seen, each time.
 const FRESH_WORLDS: u64 = 30;
@@ -57,95 +60,90 @@ fn worlds_that_ever_broke_a_rule_break_none() {
     break_no_rule(&seeds.collect::<Vec<u64>>());
 }
 
-/// Breaks the code in this way, and has worlds run until a check sees it.
-fn is_seen(sabotage: Sabotage, invariant: Invariant) {
-    sabotage::set(Some(sabotage));
-    let worlds = 1..=MOST_WORLDS;
-    let seen = worlds.into_iter().find(|seed| {
-        let seen = world::run(&Schedule::draw(*seed, CALLS_PER_WORLD), plugins(), false).unwrap();
+/// Breaks every host in this way, and has worlds run until a check sees it.
+fn is_seen(broken: Broken, invariant: Invariant) {
+    let seen = (1..=MOST_WORLDS).find(|seed| {
+        let schedule = Schedule::draw(*seed, CALLS_PER_WORLD);
+        let seen = world::run_fitted(&schedule, plugins(), false, broken.fitting()).unwrap();
         seen.violations.iter().any(|violation| violation.invariant == invariant)
     });
-    sabotage::set(None);
-    assert!(
-        seen.is_some(),
-        "{MOST_WORLDS} worlds run with {sabotage:?}, and {invariant} is not broken in any"
-    );
-    eprintln!("{sabotage:?} is seen in world {}", seen.unwrap());
+    assert!(seen.is_some(), "{MOST_WORLDS} worlds run with {broken:?}, and {invariant} is not broken in any");
+    eprintln!("{broken:?} is seen in world {}", seen.unwrap());
 }
 
 #[test]
 fn stops_of_agents_that_are_gone_for_too_short_a_time_are_seen() {
-    is_seen(Sabotage::Impatient, Invariant::TwoSignals);
+    is_seen(Broken::PolicyWithoutPatience, Invariant::TwoSignals);
 }
 
 #[test]
 fn dials_that_end_too_soon_are_seen() {
-    is_seen(Sabotage::Hasty, Invariant::TwoSignals);
+    is_seen(Broken::DialWithoutPatience, Invariant::TwoSignals);
 }
 
 #[test]
 fn a_request_after_an_interrupt_is_seen() {
-    is_seen(Sabotage::IgnoresInterrupts, Invariant::NothingAfterInterrupt);
+    is_seen(Broken::Store(BrokenStore::HidesInterrupts), Invariant::NothingAfterInterrupt);
 }
 
 #[test]
 fn a_request_that_is_not_written_down_is_seen() {
-    is_seen(Sabotage::WritesNoIntents, Invariant::IntentFirst);
+    is_seen(Broken::Store(BrokenStore::WritesNoIntents), Invariant::IntentFirst);
 }
 
 #[test]
 fn a_request_that_is_sent_twice_is_seen() {
-    is_seen(Sabotage::SendsAgain, Invariant::OneEffectPerIntent);
+    is_seen(Broken::Plane(BrokenPlane::SendsAgain), Invariant::OneEffectPerIntent);
 }
 
 #[test]
 fn a_request_that_rests_on_an_old_build_is_seen() {
-    is_seen(Sabotage::SkipsTheGate, Invariant::RestsOnWhatIs);
+    is_seen(Broken::Plane(BrokenPlane::ReadsLate), Invariant::RestsOnWhatIs);
 }
 
 #[test]
 fn a_result_that_is_not_true_is_seen() {
-    is_seen(Sabotage::TellsTooEarly, Invariant::ResultsAreTrue);
+    is_seen(Broken::Plane(BrokenPlane::SucceedsTooEarly), Invariant::ResultsAreTrue);
 }
 
 #[test]
 fn an_agent_that_is_called_ready_without_having_answered_is_seen() {
-    is_seen(Sabotage::SkipsTheProbe, Invariant::ResultsAreTrue);
+    is_seen(Broken::Plane(BrokenPlane::GreetsItself), Invariant::ResultsAreTrue);
 }
 
 #[test]
 fn a_start_of_what_somebody_stopped_is_seen() {
-    is_seen(Sabotage::SkipsTheGate, Invariant::NobodyIsOverruled);
+    is_seen(Broken::Plane(BrokenPlane::ReadsLate), Invariant::NobodyIsOverruled);
 }
 
 #[test]
 fn calls_that_have_their_turns_at_once_are_seen() {
-    is_seen(Sabotage::IgnoresTurns, Invariant::TurnsDoNotOverlap);
+    is_seen(Broken::Store(BrokenStore::HidesQueues), Invariant::TurnsDoNotOverlap);
 }
 
 #[test]
 fn calls_that_nobody_carries_on_are_seen() {
-    is_seen(Sabotage::LeavesOrphans, Invariant::CallsEnd);
+    is_seen(Broken::Store(BrokenStore::LeavesOrphans), Invariant::CallsEnd);
 }
 
 #[test]
 fn a_recording_that_lacks_an_entry_is_seen() {
-    is_seen(Sabotage::LosesTheLastEntry, Invariant::RecordingsReplay);
+    is_seen(Broken::Store(BrokenStore::LosesTheLastEntry), Invariant::RecordingsReplay);
 }
 
 #[test]
 fn a_restart_that_does_not_say_that_the_workspace_is_down_is_seen() {
-    is_seen(Sabotage::SaysNothing, Invariant::DownIsTold);
+    is_seen(Broken::Store(BrokenStore::EmptiesResults), Invariant::DownIsTold);
 }
 
 #[test]
 fn a_host_that_writes_without_a_lease_is_seen() {
-    is_seen(Sabotage::IgnoresLeases, Invariant::FencedHostsAreSilent);
+    is_seen(Broken::Store(BrokenStore::PassesLeases), Invariant::FencedHostsAreSilent);
 }
 
 #[test]
 fn a_host_that_carries_on_calls_of_another_user_is_seen() {
-    is_seen(Sabotage::IgnoresUsers, Invariant::FencedHostsAreSilent);
+    is_seen(Broken::Store(BrokenStore::IgnoresUsers), Invariant::FencedHostsAreSilent);
 }
 
 #[test]
@@ -159,15 +157,15 @@ fn starts_are_refused_for_want_of_parameters_and_of_quota() {
 
 #[test]
 fn a_call_that_goes_on_on_another_plugin_is_seen() {
-    is_seen(Sabotage::UpgradesCalls, Invariant::RecordingsReplay);
+    is_seen(Broken::Store(BrokenStore::UpgradesCalls), Invariant::RecordingsReplay);
 }
 
 #[test]
 fn a_command_that_begins_twice_is_seen() {
-    is_seen(Sabotage::ForgetsSessions, Invariant::CommandsBeginOnce);
+    is_seen(Broken::Plane(BrokenPlane::ForgetsSessions), Invariant::CommandsBeginOnce);
 }
 
 #[test]
 fn a_host_that_does_something_over_and_over_in_one_moment_is_seen() {
-    is_seen(Sabotage::NeverPauses, Invariant::TimeMoves);
+    is_seen(Broken::BusyClock, Invariant::TimeMoves);
 }

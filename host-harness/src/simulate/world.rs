@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::clients::{PlannedCall, execute};
-use super::hosts::{Host, Hosts};
+use super::hosts::{Fitting, Host, Hosts};
 use super::invariants::{Invariant, Violation};
 use super::observer::Digest;
 use super::plugins::Plugins;
@@ -42,17 +42,22 @@ pub struct Seen {
 
 /// Lets a world run from its beginning to its end, in this thread.
 pub fn run(plan: &Schedule, plugins: &Plugins, tell: bool) -> std::io::Result<Seen> {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_time().start_paused(true).build()?;
-    Ok(runtime.block_on(live(plan.clone(), plugins.clone(), tell)))
+    run_fitted(plan, plugins, tell, Arc::new(|seams, _| seams))
 }
 
-async fn live(plan: Schedule, plugins: Plugins, tell: bool) -> Seen {
+/// As [`run`], with this done to the parts of each host.
+pub fn run_fitted(plan: &Schedule, plugins: &Plugins, tell: bool, fitting: Fitting) -> std::io::Result<Seen> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build()?;
+    Ok(runtime.block_on(live(plan.clone(), plugins.clone(), tell, fitting)))
+}
+
+async fn live(plan: Schedule, plugins: Plugins, tell: bool, fitting: Fitting) -> Seen {
     let world = WorldState::new(plan, tell);
     tokio::select! {
         biased;
         () = world.stuck() => {}
-        () = pass(&world, &plugins) => {}
+        () = pass(&world, &plugins, fitting) => {}
     }
     let mut observer = world.observer();
     Seen {
@@ -66,12 +71,12 @@ async fn live(plan: Schedule, plugins: Plugins, tell: bool) -> Seen {
 }
 
 /// Everything that happens, and the checks afterwards.
-async fn pass(world: &Arc<WorldState>, plugins: &Plugins) {
+async fn pass(world: &Arc<WorldState>, plugins: &Plugins, fitting: Fitting) {
     let store = Store::in_memory();
     for chat in 1..=world.plan.chats {
         bind(&store, chat, world.plan.home(chat)).await;
     }
-    let hosts = Hosts::begin(world.clone(), plugins.clone(), store.clone());
+    let hosts = Hosts::begin(world.clone(), plugins.clone(), store.clone(), fitting);
     for (number, ScheduledEvent { at, event }) in world.plan.events.clone().into_iter().enumerate() {
         world.reach(at).await;
         happen(world, &hosts, &store, number as u64, event).await;

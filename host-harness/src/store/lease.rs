@@ -17,8 +17,6 @@ use crate::clock::Clock;
 use crate::clock::millis;
 use crate::journal::Entry;
 use crate::journal::record::{CallId, Intent, Open, Outcome};
-#[cfg(all(test, feature = "simulate"))]
-use crate::sabotage::{self, Sabotage};
 
 /// A host that may write to its calls.
 pub struct Lease {
@@ -112,10 +110,6 @@ impl Lease {
     /// Answers how many calls they were.
     pub async fn take_over(&self, self_ending: Option<SelfEnding>) -> Result<usize, StoreError> {
         self.fenced(move |tx, me, now| {
-            #[cfg(all(test, feature = "simulate"))]
-            if sabotage::is(Sabotage::LeavesOrphans) {
-                return Ok(0);
-            }
             let mut taken = 0;
             let mut left = match &self_ending {
                 Some(self_ending) => tx.queue(&me.deployment, &self_ending.workspace)?,
@@ -213,10 +207,7 @@ impl Lease {
         open: Open,
     ) -> Result<Admission, StoreError> {
         self.owned(call, move |tx, row, now| {
-            let interrupted = row.interrupted;
-            #[cfg(all(test, feature = "simulate"))]
-            let interrupted = interrupted && !sabotage::is(Sabotage::IgnoresInterrupts);
-            if interrupted {
+            if row.interrupted {
                 return Ok(Admission::Interrupted);
             }
             let mut changed = row.clone();
@@ -339,11 +330,8 @@ impl Lease {
         self.store
             .write(move |tx| {
                 let now = clock.now_ms();
-                let is_current = |host: &HostRow| host.lease_until_ms > now;
-                #[cfg(all(test, feature = "simulate"))]
-                let is_current = |host: &HostRow| is_current(host) || sabotage::is(Sabotage::IgnoresLeases);
                 match tx.host(id)? {
-                    Some(host) if is_current(&host) => work(tx, host, now),
+                    Some(host) if host.lease_until_ms > now => work(tx, host, now),
                     _ => Err(StoreError::LeaseLost),
                 }
             })

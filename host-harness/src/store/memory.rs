@@ -6,12 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::chat_record::ChatRecord;
 use super::error::StoreError;
 use super::transaction::{
-    Backend, CallRow, CallState, Committed, HostId, HostRow, Listing, Transaction, Work,
+    Backend, CallRow, CallState, Committed, HostId, HostRow, Listing, ReadTransaction, Transaction, Work,
 };
 use crate::journal::Entry;
 use crate::journal::record::{CallId, CallRecord, Intent, Open, Outcome};
-#[cfg(all(test, feature = "simulate"))]
-use crate::sabotage::{self, Sabotage};
 
 /// Transaction in memory. Its rules read before they write, so that work that fails has written nothing.
 #[derive(Default)]
@@ -58,7 +56,7 @@ impl Backend for Memory {
 
     fn read(
         &self,
-        work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>,
+        work: &mut dyn FnMut(&dyn ReadTransaction) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         work(&*self.lock())
     }
@@ -114,7 +112,7 @@ fn lane_of(row: &CallRow) -> Option<(String, String)> {
     Some((row.pinned.deployment.clone(), row.pinned.workspace.clone()?))
 }
 
-impl Transaction for Rows {
+impl ReadTransaction for Rows {
     fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError> {
         Ok(self.chats.get(name).cloned())
     }
@@ -123,67 +121,21 @@ impl Transaction for Rows {
         Ok(self.chats.values().cloned().collect())
     }
 
-    fn put_chat(&mut self, chat: &ChatRecord) -> Result<(), StoreError> {
-        self.chats.insert(chat.name.clone(), chat.clone());
-        Ok(())
-    }
-
-    fn add_restart(&mut self, workspace: &str, at_ms: u64) -> Result<(), StoreError> {
-        self.restarts.entry(workspace.to_owned()).or_default().push(at_ms);
-        Ok(())
-    }
-
     fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError> {
         let times = self.restarts.get(workspace).map(Vec::as_slice).unwrap_or_default();
         Ok(u32::try_from(times.iter().filter(|at| **at >= since_ms).count()).unwrap_or(u32::MAX))
-    }
-
-    fn add_own_build(&mut self, build: &str, at_ms: u64) -> Result<(), StoreError> {
-        self.own_builds.entry(build.to_owned()).or_insert(at_ms);
-        Ok(())
     }
 
     fn is_own_build(&self, build: &str) -> Result<bool, StoreError> {
         Ok(self.own_builds.contains_key(build))
     }
 
-    fn add_host(&mut self, host: &HostRow) -> Result<HostId, StoreError> {
-        self.last_host += 1;
-        self.hosts.insert(self.last_host, HostRow { id: self.last_host, ..host.clone() });
-        Ok(self.last_host)
-    }
-
     fn host(&self, id: HostId) -> Result<Option<HostRow>, StoreError> {
         Ok(self.hosts.get(&id).cloned())
     }
 
-    fn put_host(&mut self, host: &HostRow) -> Result<(), StoreError> {
-        self.hosts.insert(host.id, host.clone());
-        Ok(())
-    }
-
-    fn remove_host(&mut self, id: HostId) -> Result<(), StoreError> {
-        let left = self.unended.remove(&Some(id)).unwrap_or_default();
-        self.own(left, None);
-        self.hosts.remove(&id);
-        Ok(())
-    }
-
     fn hosts(&self) -> Result<Vec<HostRow>, StoreError> {
         Ok(self.hosts.values().cloned().collect())
-    }
-
-    fn add_call(&mut self, record: &CallRecord, row: &CallRow) -> Result<CallId, StoreError> {
-        self.last_call += 1;
-        let id = self.last_call;
-        let row = CallRow { id, ..row.clone() };
-        if let Some(key) = &record.key {
-            self.keys.insert((record.chat.clone(), key.clone()), id);
-        }
-        self.index(&row);
-        let record = record.clone();
-        self.calls.insert(id, Kept { record, row, entries: Vec::new(), open: None, outcome: None });
-        Ok(id)
     }
 
     fn call(&self, id: CallId) -> Result<Option<CallRow>, StoreError> {
@@ -192,29 +144,6 @@ impl Transaction for Rows {
 
     fn record(&self, id: CallId) -> Result<Option<CallRecord>, StoreError> {
         Ok(self.kept(id).map(|kept| kept.record.clone()))
-    }
-
-    fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError> {
-        let Some(kept) = self.calls.get_mut(&row.id) else { return Ok(()) };
-        let before = std::mem::replace(&mut kept.row, row.clone());
-        self.unindex(&before);
-        self.index(row);
-        Ok(())
-    }
-
-    fn put_progress(&mut self, row: &CallRow) -> Result<(), StoreError> {
-        self.put_call(row)
-    }
-
-    fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError> {
-        let Some(kept) = self.calls.get_mut(&id) else { return Ok(()) };
-        kept.outcome = Some((outcome.clone(), at_ms));
-        let before = kept.row.clone();
-        kept.row.state = CallState::Ended;
-        (kept.row.owner, kept.row.touched_ms) = (None, at_ms);
-        self.unindex(&before);
-        self.ended.insert((at_ms, id));
-        Ok(())
     }
 
     fn outcome(&self, id: CallId) -> Result<Option<(Outcome, u64)>, StoreError> {
@@ -231,19 +160,6 @@ impl Transaction for Rows {
 
     fn owned_by(&self, owner: Option<HostId>) -> Result<Vec<CallRow>, StoreError> {
         Ok(self.rows(self.unended.get(&owner)))
-    }
-
-    fn reassign_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
-        let ours = |row: &CallRow| row.pinned.deployment == to.deployment && row.pinned.user == to.user;
-        #[cfg(all(test, feature = "simulate"))]
-        let ours = |row: &CallRow| ours(row) || sabotage::is(Sabotage::IgnoresUsers);
-        let mut ids = self.unended.remove(&from).unwrap_or_default();
-        let others =
-            ids.extract_if(.., |id| !self.calls.get(id).is_some_and(|kept| ours(&kept.row))).collect();
-        self.unended.insert(from, others);
-        let (given, owner) = if to.user.is_none() { (0, from) } else { (ids.len(), Some(to.id)) };
-        self.own(ids, owner);
-        Ok(given)
     }
 
     fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError> {
@@ -275,6 +191,100 @@ impl Transaction for Rows {
         Ok(self.ended.range(..(at_ms, 0)).take(limit).map(|(_, id)| *id).collect())
     }
 
+    fn journal(&self, call: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError> {
+        Ok(self.kept(call).map(|kept| (kept.entries.clone(), kept.open.clone())).unwrap_or_default())
+    }
+
+    fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.components.get(hash).cloned())
+    }
+
+    fn has_component(&self, hash: &str) -> Result<bool, StoreError> {
+        Ok(self.components.contains_key(hash))
+    }
+}
+
+impl Transaction for Rows {
+    fn put_chat(&mut self, chat: &ChatRecord) -> Result<(), StoreError> {
+        self.chats.insert(chat.name.clone(), chat.clone());
+        Ok(())
+    }
+
+    fn add_restart(&mut self, workspace: &str, at_ms: u64) -> Result<(), StoreError> {
+        self.restarts.entry(workspace.to_owned()).or_default().push(at_ms);
+        Ok(())
+    }
+
+    fn add_own_build(&mut self, build: &str, at_ms: u64) -> Result<(), StoreError> {
+        self.own_builds.entry(build.to_owned()).or_insert(at_ms);
+        Ok(())
+    }
+
+    fn add_host(&mut self, host: &HostRow) -> Result<HostId, StoreError> {
+        self.last_host += 1;
+        self.hosts.insert(self.last_host, HostRow { id: self.last_host, ..host.clone() });
+        Ok(self.last_host)
+    }
+
+    fn put_host(&mut self, host: &HostRow) -> Result<(), StoreError> {
+        self.hosts.insert(host.id, host.clone());
+        Ok(())
+    }
+
+    fn remove_host(&mut self, id: HostId) -> Result<(), StoreError> {
+        let left = self.unended.remove(&Some(id)).unwrap_or_default();
+        self.own(left, None);
+        self.hosts.remove(&id);
+        Ok(())
+    }
+
+    fn add_call(&mut self, record: &CallRecord, row: &CallRow) -> Result<CallId, StoreError> {
+        self.last_call += 1;
+        let id = self.last_call;
+        let row = CallRow { id, ..row.clone() };
+        if let Some(key) = &record.key {
+            self.keys.insert((record.chat.clone(), key.clone()), id);
+        }
+        self.index(&row);
+        let record = record.clone();
+        self.calls.insert(id, Kept { record, row, entries: Vec::new(), open: None, outcome: None });
+        Ok(id)
+    }
+
+    fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError> {
+        let Some(kept) = self.calls.get_mut(&row.id) else { return Ok(()) };
+        let before = std::mem::replace(&mut kept.row, row.clone());
+        self.unindex(&before);
+        self.index(row);
+        Ok(())
+    }
+
+    fn put_progress(&mut self, row: &CallRow) -> Result<(), StoreError> {
+        self.put_call(row)
+    }
+
+    fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError> {
+        let Some(kept) = self.calls.get_mut(&id) else { return Ok(()) };
+        kept.outcome = Some((outcome.clone(), at_ms));
+        let before = kept.row.clone();
+        kept.row.state = CallState::Ended;
+        (kept.row.owner, kept.row.touched_ms) = (None, at_ms);
+        self.unindex(&before);
+        self.ended.insert((at_ms, id));
+        Ok(())
+    }
+
+    fn reassign_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
+        let ours = |row: &CallRow| row.pinned.deployment == to.deployment && row.pinned.user == to.user;
+        let mut ids = self.unended.remove(&from).unwrap_or_default();
+        let others =
+            ids.extract_if(.., |id| !self.calls.get(id).is_some_and(|kept| ours(&kept.row))).collect();
+        self.unended.insert(from, others);
+        let (given, owner) = if to.user.is_none() { (0, from) } else { (ids.len(), Some(to.id)) };
+        self.own(ids, owner);
+        Ok(given)
+    }
+
     fn remove_call(&mut self, id: CallId) -> Result<(), StoreError> {
         if let Some(kept) = self.calls.remove(&id) {
             self.unindex(&kept.row);
@@ -297,10 +307,6 @@ impl Transaction for Rows {
         let named: BTreeSet<_> = self.calls.values().map(|kept| &kept.row.component).collect();
         self.components.retain(|hash, _| named.contains(hash));
         Ok(())
-    }
-
-    fn journal(&self, call: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError> {
-        Ok(self.kept(call).map(|kept| (kept.entries.clone(), kept.open.clone())).unwrap_or_default())
     }
 
     fn put_entry(&mut self, call: CallId, index: usize, entry: &Entry) -> Result<(), StoreError> {
@@ -328,14 +334,6 @@ impl Transaction for Rows {
             kept.entries.truncate(from);
         }
         Ok(())
-    }
-
-    fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.components.get(hash).cloned())
-    }
-
-    fn has_component(&self, hash: &str) -> Result<bool, StoreError> {
-        Ok(self.components.contains_key(hash))
     }
 
     fn put_component(&mut self, hash: &str, bytes: &[u8]) -> Result<(), StoreError> {

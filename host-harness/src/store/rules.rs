@@ -7,13 +7,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::error::StoreError;
-use super::transaction::{CallRow, CallState, HostId, HostRow, Transaction, Turn};
+use super::transaction::{CallRow, CallState, HostId, HostRow, ReadTransaction, Transaction, Turn};
 use crate::bindings::{Build, Transition};
 use crate::journal::record::{CallId, CallRecord, Failure, Holder, Intent, Outcome};
 use crate::journal::{Answer, Entry};
 use crate::policy::MAX_WAITING_CALLS;
-#[cfg(all(test, feature = "simulate"))]
-use crate::sabotage::{self, Sabotage};
 
 /// Calls that a host takes over from no other: they would end its own process half way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,10 +132,7 @@ pub(super) fn begin(
         }
         return Ok(BeginOutcome::Same(row.id));
     }
-    let turn = Turn::behind(queue.iter());
-    #[cfg(all(test, feature = "simulate"))]
-    let turn = turn.filter(|_| !sabotage::is(Sabotage::IgnoresTurns));
-    let Some(turn) = turn else {
+    let Some(turn) = Turn::behind(queue.iter()) else {
         return Ok(BeginOutcome::Active(add(tx, host, new, CallState::Active, now)?));
     };
     let waiting = queue.iter().filter(|row| row.state == CallState::Queued).count();
@@ -192,7 +187,7 @@ fn add(
 }
 
 /// The unended calls at a call's workspace.
-pub(super) fn queue(tx: &dyn Transaction, row: &CallRow) -> Result<Vec<CallRow>, StoreError> {
+pub(super) fn queue(tx: &dyn ReadTransaction, row: &CallRow) -> Result<Vec<CallRow>, StoreError> {
     match &row.pinned.workspace {
         Some(workspace) => tx.queue(&row.pinned.deployment, workspace),
         None => Ok(Vec::new()),
@@ -220,10 +215,6 @@ pub(super) fn put_entries(
     now: u64,
 ) -> Result<usize, StoreError> {
     for (index, entry) in (from..).zip(entries) {
-        #[cfg(all(test, feature = "simulate"))]
-        if sabotage::is(Sabotage::LosesTheLastEntry) && index + 1 == from + entries.len() {
-            continue;
-        }
         if let Answer::IssueTransition(Ok(build)) = &entry.answer {
             note_build(tx, build, entry.asked.intent.as_ref(), now)?;
         }

@@ -15,7 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error::StoreError;
-use super::transaction::{Backend, Committed, Transaction, Work};
+use super::transaction::{Backend, Committed, ReadTransaction, Work};
 use error::of_sqlite;
 use rows::Rows;
 use writer::Writer;
@@ -71,7 +71,7 @@ impl Backend for Sqlite {
 
     fn read(
         &self,
-        work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>,
+        work: &mut dyn FnMut(&dyn ReadTransaction) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut reader = self.reader();
         let transaction = reader

@@ -31,7 +31,7 @@ pub trait Backend: Send + Sync {
     /// Reads a consistent state, without waiting for writers.
     fn read(
         &self,
-        work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>,
+        work: &mut dyn FnMut(&dyn ReadTransaction) -> Result<(), StoreError>,
     ) -> Result<(), StoreError>;
 
     /// Counts up when somebody else may have written. A cheap look; equal numbers mean that nothing is new.
@@ -137,46 +137,24 @@ pub enum Listing {
     All,
 }
 
-/// Rows, in tx, within a transaction. Nothing here decides anything.
-pub trait Transaction {
+/// Rows, as they are within a transaction. Nothing here decides anything.
+pub trait ReadTransaction {
     /// A chat by name.
     fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError>;
     /// All chats, by name.
     fn chats(&self) -> Result<Vec<ChatRecord>, StoreError>;
-    /// Writes a chat, in place of the one of that name.
-    fn put_chat(&mut self, chat: &ChatRecord) -> Result<(), StoreError>;
-    /// Notes that a restart of a workspace was made.
-    fn add_restart(&mut self, workspace: &str, at_ms: u64) -> Result<(), StoreError>;
     /// How many restarts of a workspace were made since.
     fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError>;
-    /// Notes a build that a call made.
-    fn add_own_build(&mut self, build: &str, at_ms: u64) -> Result<(), StoreError>;
     /// Whether a call made this build.
     fn is_own_build(&self, build: &str) -> Result<bool, StoreError>;
-
-    /// Adds a host, and answers its id.
-    fn add_host(&mut self, host: &HostRow) -> Result<HostId, StoreError>;
     /// A host by id.
     fn host(&self, id: HostId) -> Result<Option<HostRow>, StoreError>;
-    /// Writes a host that exists.
-    fn put_host(&mut self, host: &HostRow) -> Result<(), StoreError>;
-    /// Removes a host; the calls that it still had have no owner then.
-    fn remove_host(&mut self, id: HostId) -> Result<(), StoreError>;
     /// All hosts.
     fn hosts(&self) -> Result<Vec<HostRow>, StoreError>;
-
-    /// Adds a call and answers its id. `row.id` is ignored.
-    fn add_call(&mut self, record: &CallRecord, row: &CallRow) -> Result<CallId, StoreError>;
     /// What of a call changes.
     fn call(&self, id: CallId) -> Result<Option<CallRow>, StoreError>;
     /// What of a call never changes.
     fn record(&self, id: CallId) -> Result<Option<CallRecord>, StoreError>;
-    /// Writes state, owner, marks and note of a call.
-    fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError>;
-    /// Writes of an unended call what it has sent and for whom, and when it was written to: what is in no index.
-    fn put_progress(&mut self, row: &CallRow) -> Result<(), StoreError>;
-    /// Ends a call.
-    fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError>;
     /// How a call ended, and when.
     fn outcome(&self, id: CallId) -> Result<Option<(Outcome, u64)>, StoreError>;
     /// The call of a chat with this key.
@@ -185,9 +163,6 @@ pub trait Transaction {
     fn queue(&self, deployment: &str, workspace: &str) -> Result<Vec<CallRow>, StoreError>;
     /// The unended calls of a host, or those without one, in order of arrival.
     fn owned_by(&self, owner: Option<HostId>) -> Result<Vec<CallRow>, StoreError>;
-    /// Gives the unended calls of a host, or those without one, that are pinned to this user to another host.
-    /// Answers how many.
-    fn reassign_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError>;
     /// The unended calls of a host whose open request is a wait, with that, in order of arrival.
     fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError>;
     /// Those of a host that somebody wants to end, or that wait for their turn: what may have news for it.
@@ -196,25 +171,50 @@ pub trait Transaction {
     fn calls(&self, listing: Listing, limit: usize) -> Result<Vec<CallRow>, StoreError>;
     /// The oldest calls that ended before a time, at most `limit`.
     fn ended_before(&self, at_ms: u64, limit: usize) -> Result<Vec<CallId>, StoreError>;
+    /// The requests of a call that were answered, in order, and the one that is open.
+    fn journal(&self, call: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError>;
+    /// A component by its hash.
+    fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Whether a component is there.
+    fn has_component(&self, hash: &str) -> Result<bool, StoreError>;
+}
+
+/// As [`ReadTransaction`], and they may be written.
+pub trait Transaction: ReadTransaction {
+    /// Writes a chat, in place of the one of that name.
+    fn put_chat(&mut self, chat: &ChatRecord) -> Result<(), StoreError>;
+    /// Notes that a restart of a workspace was made.
+    fn add_restart(&mut self, workspace: &str, at_ms: u64) -> Result<(), StoreError>;
+    /// Notes a build that a call made.
+    fn add_own_build(&mut self, build: &str, at_ms: u64) -> Result<(), StoreError>;
+    /// Adds a host, and answers its id.
+    fn add_host(&mut self, host: &HostRow) -> Result<HostId, StoreError>;
+    /// Writes a host that exists.
+    fn put_host(&mut self, host: &HostRow) -> Result<(), StoreError>;
+    /// Removes a host; the calls that it still had have no owner then.
+    fn remove_host(&mut self, id: HostId) -> Result<(), StoreError>;
+    /// Adds a call and answers its id. `row.id` is ignored.
+    fn add_call(&mut self, record: &CallRecord, row: &CallRow) -> Result<CallId, StoreError>;
+    /// Writes state, owner, marks and note of a call.
+    fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError>;
+    /// Writes of an unended call what it has sent and for whom, and when it was written to: what is in no index.
+    fn put_progress(&mut self, row: &CallRow) -> Result<(), StoreError>;
+    /// Ends a call.
+    fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError>;
+    /// Gives the unended calls of a host, or those without one, that are pinned to this user to another host.
+    /// Answers how many.
+    fn reassign_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError>;
     /// Removes a call with its entries.
     fn remove_call(&mut self, id: CallId) -> Result<(), StoreError>;
     /// Removes what only ended calls of long ago needed: own builds and restarts before that time, components that no
     /// call names.
     fn remove_unneeded(&mut self, before_ms: u64) -> Result<(), StoreError>;
-
-    /// The requests of a call that were answered, in order, and the one that is open.
-    fn journal(&self, call: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError>;
     /// Writes an answered request, in place of an open one if there is one at this index.
     fn put_entry(&mut self, call: CallId, index: usize, entry: &Entry) -> Result<(), StoreError>;
     /// Writes a request that is going to be carried out.
     fn put_open(&mut self, call: CallId, index: usize, open: &Open) -> Result<(), StoreError>;
     /// Removes the entries from an index on.
     fn truncate(&mut self, call: CallId, from: usize) -> Result<(), StoreError>;
-
-    /// A component by its hash.
-    fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError>;
-    /// Whether a component is there.
-    fn has_component(&self, hash: &str) -> Result<bool, StoreError>;
     /// Keeps a component, in place of what is kept under its hash.
     fn put_component(&mut self, hash: &str, bytes: &[u8]) -> Result<(), StoreError>;
 }

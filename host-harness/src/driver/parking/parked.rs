@@ -14,8 +14,6 @@ use crate::control_plane::{ApiError, is_terminal};
 use crate::driver::events::EventKind;
 use crate::journal::Answer;
 use crate::policy::Timings;
-#[cfg(all(test, feature = "simulate"))]
-use crate::sabotage::{self, Sabotage};
 
 /// A wait in the table. Millions are held: mind the size.
 pub(super) struct Parked {
@@ -214,11 +212,6 @@ impl ForAgent {
             *deadline = (now + self.scripts_limit).min(self.last_deadline);
         }
         let ended = self.scripts_limit.is_zero() || scripts_ended(&found.lifecycle);
-        #[cfg(all(test, feature = "simulate"))]
-        if self.phase == Phase::Scripts && ended && sabotage::is(Sabotage::SkipsTheProbe) {
-            self.last = Some(found.clone());
-            return Ok(Some(WaitEnd::Reached));
-        }
         if self.phase == Phase::Scripts && ended {
             self.phase = Phase::Answer(now);
             self.probe = Some(Probe::Unanswered("no terminal has answered so far".to_owned()));

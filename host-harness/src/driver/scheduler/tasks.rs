@@ -119,10 +119,6 @@ impl Scheduler {
     /// The plugin that a call began on: this host's own, or the one that is kept with the call.
     async fn plugin_of(&self, record: &CallRecord) -> Result<Result<Plugin, String>, StoreError> {
         let hash = &record.component;
-        #[cfg(all(test, feature = "simulate"))]
-        if crate::sabotage::is(crate::sabotage::Sabotage::UpgradesCalls) {
-            return Ok(Ok(self.0.plugin.clone()));
-        }
         if *hash == self.0.plugin.report().sha256 {
             // It may still be compiled. That it cannot be is for the first step to say.
             let _ = self.0.plugin.ready().await;

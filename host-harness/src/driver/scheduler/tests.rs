@@ -20,7 +20,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::journal::record::{Intent, Open};
 use crate::journal::{Export, Request};
 use crate::policy::{ChatTools, Timings};
-use crate::store::{Backend, CallState, Committed, Listing, Store, Transaction, Work};
+use crate::store::{Backend, CallState, Committed, Listing, ReadTransaction, Store, Work};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// Long enough for whatever can happen now, much shorter than a host's next round.
@@ -179,7 +179,7 @@ impl Backend for Writes {
 
     fn read(
         &self,
-        work: &mut dyn FnMut(&dyn Transaction) -> Result<(), StoreError>,
+        work: &mut dyn FnMut(&dyn ReadTransaction) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         self.home.read(work)
     }

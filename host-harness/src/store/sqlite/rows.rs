@@ -9,7 +9,7 @@ use crate::journal::record::{CallId, CallRecord, FORMAT, Open, Outcome, Pinned};
 use crate::journal::{Asked, EffectClass, Entry, Request};
 use crate::store::chat_record::{ChatRecord, Failures};
 use crate::store::error::StoreError;
-use crate::store::transaction::{CallRow, CallState, HostId, HostRow, Listing, Transaction};
+use crate::store::transaction::{CallRow, CallState, HostId, HostRow, Listing, ReadTransaction, Transaction};
 
 const CHAT: &str =
     "name, workspace, build, agent, timeouts, failed_build, away, last_failure_ms, last_away_ms";
@@ -91,7 +91,7 @@ impl Rows<'_> {
     }
 }
 
-impl Transaction for Rows<'_> {
+impl ReadTransaction for Rows<'_> {
     fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError> {
         self.one(&format!("SELECT {CHAT} FROM chat WHERE name = ?1"), [name], chat)
     }
@@ -100,91 +100,22 @@ impl Transaction for Rows<'_> {
         self.all(&format!("SELECT {CHAT} FROM chat ORDER BY name"), [], chat)
     }
 
-    fn put_chat(&mut self, chat: &ChatRecord) -> Result<(), StoreError> {
-        let Failures { timeouts, build, away, last_ms, last_away_ms } = &chat.failures;
-        let values = params![
-            chat.name,
-            chat.workspace,
-            chat.build,
-            chat.agent,
-            timeouts,
-            build,
-            away,
-            last_ms.map(signed),
-            last_away_ms.map(signed),
-        ];
-        let replace = format!("REPLACE INTO chat ({CHAT}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
-        self.execute(&replace, values).map(drop)
-    }
-
-    fn add_restart(&mut self, workspace: &str, at_ms: u64) -> Result<(), StoreError> {
-        let insert = "INSERT INTO restart_verdict (workspace, at_ms) VALUES (?1, ?2)";
-        self.execute(insert, params![workspace, signed(at_ms)]).map(drop)
-    }
-
     fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError> {
         let count = "SELECT count(*) FROM restart_verdict WHERE workspace = ?1 AND at_ms >= ?2";
         let found = self.one(count, params![workspace, signed(since_ms)], |row| row.get(0))?;
         Ok(found.unwrap_or_default())
     }
 
-    fn add_own_build(&mut self, build: &str, at_ms: u64) -> Result<(), StoreError> {
-        let insert = "INSERT OR IGNORE INTO own_build (id, at_ms) VALUES (?1, ?2)";
-        self.execute(insert, params![build, signed(at_ms)]).map(drop)
-    }
-
     fn is_own_build(&self, build: &str) -> Result<bool, StoreError> {
         Ok(self.one("SELECT 1 FROM own_build WHERE id = ?1", [build], |_| Ok(()))?.is_some())
-    }
-
-    fn add_host(&mut self, host: &HostRow) -> Result<HostId, StoreError> {
-        let insert = "INSERT INTO host (deployment, user, lease_until_ms) VALUES (?1, ?2, ?3)";
-        self.execute(insert, params![host.deployment, host.user, signed(host.lease_until_ms)])?;
-        Ok(self.connection.last_insert_rowid().unsigned_abs())
     }
 
     fn host(&self, id: HostId) -> Result<Option<HostRow>, StoreError> {
         self.one(&format!("SELECT {HOST} FROM host WHERE id = ?1"), [signed(id)], host)
     }
 
-    fn put_host(&mut self, host: &HostRow) -> Result<(), StoreError> {
-        let update = "UPDATE host SET user = ?2, lease_until_ms = ?3 WHERE id = ?1";
-        self.execute(update, params![signed(host.id), host.user, signed(host.lease_until_ms)]).map(drop)
-    }
-
-    fn remove_host(&mut self, id: HostId) -> Result<(), StoreError> {
-        self.execute("UPDATE call SET owner = NULL WHERE owner = ?1 AND state < 2", [signed(id)])?;
-        self.execute("DELETE FROM host WHERE id = ?1", [signed(id)]).map(drop)
-    }
-
     fn hosts(&self) -> Result<Vec<HostRow>, StoreError> {
         self.all(&format!("SELECT {HOST} FROM host ORDER BY id"), [], host)
-    }
-
-    fn add_call(&mut self, record: &CallRecord, row: &CallRow) -> Result<CallId, StoreError> {
-        let insert = "INSERT INTO call (chat, request_key, tool, arguments, deployment, user, workspace, component, \
-             record, state, owner, interrupted, sent, created_ms, touched_ms, detached) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
-        let values = params![
-            row.chat,
-            record.key,
-            row.tool,
-            row.arguments,
-            row.pinned.deployment,
-            row.pinned.user,
-            row.pinned.workspace,
-            row.component,
-            json(self.path, record)?,
-            state_number(row.state),
-            row.owner.map(signed),
-            row.interrupted,
-            row.sent,
-            signed(row.created_ms),
-            signed(row.touched_ms),
-            row.detached,
-        ];
-        self.execute(insert, values)?;
-        Ok(self.connection.last_insert_rowid().unsigned_abs())
     }
 
     fn call(&self, id: CallId) -> Result<Option<CallRow>, StoreError> {
@@ -195,35 +126,6 @@ impl Transaction for Rows<'_> {
         let found =
             self.one("SELECT record FROM call WHERE id = ?1", [signed(id)], |row| row.get::<_, String>(0))?;
         found.map(|text| serde_json::from_str(&text).map_err(|error| unreadable(id, &error))).transpose()
-    }
-
-    fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError> {
-        let update = "UPDATE call SET user = ?2, state = ?3, owner = ?4, interrupted = ?5, sent = ?6, touched_ms = ?7, \
-             note = ?8, detached = ?9 WHERE id = ?1";
-        let values = params![
-            signed(row.id),
-            row.pinned.user,
-            state_number(row.state),
-            row.owner.map(signed),
-            row.interrupted,
-            row.sent,
-            signed(row.touched_ms),
-            row.note,
-            row.detached,
-        ];
-        self.execute(update, values).map(drop)
-    }
-
-    fn put_progress(&mut self, row: &CallRow) -> Result<(), StoreError> {
-        // A column that is set is written in all its indices, changed or not.
-        let update = "UPDATE call SET user = ?2, sent = ?3, touched_ms = ?4 WHERE id = ?1";
-        self.execute(update, params![signed(row.id), row.pinned.user, row.sent, signed(row.touched_ms)])
-            .map(drop)
-    }
-
-    fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError> {
-        let update = "UPDATE call SET state = 2, owner = NULL, outcome = ?2, ended_ms = ?3, touched_ms = ?3 WHERE id = ?1";
-        self.execute(update, params![signed(id), json(self.path, outcome)?, signed(at_ms)]).map(drop)
     }
 
     fn outcome(&self, id: CallId) -> Result<Option<(Outcome, u64)>, StoreError> {
@@ -244,10 +146,6 @@ impl Transaction for Rows<'_> {
 
     fn owned_by(&self, owner: Option<HostId>) -> Result<Vec<CallRow>, StoreError> {
         self.all(OWNED, [owner.map(signed)], call)
-    }
-
-    fn reassign_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
-        self.execute(REASSIGN, params![from.map(signed), signed(to.id), to.deployment, to.user])
     }
 
     fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError> {
@@ -280,17 +178,6 @@ impl Transaction for Rows<'_> {
         self.all(ENDED, [signed(at_ms), limit], |row| time(row, 0))
     }
 
-    fn remove_call(&mut self, id: CallId) -> Result<(), StoreError> {
-        self.execute("DELETE FROM entry WHERE call = ?1", [signed(id)])?;
-        self.execute("DELETE FROM call WHERE id = ?1", [signed(id)]).map(drop)
-    }
-
-    fn remove_unneeded(&mut self, before_ms: u64) -> Result<(), StoreError> {
-        self.execute("DELETE FROM own_build WHERE at_ms < ?1", [signed(before_ms)])?;
-        self.execute("DELETE FROM restart_verdict WHERE at_ms < ?1", [signed(before_ms)])?;
-        self.execute(UNNAMED, []).map(drop)
-    }
-
     fn journal(&self, id: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError> {
         let select = "SELECT request, intent, asked_ms, answer, observed_ms, answered_ms, format FROM entry \
              WHERE call = ?1 ORDER BY idx";
@@ -300,6 +187,129 @@ impl Transaction for Rows<'_> {
             row.put(&mut entries, &mut open).map_err(|error| unreadable(id, &error))?;
         }
         Ok((entries, open))
+    }
+
+    fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.one("SELECT bytes FROM component WHERE hash = ?1", [hash], |row| row.get(0))
+    }
+
+    fn has_component(&self, hash: &str) -> Result<bool, StoreError> {
+        Ok(self.one("SELECT 1 FROM component WHERE hash = ?1", [hash], |_| Ok(()))?.is_some())
+    }
+}
+
+impl Transaction for Rows<'_> {
+    fn put_chat(&mut self, chat: &ChatRecord) -> Result<(), StoreError> {
+        let Failures { timeouts, build, away, last_ms, last_away_ms } = &chat.failures;
+        let values = params![
+            chat.name,
+            chat.workspace,
+            chat.build,
+            chat.agent,
+            timeouts,
+            build,
+            away,
+            last_ms.map(signed),
+            last_away_ms.map(signed),
+        ];
+        let replace = format!("REPLACE INTO chat ({CHAT}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+        self.execute(&replace, values).map(drop)
+    }
+
+    fn add_restart(&mut self, workspace: &str, at_ms: u64) -> Result<(), StoreError> {
+        let insert = "INSERT INTO restart_verdict (workspace, at_ms) VALUES (?1, ?2)";
+        self.execute(insert, params![workspace, signed(at_ms)]).map(drop)
+    }
+
+    fn add_own_build(&mut self, build: &str, at_ms: u64) -> Result<(), StoreError> {
+        let insert = "INSERT OR IGNORE INTO own_build (id, at_ms) VALUES (?1, ?2)";
+        self.execute(insert, params![build, signed(at_ms)]).map(drop)
+    }
+
+    fn add_host(&mut self, host: &HostRow) -> Result<HostId, StoreError> {
+        let insert = "INSERT INTO host (deployment, user, lease_until_ms) VALUES (?1, ?2, ?3)";
+        self.execute(insert, params![host.deployment, host.user, signed(host.lease_until_ms)])?;
+        Ok(self.connection.last_insert_rowid().unsigned_abs())
+    }
+
+    fn put_host(&mut self, host: &HostRow) -> Result<(), StoreError> {
+        let update = "UPDATE host SET user = ?2, lease_until_ms = ?3 WHERE id = ?1";
+        self.execute(update, params![signed(host.id), host.user, signed(host.lease_until_ms)]).map(drop)
+    }
+
+    fn remove_host(&mut self, id: HostId) -> Result<(), StoreError> {
+        self.execute("UPDATE call SET owner = NULL WHERE owner = ?1 AND state < 2", [signed(id)])?;
+        self.execute("DELETE FROM host WHERE id = ?1", [signed(id)]).map(drop)
+    }
+
+    fn add_call(&mut self, record: &CallRecord, row: &CallRow) -> Result<CallId, StoreError> {
+        let insert = "INSERT INTO call (chat, request_key, tool, arguments, deployment, user, workspace, component, \
+             record, state, owner, interrupted, sent, created_ms, touched_ms, detached) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+        let values = params![
+            row.chat,
+            record.key,
+            row.tool,
+            row.arguments,
+            row.pinned.deployment,
+            row.pinned.user,
+            row.pinned.workspace,
+            row.component,
+            json(self.path, record)?,
+            state_number(row.state),
+            row.owner.map(signed),
+            row.interrupted,
+            row.sent,
+            signed(row.created_ms),
+            signed(row.touched_ms),
+            row.detached,
+        ];
+        self.execute(insert, values)?;
+        Ok(self.connection.last_insert_rowid().unsigned_abs())
+    }
+
+    fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError> {
+        let update = "UPDATE call SET user = ?2, state = ?3, owner = ?4, interrupted = ?5, sent = ?6, touched_ms = ?7, \
+             note = ?8, detached = ?9 WHERE id = ?1";
+        let values = params![
+            signed(row.id),
+            row.pinned.user,
+            state_number(row.state),
+            row.owner.map(signed),
+            row.interrupted,
+            row.sent,
+            signed(row.touched_ms),
+            row.note,
+            row.detached,
+        ];
+        self.execute(update, values).map(drop)
+    }
+
+    fn put_progress(&mut self, row: &CallRow) -> Result<(), StoreError> {
+        // A column that is set is written in all its indices, changed or not.
+        let update = "UPDATE call SET user = ?2, sent = ?3, touched_ms = ?4 WHERE id = ?1";
+        self.execute(update, params![signed(row.id), row.pinned.user, row.sent, signed(row.touched_ms)])
+            .map(drop)
+    }
+
+    fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError> {
+        let update = "UPDATE call SET state = 2, owner = NULL, outcome = ?2, ended_ms = ?3, touched_ms = ?3 WHERE id = ?1";
+        self.execute(update, params![signed(id), json(self.path, outcome)?, signed(at_ms)]).map(drop)
+    }
+
+    fn reassign_calls(&mut self, from: Option<HostId>, to: &HostRow) -> Result<usize, StoreError> {
+        self.execute(REASSIGN, params![from.map(signed), signed(to.id), to.deployment, to.user])
+    }
+
+    fn remove_call(&mut self, id: CallId) -> Result<(), StoreError> {
+        self.execute("DELETE FROM entry WHERE call = ?1", [signed(id)])?;
+        self.execute("DELETE FROM call WHERE id = ?1", [signed(id)]).map(drop)
+    }
+
+    fn remove_unneeded(&mut self, before_ms: u64) -> Result<(), StoreError> {
+        self.execute("DELETE FROM own_build WHERE at_ms < ?1", [signed(before_ms)])?;
+        self.execute("DELETE FROM restart_verdict WHERE at_ms < ?1", [signed(before_ms)])?;
+        self.execute(UNNAMED, []).map(drop)
     }
 
     fn put_entry(&mut self, call: CallId, index: usize, entry: &Entry) -> Result<(), StoreError> {
@@ -343,14 +353,6 @@ impl Transaction for Rows<'_> {
     fn truncate(&mut self, call: CallId, from: usize) -> Result<(), StoreError> {
         let delete = "DELETE FROM entry WHERE call = ?1 AND idx >= ?2";
         self.execute(delete, params![signed(call), position(from)]).map(drop)
-    }
-
-    fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.one("SELECT bytes FROM component WHERE hash = ?1", [hash], |row| row.get(0))
-    }
-
-    fn has_component(&self, hash: &str) -> Result<bool, StoreError> {
-        Ok(self.one("SELECT 1 FROM component WHERE hash = ?1", [hash], |_| Ok(()))?.is_some())
     }
 
     fn put_component(&mut self, hash: &str, bytes: &[u8]) -> Result<(), StoreError> {

@@ -23,6 +23,7 @@ use crate::store::{CallRow, Interrupted, NewCall, SelfEnding, Store, StoreError}
 
 mod activation;
 mod builds;
+mod call_number;
 mod error;
 mod events;
 mod handle;

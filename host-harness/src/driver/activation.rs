@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::host_calls::{Answered, Call, HostCalls, IntentLog};
+use super::host_calls::{Answered, Call, HostCalls, IntentLog, NoIntentLog};
 use super::transition::Reconciliation;
 use crate::bindings::{AgentWait, BuildWait, WaitEnd};
 use crate::driver::error::DriveError;
@@ -171,7 +171,7 @@ impl Activation {
     async fn read(&mut self, request: Request) -> Result<Result<(), Failure>, DriveError> {
         self.write_answer().await?;
         let asked = self.asked(None);
-        let answered = self.host_calls.answer(&self.call, &request, &super::NoIntentLog).await?;
+        let answered = self.host_calls.answer(&self.call, &request, &NoIntentLog).await?;
         Ok(self.append(request, answered, asked))
     }
 

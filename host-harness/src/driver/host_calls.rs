@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::control_plane::watched::Watched;
 use crate::control_plane::{ApiError, ControlPlane, Workspace};
 use crate::driver::builds;
+use crate::driver::call_number::{UNKEPT, kept};
 use crate::driver::error::DriveError;
 use crate::driver::events::EventKind;
 use crate::driver::events::Listeners;
@@ -20,9 +21,6 @@ use crate::journal::record::{CallId, CallRecord, Intent, Pinned};
 use crate::journal::{Answer, Request};
 use crate::policy::Timings;
 use crate::store::{Admission, CallRow, Store, StoreError};
-
-/// Numbers of calls that are kept nowhere begin here; stores do not get so far.
-const UNKEPT: u64 = 1 << 63;
 
 /// Carries out the requests of calls against a control plane. Cheap to clone.
 #[derive(Clone)]
@@ -266,11 +264,6 @@ impl HostCalls {
     pub(super) fn marked(&self, build: Build) -> Result<Build, StoreError> {
         builds::marked(&self.store, build)
     }
-}
-
-/// The number in the store of a call with this number.
-pub(super) fn kept(number: u64) -> Option<CallId> {
-    (number < UNKEPT).then_some(number)
 }
 
 impl Call {

@@ -89,7 +89,10 @@ struct BusyClock(Arc<dyn Clock>);
 
 impl Clock for BusyClock {
     fn now_ms(&self) -> u64 {
-        (0..30_000).map(|_| self.0.now_ms()).last().unwrap()
+        for _ in 0..30_000 {
+            self.0.now_ms();
+        }
+        self.0.now_ms()
     }
 
     fn monotonic_ms(&self) -> u64 {

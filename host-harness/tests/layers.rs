@@ -1,6 +1,8 @@
 //! The layers of the library: which module may use which, and that no two files use each other, however indirectly.
 //! `docs/architecture.md` says what each layer is for.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

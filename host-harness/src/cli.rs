@@ -26,6 +26,7 @@ mod output;
 mod paths;
 mod plugins;
 mod recordings;
+mod reference;
 mod signals;
 mod simulate;
 mod timeline;
@@ -58,6 +59,12 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let output = Output { json: cli.json };
+    // These are about the program itself, and need no folder.
+    match &cli.command {
+        Command::Completions { shell } => return reference::completions(*shell),
+        Command::Man { folder } => return reference::man(folder.as_deref()),
+        _ => {}
+    }
     let context =
         context::CommandContext::new(cli.data, cli.plugin, cli.shorten_times, cli.deployment.deployment())?;
     if works_with_calls(&cli.command) {
@@ -116,6 +123,7 @@ async fn command(
         }
         Command::Plugin(PluginCommand::Check { file }) => plugins::check(output, &file),
         Command::Agent { folder } => local::agent(folder).await,
+        Command::Completions { .. } | Command::Man { .. } => unreachable!("they were answered before"),
     }
 }
 

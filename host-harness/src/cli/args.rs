@@ -19,6 +19,7 @@ use crate::store::{NameError, check_name};
 /// Begin with `workspace-recovery demo`, which needs nothing else running.
 #[derive(Debug, Parser)]
 #[command(name = "workspace-recovery", version, after_help = AFTER_HELP, max_term_width = 110, arg_required_else_help = true)]
+#[command(next_help_heading = "Global options")]
 pub struct Cli {
     /// Print one JSON document (or, for a stream, one JSON object a line) on standard output instead of text.
     #[arg(long, global = true)]
@@ -191,12 +192,29 @@ pub enum Command {
     ///
     /// Runs the plugin, the engine and the driver against a simulated control plane, clock, network and store: hosts die
     /// and come back, answers are lost, people stop and cancel things. First everything goes wrong that can, then comes a
-    /// calm in which every call must end. After every event the rules are checked that the README lists. The same seed
+    /// calm in which every call must end. After every event the rules are checked that docs/simulation.md lists. The same seed
     /// prints the same bytes on standard output; rates and times go to standard error.
     ///
     /// If a rule is broken, prints the seed, the fewest events that break it, what happens in them, and the command to
     /// repeat it; exits 1.
     Simulate(SimulateArgs),
+
+    /// Print what completes this program's command line in a shell.
+    ///
+    /// For bash: `workspace-recovery completions bash > ~/.local/share/bash-completion/completions/workspace-recovery`. For
+    /// others, put it where the shell looks for completions.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+
+    /// Print the manual page of this program, or write those of all its commands into a folder.
+    ///
+    /// `workspace-recovery man | man -l -` shows it.
+    Man {
+        /// The folder, which is made if it is missing: one page for the program, and one for each command.
+        folder: Option<PathBuf>,
+    },
 
     /// Look at plugins.
     #[command(subcommand)]

@@ -1,6 +1,6 @@
 //! What is printed: results on standard output, progress on standard error.
 //!
-//! Much of it comes from a control plane or a workspace, so that all text goes through [`plain`] on its way.
+//! Much of it comes from a control plane or a workspace, so that all text goes through [`sanitize`] on its way.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
@@ -37,7 +37,8 @@ pub fn data(lines: &str) -> anyhow::Result<()> {
     write(&escaped(lines))
 }
 
-fn write(shown: &str) -> anyhow::Result<()> {
+/// Prints text of this program's own, as it is.
+pub fn write(shown: &str) -> anyhow::Result<()> {
     let end = if shown.is_empty() || shown.ends_with('\n') { "" } else { "\n" };
     let mut stdout = std::io::stdout().lock();
     match write!(stdout, "{shown}{end}").and_then(|()| stdout.flush()) {
@@ -64,7 +65,7 @@ pub fn status(line: &str) {
     let _ = writeln!(std::io::stdout(), "{}", sanitize(line));
 }
 
-/// As [`tell`], on standard error.
+/// As [`status`], on standard error.
 pub fn notice(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", sanitize(line));
 }

@@ -78,7 +78,7 @@ impl Invariant {
         Self::TimeMoves,
     ];
 
-    /// Its name, as in the README.
+    /// Its name, as in `docs/simulation.md`.
     pub fn name(self) -> &'static str {
         match self {
             Self::TwoSignals => "two-signals",

@@ -6,6 +6,7 @@ mod deployment;
 mod gone;
 mod hostile;
 mod kept;
+mod processes;
 mod program;
 mod recordings;
 mod secrets;
@@ -213,11 +214,11 @@ fn interrupt_demo_at(line: &str, signal: Signal) {
     let variables = [("TMPDIR", temporary.to_str().unwrap().to_owned())];
     let mut demo = Program::with_environment(folder.path(), &variables, &["demo"]);
     demo.wait_for_stdout(line);
-    assert!(!program::processes_that_name(&temporary).is_empty(), "its agents name its folder");
+    assert!(!processes::processes_that_name(&temporary).is_empty(), "its agents name its folder");
     demo.signal(signal);
     let ended = demo.end();
     assert_eq!(ended.code, 130, "{}{}", ended.stdout, ended.stderr);
-    assert_eq!(program::processes_that_name(&temporary), Vec::<u32>::new());
+    assert_eq!(processes::processes_that_name(&temporary), Vec::<u32>::new());
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
 }
 

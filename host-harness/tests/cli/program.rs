@@ -6,6 +6,8 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::processes::{arguments, as_pid, is_agent, processes_that_name};
 use serde_json::Value;
 use tempfile::TempDir;
 use workspace_recovery::bindings::Transition;
@@ -337,28 +339,6 @@ pub fn another_plugin() -> Vec<u8> {
         plugin[at..at + name.len()].copy_from_slice(other);
     }
     plugin
-}
-
-/// The processes that name a folder in their arguments, as agents do.
-pub fn processes_that_name(folder: &Path) -> Vec<u32> {
-    let folder = folder.to_str().unwrap();
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &u32| arguments(*pid).contains(folder)).collect()
-}
-
-fn is_agent(pid: u32) -> bool {
-    arguments(pid).split('\0').nth(1) == Some("agent")
-}
-
-/// A process's arguments, each with a zero at its end.
-fn arguments(pid: u32) -> String {
-    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&arguments).into_owned()
-}
-
-fn as_pid(pid: u32) -> Pid {
-    Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
 }
 
 /// Waits for what nobody announces.

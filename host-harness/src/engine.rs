@@ -1,7 +1,7 @@
 //! The engine: runs a plugin one step at a time.
 //!
 //! A plugin is a pure function of its input and of the answers to its requests. [`Plugin::step`] makes a fresh
-//! instance, answers its requests from the [`Journal`](crate::journal::Journal) and ends at the first that has no answer yet:
+//! instance, answers its requests from the [`Journal`] and ends at the first that has no answer yet:
 //!
 //! ```text
 //! step(export, journal) -> Request(host call) | Done(output)

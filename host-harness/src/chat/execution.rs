@@ -32,7 +32,7 @@ pub struct Execute {
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Executed {
     /// Standard output and error in the order in which they came, lines ending in `\n`, without escape sequences. At
-    /// most [`MAX_OUTPUT_BYTES`]; of longer output the middle is left out and a line says how much.
+    /// most [`MAX_OUTPUT_BYTES`](super::MAX_OUTPUT_BYTES); of longer output the middle is left out and a line says how much.
     pub output: String,
     /// `None` if it did not end within its time; it was ended then, with all that it had left in its process group.
     pub exit_code: Option<i32>,

@@ -57,8 +57,10 @@ async fn run(page: &str) {
         let (shown, code) = session.run(&command.line);
         let place = format!("{page}:{}: $ {}", command.at, command.line);
         if let Some(expected) = &command.shows {
-            snapbox::Assert::new()
-                .eq(snapbox::Data::text(shown.as_str()), snapbox::Data::text(expected.as_str()));
+            let [shown, expected] = [&shown, expected].map(|text| snapbox::Data::text(text.as_str()));
+            let compared =
+                snapbox::Assert::new().normalize_paths(false).try_eq(Some(&place), shown, expected);
+            compared.unwrap_or_else(|difference| panic!("{difference}"));
         }
         let code_is_shown = commands.get(index + 1).is_some_and(|next| next.line == "echo $?");
         assert!(code == 0 || code_is_shown, "{place}\nexits with {code}, and says:\n{shown}");

@@ -54,7 +54,9 @@ impl Session {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let (typed, shown) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
+        let (mut typed, shown) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
+        // What the shell itself says, too.
+        writeln!(typed, "exec 2>&1").unwrap();
         Self { shell, typed, shown: BufReader::new(shown), plane, data, _work: work }
     }
 

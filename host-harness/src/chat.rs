@@ -212,11 +212,11 @@ struct ChatState {
     workspace: String,
     /// Held while a dial goes on.
     dialing: tokio::sync::Mutex<()>,
-    kept: Mutex<Kept>,
+    connection_state: Mutex<ConnectionState>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct ConnectionState {
     /// The agent that answered last.
     connection: Option<String>,
     /// Dials that have failed, and the last of these failures.
@@ -225,18 +225,18 @@ struct Kept {
 }
 
 impl ChatState {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connection_state(&self) -> MutexGuard<'_, ConnectionState> {
+        self.connection_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The failure of a dial that ended since.
     fn failure_since(&self, failed_before: u64) -> Option<Unreachable> {
-        let kept = self.kept();
+        let kept = self.connection_state();
         (kept.failed > failed_before).then(|| kept.last_failure.clone()).flatten()
     }
 }
 
-impl Kept {
+impl ConnectionState {
     fn note_failure(&mut self, failure: Unreachable) {
         self.failed += 1;
         self.last_failure = Some(failure);

@@ -71,7 +71,7 @@ struct Bound {
 /// What the clients of a server share.
 struct Shared {
     host: ChatHost,
-    heard: LastProgress,
+    last_progress: LastProgress,
     /// Asked for when they are first needed: a plugin may still be compiled then.
     tools: OnceCell<Tools>,
     chats: Chats,
@@ -81,7 +81,7 @@ struct Shared {
     permits: Semaphore,
     questions: elicitation::Questions,
     /// Dials that go on for clients who have gone.
-    kept: cancelled_dials::CancelledDials,
+    cancelled_dials: cancelled_dials::CancelledDials,
     /// The server ends: requests are cancelled.
     closing: CancellationToken,
 }
@@ -99,13 +99,13 @@ impl Server {
     pub fn new(host: ChatHost, chats: Chats) -> Self {
         let shared = Shared {
             tools: OnceCell::new(),
-            heard: LastProgress::listen(host.driver()),
+            last_progress: LastProgress::listen(host.driver()),
             host,
             chats,
             bound: OnceLock::new(),
             permits: Semaphore::new(MAX_CALLS as usize),
             questions: elicitation::Questions::default(),
-            kept: cancelled_dials::CancelledDials::default(),
+            cancelled_dials: cancelled_dials::CancelledDials::default(),
             closing: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared), chosen: Arc::default() }
@@ -137,7 +137,7 @@ impl Server {
     /// Cancels the requests of all clients, and waits until no tool runs any more.
     pub async fn close(&self) {
         self.shared.closing.cancel();
-        self.shared.kept.end();
+        self.shared.cancelled_dials.end();
         // Each tool that runs holds one. The semaphore is never closed, so that this cannot fail.
         let _ = self.shared.permits.acquire_many(MAX_CALLS).await;
     }

@@ -36,7 +36,7 @@ mod tests;
 pub use invariants::{Invariant, Violation};
 pub use observer::Digest;
 pub use schedule::{Event, Probabilities, Schedule, ScheduledEvent};
-pub use world::Seen;
+pub use world::WorldReport;
 
 /// Calls in one world: enough to meet each other, few enough that a failure can be read.
 pub const CALLS_PER_WORLD: u64 = 40;

@@ -25,7 +25,7 @@ impl Chat {
             return Err(ExecuteError::Unbound { chat: self.name.clone(), create });
         };
         let state = self.state(workspace);
-        let failed_before = state.kept().failed;
+        let failed_before = state.connection_state().failed;
         let _dialing = tokio::select! {
             biased;
             () = call.interrupt().cancelled() => return Err(ExecuteError::Interrupted { running: false }),
@@ -48,7 +48,7 @@ impl Chat {
         // Whatever there is to say is said when the longest dial is over.
         call.read_until(hard_end.max(Instant::now() + host_calls.timings().last_read));
         if !matches!(dialed.end, DialEnd::Reached(_)) {
-            state.kept().connection = None;
+            state.connection_state().connection = None;
         }
         match dialed.end {
             DialEnd::Reached(terminal) => {
@@ -66,9 +66,9 @@ impl Chat {
     /// of an older build, is looked up anew.
     async fn known_agent(&self, call: &Call, record: &ChatRecord, state: &ChatState) -> Option<String> {
         let known = record.agent.clone()?;
-        let cached = state.kept().connection.as_ref() == Some(&known);
+        let cached = state.connection_state().connection.as_ref() == Some(&known);
         if cached && self.must_redial(call, &known).await {
-            state.kept().connection = None;
+            state.connection_state().connection = None;
             return None;
         }
         Some(known)
@@ -104,7 +104,7 @@ impl Chat {
             }
         };
         self.driver.host_calls().store().update(&self.name, remember).await?;
-        state.kept().connection = agent;
+        state.connection_state().connection = agent;
         Ok(())
     }
 
@@ -149,7 +149,7 @@ impl Chat {
         let Output::ClassifyFailure(verdict) = output else {
             unreachable!("the engine answered something else to classify-failure")
         };
-        let verdict = self.told_from_here(verdict, &state.workspace).await;
+        let verdict = self.explain_from_here(verdict, &state.workspace).await;
         if call.interrupt().is_cancelled() {
             return Err(ExecuteError::Interrupted { running: false });
         }
@@ -165,7 +165,7 @@ impl Chat {
             began: Began::No,
             output: String::new(),
         };
-        state.kept().note_failure(failure.clone());
+        state.connection_state().note_failure(failure.clone());
         Err(ExecuteError::Unreachable(Box::new(failure)))
     }
 

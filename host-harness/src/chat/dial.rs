@@ -178,7 +178,7 @@ impl<'a> Dial<'a> {
             self.unanswered += u32::from(!self.attempts.is_empty());
             let (attempts, elapsed) = (self.unanswered, now - self.begun);
             let kind = EventKind::Dialing { agent: agent.clone(), attempts, elapsed };
-            host_calls.tell(call, kind);
+            host_calls.emit(call, kind);
             self.tries += 1;
             let timings = self.timings;
             self.attempts.push(Box::pin(async move { greeted(host_calls.plane(), &agent, timings).await }));

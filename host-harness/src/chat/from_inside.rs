@@ -29,7 +29,7 @@ impl Chat {
     }
 
     /// Adds to a verdict why it names no tool.
-    pub(super) async fn told_from_here(&self, mut verdict: Verdict, workspace: &str) -> Verdict {
+    pub(super) async fn explain_from_here(&self, mut verdict: Verdict, workspace: &str) -> Verdict {
         if verdict.action == Action::Restart && self.self_ending(workspace).await.is_some() {
             verdict.message +=
                 " This program runs in that very workspace: it has to be restarted from elsewhere.";

@@ -16,7 +16,7 @@ const HALF: usize = MAX_OUTPUT_BYTES / 2;
 pub(super) struct Output {
     /// A newline and what begins the line behind the output.
     end: Vec<u8>,
-    kept: Kept,
+    kept: HeadAndTail,
     /// Not yet given to `kept`: the last of the whole chunks, which may be part of the end, and the newest chunk.
     held: Vec<u8>,
     /// How much of `held` is of whole chunks.
@@ -31,7 +31,7 @@ impl Output {
     /// Output that is followed by a newline, `end`, the exit code and a full stop.
     pub(super) fn new(end: &str) -> Self {
         let end = format!("\n{end}").into_bytes();
-        Self { end, kept: Kept::default(), held: Vec::new(), whole: 0, from: 0, cut: false }
+        Self { end, kept: HeadAndTail::default(), held: Vec::new(), whole: 0, from: 0, cut: false }
     }
 
     /// The connection was cut, or there was none yet: the offset from which on the output has to be told. What came after it
@@ -82,13 +82,13 @@ const LONGEST_CODE: usize = 8;
 
 /// The first and the last half of what was pushed.
 #[derive(Clone, Default)]
-struct Kept {
+struct HeadAndTail {
     head: Vec<u8>,
     tail: VecDeque<u8>,
     left_out: u64,
 }
 
-impl Kept {
+impl HeadAndTail {
     fn push(&mut self, bytes: &[u8]) {
         let room = if self.left_out == 0 { HALF - self.head.len() } else { 0 };
         let to_head = bytes.len().min(room);

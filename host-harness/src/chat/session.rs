@@ -41,7 +41,7 @@ pub(super) struct Session {
     /// It was ended; whether something of it is left.
     ended: Option<bool>,
     /// All its output was told.
-    is_told: bool,
+    is_reported: bool,
     /// Whether a terminal before this one may have begun it.
     handed_over_before: bool,
 }
@@ -85,7 +85,7 @@ impl Session {
             deadline: None,
             ending: None,
             ended: None,
-            is_told: false,
+            is_reported: false,
             handed_over_before: false,
         })
     }
@@ -149,7 +149,7 @@ impl Session {
                     Some(Instant::now() + line.timings.signal_grace * 3 + line.timings.keep_alive_limit);
             }
             if let (Some(left), None) = (self.ended, told_by) {
-                if left || self.is_told {
+                if left || self.is_reported {
                     return self.close(line, self.over(None, left)).await;
                 }
                 told_by = Some(Instant::now() + line.timings.signal_grace);
@@ -215,10 +215,10 @@ impl Session {
     fn take(&mut self, shown: Shown) -> Result<Option<Attended>, Silent> {
         let record = match shown {
             // Of what the command has left in the background.
-            Shown::Output(_) if self.is_told => return Ok(None),
+            Shown::Output(_) if self.is_reported => return Ok(None),
             Shown::Output(bytes) => {
                 let code = self.output.push(&bytes);
-                return Ok(code.and_then(|code| self.told(Some(code))));
+                return Ok(code.and_then(|code| self.reported(Some(code))));
             }
             Shown::Record(record) => record,
         };
@@ -226,7 +226,7 @@ impl Session {
             Record::Begun => self.began = Began::Yes,
             Record::Output { from, left_out } => self.output.chunk(from, left_out),
             Record::Alive => {}
-            Record::Over(code) => return Ok(self.told(code)),
+            Record::Over(code) => return Ok(self.reported(code)),
             Record::Ended { left } => self.ended = Some(left),
             Record::NeverBegins => {
                 self.began = Began::No;
@@ -253,8 +253,8 @@ impl Session {
     }
 
     /// All output is told. While the command is being ended, what is left of it counts too.
-    fn told(&mut self, code: Option<i32>) -> Option<Attended> {
-        self.is_told = true;
+    fn reported(&mut self, code: Option<i32>) -> Option<Attended> {
+        self.is_reported = true;
         match (self.ending, self.ended, code) {
             (Some(_), None, _) => None,
             (Some(_), Some(left), _) => Some(self.over(None, left)),

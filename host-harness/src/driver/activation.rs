@@ -84,7 +84,7 @@ impl Activation {
                 }
             }
             (ResumePoint::Wait(..) | ResumePoint::Crash, open) => {
-                self.host_calls.tell(&self.call, EventKind::Resumed);
+                self.host_calls.emit(&self.call, EventKind::Resumed);
                 if let Some(came) = self.after_crash(open).await? {
                     return Ok(came);
                 }
@@ -178,7 +178,7 @@ impl Activation {
     async fn publish(&mut self, request: Request) -> Result<Result<(), Failure>, DriveError> {
         let Request::PublishBinding { build } = &request else { return self.read(request).await };
         let asked = self.asked(None);
-        self.host_calls.tell(&self.call, EventKind::Requested(request.clone()));
+        self.host_calls.emit(&self.call, EventKind::Requested(request.clone()));
         let bound = match self.call.workspace() {
             Some(_) => {
                 let bound = self.lease.publish(self.id, self.stored, self.unstored(), build.clone()).await?;
@@ -187,7 +187,7 @@ impl Activation {
             }
             None => false,
         };
-        self.host_calls.tell_published(&self.call, build, bound);
+        self.host_calls.emit_published(&self.call, build, bound);
         let answer = Answer::PublishBinding(Ok(bound));
         Ok(self.record_answer(request, Answered { answer, observed: None }, asked))
     }
@@ -236,7 +236,7 @@ impl Activation {
 
     /// Writes a wait down. The call sleeps then, or was interrupted before.
     async fn wait(&mut self, request: Request) -> Result<Result<Open, Result<(), Failure>>, DriveError> {
-        self.host_calls.tell(&self.call, EventKind::Requested(request.clone()));
+        self.host_calls.emit(&self.call, EventKind::Requested(request.clone()));
         let asked_ms = self.host_calls.clock().now_ms();
         let (first, second) = match &request {
             Request::WaitForAgent { connect_limit_ms, scripts_limit_ms, .. } => {
@@ -272,14 +272,14 @@ impl Activation {
     async fn end_here(&mut self, outcome: Outcome) -> Result<ActivationEnd, DriveError> {
         let entries = self.unstored();
         let next = self.lease.end(self.id, self.stored, entries, outcome.clone()).await?;
-        self.host_calls.tell(&self.call, EventKind::Ended);
+        self.host_calls.emit(&self.call, EventKind::Ended);
         Ok(ActivationEnd::Completed(outcome, next))
     }
 
     /// Tells listeners of an answer that did not come through [`HostCalls::answer`], which tells them itself, and takes it
     /// into the journal.
     fn record_answer(&mut self, request: Request, answered: Answered, asked: Asked) -> Result<(), Failure> {
-        self.host_calls.tell(&self.call, EventKind::Answered(answered.answer.clone()));
+        self.host_calls.emit(&self.call, EventKind::Answered(answered.answer.clone()));
         self.append(request, answered, asked)
     }
 

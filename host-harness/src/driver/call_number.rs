@@ -3,9 +3,9 @@
 use crate::journal::record::CallId;
 
 /// Numbers of calls that are kept nowhere begin here; stores do not get so far.
-pub(super) const UNKEPT: u64 = 1 << 63;
+pub(super) const UNSTORED: u64 = 1 << 63;
 
 /// The number in the store of a call with this number.
-pub(super) fn kept(number: u64) -> Option<CallId> {
-    (number < UNKEPT).then_some(number)
+pub(super) fn stored_id(number: u64) -> Option<CallId> {
+    (number < UNSTORED).then_some(number)
 }

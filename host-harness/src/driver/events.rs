@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 
-use super::call_number::kept;
+use super::call_number::stored_id;
 use crate::bindings::{Agent, Build};
 use crate::control_plane::LogLine;
 use crate::journal::record::CallId;
@@ -91,8 +91,8 @@ impl Listeners {
     }
 
     /// Tells them of a call by its number, if there are any.
-    pub(in crate::driver) fn tell(&self, number: u64, chat: &str, kind: EventKind) {
-        let event = Event { number, call: kept(number), chat: chat.to_owned(), kind };
+    pub(in crate::driver) fn emit(&self, number: u64, chat: &str, kind: EventKind) {
+        let event = Event { number, call: stored_id(number), chat: chat.to_owned(), kind };
         tracing::debug!(?event);
         if let Some(sender) = self.0.get() {
             // An error means that nobody listens any more.

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::control_plane::watched::Watched;
 use crate::control_plane::{ApiError, ControlPlane, Workspace};
 use crate::driver::builds;
-use crate::driver::call_number::{UNKEPT, kept};
+use crate::driver::call_number::{UNSTORED, stored_id};
 use crate::driver::error::DriveError;
 use crate::driver::events::EventKind;
 use crate::driver::events::Listeners;
@@ -31,14 +31,14 @@ pub struct HostCalls {
     pub(super) events: Listeners,
     pub(super) parking: Arc<Parking>,
     timings: Arc<Timings>,
-    unkept: Arc<AtomicU64>,
+    unstored: Arc<AtomicU64>,
     user: Arc<OnceLock<String>>,
 }
 
 /// The context of one call. It is pinned to the workspace that its chat was bound to when it began.
 #[derive(Debug)]
 pub struct Call {
-    /// The call's number in the store, or one from [`UNKEPT`] on.
+    /// The call's number in the store, or one from [`UNSTORED`] on.
     number: u64,
     chat: String,
     workspace: Option<String>,
@@ -95,8 +95,8 @@ impl HostCalls {
             events: events.clone(),
             timings: timings.clone(),
         }));
-        let unkept = Arc::new(AtomicU64::new(UNKEPT));
-        Self { plane, store, clock, events, parking, timings, unkept, user: Arc::default() }
+        let unstored = Arc::new(AtomicU64::new(UNSTORED));
+        Self { plane, store, clock, events, parking, timings, unstored, user: Arc::default() }
     }
 
     /// Begins a call for a chat that is kept nowhere, pinned to the workspace that the chat is bound to now.
@@ -107,7 +107,7 @@ impl HostCalls {
     /// As [`begin`](Self::begin), pinned to the workspace that the chat was bound to when the caller looked.
     pub fn begin_in(&self, chat: &str, workspace: Option<String>, interrupt: CancellationToken) -> Call {
         Call {
-            number: self.unkept.fetch_add(1, Ordering::Relaxed),
+            number: self.unstored.fetch_add(1, Ordering::Relaxed),
             chat: chat.to_owned(),
             workspace,
             created_ms: self.clock.now_ms(),
@@ -181,7 +181,7 @@ impl HostCalls {
         request: &Request,
         record: &dyn IntentLog,
     ) -> Result<Answered, DriveError> {
-        self.tell(call, EventKind::Requested(request.clone()));
+        self.emit(call, EventKind::Requested(request.clone()));
         let mut observed = None;
         let answer = match request {
             Request::LatestBuild { check_start } => {
@@ -207,7 +207,7 @@ impl HostCalls {
                 self.wait(call, WaitFor::agent(build, agent, *connect_limit_ms, *scripts_limit_ms)).await?
             }
         };
-        self.tell(call, EventKind::Answered(answer.clone()));
+        self.emit(call, EventKind::Answered(answer.clone()));
         Ok(Answered { answer, observed })
     }
 
@@ -236,13 +236,13 @@ impl HostCalls {
         self.clock.clone()
     }
 
-    pub(crate) fn tell(&self, call: &Call, kind: EventKind) {
+    pub(crate) fn emit(&self, call: &Call, kind: EventKind) {
         self.announce(call.number, &call.chat, kind);
     }
 
     /// Tells listeners of a call by its number and chat.
     pub(super) fn announce(&self, number: u64, chat: &str, kind: EventKind) {
-        self.events.tell(number, chat, kind);
+        self.events.emit(number, chat, kind);
     }
 
     /// Where calls sleep.
@@ -269,7 +269,7 @@ impl HostCalls {
 impl Call {
     /// Its number in the store, if it is kept there.
     pub fn id(&self) -> Option<CallId> {
-        kept(self.number)
+        stored_id(self.number)
     }
 
     /// Tells it apart from all other calls of this host: its events have it.

@@ -70,15 +70,15 @@ impl HostCalls {
     pub(super) async fn publish_binding(&self, call: &Call, build: &str) -> Result<bool, StoreError> {
         let Some(workspace) = call.workspace() else { return Ok(false) };
         let bound = self.store.publish(call.chat(), workspace, build).await?;
-        self.tell_published(call, build, bound);
+        self.emit_published(call, build, bound);
         Ok(bound)
     }
 
     /// Tells listeners that the chat was bound to a build, so that its log can be shown.
-    pub(super) fn tell_published(&self, call: &Call, build: &str, bound: bool) {
+    pub(super) fn emit_published(&self, call: &Call, build: &str, bound: bool) {
         if let Some(workspace) = call.workspace().filter(|_| bound) {
             let (workspace, build) = (workspace.to_owned(), build.to_owned());
-            self.tell(call, EventKind::BindingPublished { workspace, build });
+            self.emit(call, EventKind::BindingPublished { workspace, build });
         }
     }
 

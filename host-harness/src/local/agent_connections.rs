@@ -42,7 +42,7 @@ pub(super) async fn serve_agent(state: Arc<ServerState>, agent: Agent, mut socke
             message = socket.recv() => match message {
                 Some(Ok(Message::Pong(_))) => unanswered = false,
                 Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
-                    Ok(report) => heard(&state, &agent, &report),
+                    Ok(report) => handle_report(&state, &agent, &report),
                     Err(error) => tracing::warn!("agent {} says what nobody understands: {error}", agent.id),
                 },
                 Some(Ok(Message::Close(_)) | Err(_)) | None => break,
@@ -55,7 +55,7 @@ pub(super) async fn serve_agent(state: Arc<ServerState>, agent: Agent, mut socke
     }
 }
 
-fn heard(state: &ServerState, agent: &Agent, report: &FromAgent) {
+fn handle_report(state: &ServerState, agent: &Agent, report: &FromAgent) {
     record(state, agent, |agent, db| match report {
         FromAgent::Lifecycle { state } => agent.report(db, *state),
         FromAgent::Log { level, output } => agent.log(db, level.as_str(), output),

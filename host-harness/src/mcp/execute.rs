@@ -37,7 +37,7 @@ impl Server {
         match self.run(bound, &execute, &mut progress, context).await {
             Ok(executed) => structured(executed).into(),
             Err(ExecuteError::Unreachable(unreachable)) => {
-                let answer = unreachable_told(&unreachable);
+                let answer = unreachable_result(&unreachable);
                 match unreachable.verdict.action {
                     Action::AskUser => {
                         let (command, told) = (&execute.command, &unreachable.verdict.message);
@@ -71,7 +71,7 @@ impl Server {
         progress: &mut Progress,
         context: &RequestContext<RoleServer>,
     ) -> Result<Executed, ExecuteError> {
-        let kept = &self.shared.kept;
+        let kept = &self.shared.cancelled_dials;
         let mut running = kept.join_or_begin(bound, execute, self.shared.host.driver().host_calls());
         let of = WaitsFor::Command(running.number);
         tokio::select! {
@@ -127,7 +127,7 @@ fn structured(executed: Executed) -> CallToolResult {
 }
 
 /// What happened, and what to do about it.
-fn unreachable_told(unreachable: &Unreachable) -> CallToolResult {
+fn unreachable_result(unreachable: &Unreachable) -> CallToolResult {
     let text = ExecuteError::Unreachable(Box::new(unreachable.clone())).to_string();
     let tried_ms = u64::try_from(unreachable.tried.as_millis()).unwrap_or(u64::MAX);
     let mut data = json!({

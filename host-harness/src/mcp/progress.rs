@@ -35,15 +35,15 @@ pub(super) enum WaitsFor {
 }
 
 /// The progress of one request.
-pub(super) struct Progress(Option<Told>);
+pub(super) struct Progress(Option<Reporter>);
 
-struct Told {
+struct Reporter {
     peer: Peer<RoleServer>,
     token: ProgressToken,
     /// How many notifications were sent: progress has to grow, and nobody knows how much there will be.
     sent: u32,
     driver: Driver,
-    heard: LastProgress,
+    last_progress: LastProgress,
     events: Receiver<Event>,
     begun: Instant,
     /// When something was told last.
@@ -54,12 +54,12 @@ impl Progress {
     /// Listens from now on. Without a token in the request nothing is told.
     pub(super) fn new(server: &Server, context: &RequestContext<RoleServer>) -> Self {
         let driver = server.shared.host.driver();
-        Self(context.meta.get_progress_token().map(|token| Told {
+        Self(context.meta.get_progress_token().map(|token| Reporter {
             peer: context.peer.clone(),
             token,
             sent: 0,
             driver: driver.clone(),
-            heard: server.shared.heard.clone(),
+            last_progress: server.shared.last_progress.clone(),
             events: driver.subscribe(),
             begun: Instant::now(),
             told: Instant::now(),
@@ -78,7 +78,7 @@ impl Progress {
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return pending().await,
                 },
-                () = sleep_until(told.told + quiet) => told.goes_on(of, quiet).await,
+                () = sleep_until(told.told + quiet) => told.heartbeat(of, quiet).await,
             }
         }
     }
@@ -114,19 +114,19 @@ impl WaitsFor {
     }
 }
 
-impl Told {
+impl Reporter {
     async fn event(&mut self, event: &Event, of: WaitsFor) {
         let text = Some(event).filter(|event| of.is_about(event));
         let Some(text) = text.and_then(|event| describe_event(&event.kind)) else { return };
-        self.say(text).await;
+        self.notify(text).await;
     }
 
-    async fn goes_on(&mut self, of: WaitsFor, quiet: Duration) {
+    async fn heartbeat(&mut self, of: WaitsFor, quiet: Duration) {
         let now = match of {
             WaitsFor::Begin => "the call has not begun yet".to_owned(),
             WaitsFor::Command(_) => "the command has not ended".to_owned(),
             WaitsFor::User => "the user has not answered yet".to_owned(),
-            WaitsFor::Call(id) => match self.heard.last(id) {
+            WaitsFor::Call(id) => match self.last_progress.last(id) {
                 Some(heard) => heard,
                 // Asked for as long as there is nothing else to tell.
                 None => {
@@ -135,7 +135,7 @@ impl Told {
                 }
             },
         };
-        self.say(format!("after {} s: {now}", self.begun.elapsed().as_secs())).await;
+        self.notify(format!("after {} s: {now}", self.begun.elapsed().as_secs())).await;
     }
 
     /// How a call is that another host carries.
@@ -149,7 +149,7 @@ impl Told {
         Some(describe_build(&workspace.latest.build))
     }
 
-    async fn say(&mut self, text: String) {
+    async fn notify(&mut self, text: String) {
         self.sent += 1;
         self.told = Instant::now();
         let param =
@@ -187,11 +187,11 @@ mod tests {
         let (_client, pipe) = tokio::io::duplex(64);
         let running = serve_directly(server.clone(), pipe, None);
         let (happens, events) = broadcast::channel(16);
-        let progress = Progress(Some(Told {
+        let progress = Progress(Some(Reporter {
             peer: running.peer().clone(),
             token: ProgressToken(NumberOrString::Number(1)),
             sent: 0,
-            heard: server.shared.heard.clone(),
+            last_progress: server.shared.last_progress.clone(),
             driver,
             events,
             begun: Instant::now(),

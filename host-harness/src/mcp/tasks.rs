@@ -87,7 +87,7 @@ impl Server {
         let task = Task::new(task_name(row), TaskStatus::Working, time(row.created_ms), time(row.touched_ms))
             .with_ttl_ms(millis(KEEP_ENDED).into())
             .with_poll_interval_ms(POLL_MS);
-        let heard = || self.shared.heard.last(row.id).filter(|_| row.state != CallState::Ended);
+        let heard = || self.shared.last_progress.last(row.id).filter(|_| row.state != CallState::Ended);
         let elsewhere = || {
             let other = row.state != CallState::Ended && !self.shared.host.driver().carries(row.id);
             other.then(|| {

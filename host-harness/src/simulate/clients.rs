@@ -172,7 +172,7 @@ pub async fn execute(world: Arc<WorldState>, hosts: Arc<Hosts>, number: u64, cha
             Some(Err(ExecuteError::Lost { began, .. })) => *began,
             Some(Err(_)) => Began::No,
         };
-        world.observer().command_told(world.now(), &command.command, began);
+        world.observer().command_reported(world.now(), &command.command, began);
         let Some(Err(ExecuteError::Unreachable(unreachable))) = done else { return };
         let workspace = talk.record().ok().flatten().and_then(|record| record.workspace);
         world.observer().advised(&world, &workspace.unwrap_or_default(), &unreachable.verdict);

@@ -292,7 +292,7 @@ impl Observer {
     }
 
     /// A chat is told whether its command has begun.
-    pub fn command_told(&mut self, now: At, command: &str, began: Began) {
+    pub fn command_reported(&mut self, now: At, command: &str, began: Began) {
         let times = self.commands.get(command).copied().unwrap_or_default();
         let check = match began {
             Began::No if times > 0 => Err(format!("command {command} has begun, and is said not to have")),

@@ -110,7 +110,7 @@ impl Shell {
         if *begin && !notes.0.contains_key(id) {
             notes.0.insert(id.clone(), Note::Begun(run(command, folder)));
         }
-        self.session.told(notes)
+        self.session.report(notes)
     }
 }
 
@@ -145,7 +145,7 @@ impl Session {
     }
 
     /// What is noted of the session, from its offset on.
-    fn told(&self, notes: &Notes) -> String {
+    fn report(&self, notes: &Notes) -> String {
         let Some(Note::Begun(run)) = notes.0.get(&self.id) else { return self.record("n") };
         let mut whole = run.output.clone();
         if let Some(code) = run.code {

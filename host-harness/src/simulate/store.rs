@@ -30,7 +30,8 @@ impl Disk {
     /// Does the work, in view of the observer. In the home in memory a transaction is done when this returns.
     fn commit(&self, work: Work) -> Committed {
         let (world, gate) = (self.world.clone(), self.gate.clone());
-        self.home.transact(Box::new(move |tx| work(&mut Seen { tx, world: &world, gate: &gate })))
+        self.home
+            .transact(Box::new(move |tx| work(&mut ObservedTransaction { tx, world: &world, gate: &gate })))
     }
 
     fn delay(&self) -> Option<Duration> {
@@ -106,13 +107,13 @@ fn full() -> StoreError {
 }
 
 /// The tx within a transaction of a host, in view of the observer.
-struct Seen<'a> {
+struct ObservedTransaction<'a> {
     tx: &'a mut dyn Transaction,
     world: &'a WorldState,
     gate: &'a FaultGate,
 }
 
-impl Seen<'_> {
+impl ObservedTransaction<'_> {
     /// A write to a call: by its owner, while his lease is current.
     fn owned(&self, call: CallId) -> Result<(), StoreError> {
         if let Some(row) = self.tx.call(call)?
@@ -137,7 +138,7 @@ fn is_verdict(row: &CallRow) -> bool {
     row.tool == "classify-failure"
 }
 
-impl Transaction for Seen<'_> {
+impl Transaction for ObservedTransaction<'_> {
     fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError> {
         let before = self.tx.call(row.id)?;
         match before {
@@ -228,7 +229,7 @@ impl Transaction for Seen<'_> {
     }
 }
 
-impl ReadTransaction for Seen<'_> {
+impl ReadTransaction for ObservedTransaction<'_> {
     delegate::delegate! {
         to self.tx {
             fn chat(&self, name: &str) -> Result<Option<ChatRecord>, StoreError>;

@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// What became of a world.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct WorldReport {
     /// Calls that were made.
     pub calls: u64,
     /// How often what happened.
@@ -41,18 +41,23 @@ pub struct Seen {
 }
 
 /// Lets a world run from its beginning to its end, in this thread.
-pub fn run(plan: &Schedule, plugins: &Plugins, tell: bool) -> std::io::Result<Seen> {
+pub fn run(plan: &Schedule, plugins: &Plugins, tell: bool) -> std::io::Result<WorldReport> {
     run_fitted(plan, plugins, tell, Arc::new(|seams, _| seams))
 }
 
 /// As [`run`], with this done to the parts of each host.
-pub fn run_fitted(plan: &Schedule, plugins: &Plugins, tell: bool, fitting: Fitting) -> std::io::Result<Seen> {
+pub fn run_fitted(
+    plan: &Schedule,
+    plugins: &Plugins,
+    tell: bool,
+    fitting: Fitting,
+) -> std::io::Result<WorldReport> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build()?;
     Ok(runtime.block_on(live(plan.clone(), plugins.clone(), tell, fitting)))
 }
 
-async fn live(plan: Schedule, plugins: Plugins, tell: bool, fitting: Fitting) -> Seen {
+async fn live(plan: Schedule, plugins: Plugins, tell: bool, fitting: Fitting) -> WorldReport {
     let world = WorldState::new(plan, tell);
     tokio::select! {
         biased;
@@ -60,7 +65,7 @@ async fn live(plan: Schedule, plugins: Plugins, tell: bool, fitting: Fitting) ->
         () = pass(&world, &plugins, fitting) => {}
     }
     let mut observer = world.observer();
-    Seen {
+    WorldReport {
         calls: observer.counts.get("call").copied().unwrap_or_default(),
         counts: std::mem::take(&mut observer.counts),
         digest: observer.digest,

@@ -22,7 +22,7 @@ struct Rows {
     own_builds: BTreeMap<String, u64>,
     hosts: BTreeMap<HostId, HostRow>,
     last_host: HostId,
-    calls: BTreeMap<CallId, Kept>,
+    calls: BTreeMap<CallId, StoredCall>,
     last_call: CallId,
     keys: BTreeMap<(String, String), CallId>,
     queues: BTreeMap<(String, String), BTreeSet<CallId>>,
@@ -32,7 +32,7 @@ struct Rows {
     generation: u64,
 }
 
-struct Kept {
+struct StoredCall {
     record: CallRecord,
     row: CallRow,
     entries: Vec<Entry>,
@@ -67,12 +67,12 @@ impl Backend for Memory {
 }
 
 impl Rows {
-    fn kept(&self, id: CallId) -> Option<&Kept> {
+    fn stored(&self, id: CallId) -> Option<&StoredCall> {
         self.calls.get(&id)
     }
 
     fn rows(&self, ids: Option<&BTreeSet<CallId>>) -> Vec<CallRow> {
-        ids.into_iter().flatten().filter_map(|id| self.kept(*id)).map(|kept| kept.row.clone()).collect()
+        ids.into_iter().flatten().filter_map(|id| self.stored(*id)).map(|stored| stored.row.clone()).collect()
     }
 
     /// Takes a call out of the indices of unended calls.
@@ -93,8 +93,8 @@ impl Rows {
     /// Gives calls that are in no owner's index to an owner.
     fn own(&mut self, ids: BTreeSet<CallId>, owner: Option<HostId>) {
         for id in &ids {
-            if let Some(kept) = self.calls.get_mut(id) {
-                kept.row.owner = owner;
+            if let Some(stored) = self.calls.get_mut(id) {
+                stored.row.owner = owner;
             }
         }
         self.unended.entry(owner).or_default().extend(ids);
@@ -139,15 +139,15 @@ impl ReadTransaction for Rows {
     }
 
     fn call(&self, id: CallId) -> Result<Option<CallRow>, StoreError> {
-        Ok(self.kept(id).map(|kept| kept.row.clone()))
+        Ok(self.stored(id).map(|stored| stored.row.clone()))
     }
 
     fn record(&self, id: CallId) -> Result<Option<CallRecord>, StoreError> {
-        Ok(self.kept(id).map(|kept| kept.record.clone()))
+        Ok(self.stored(id).map(|stored| stored.record.clone()))
     }
 
     fn outcome(&self, id: CallId) -> Result<Option<(Outcome, u64)>, StoreError> {
-        Ok(self.kept(id).and_then(|kept| kept.outcome.clone()))
+        Ok(self.stored(id).and_then(|stored| stored.outcome.clone()))
     }
 
     fn call_by_key(&self, chat: &str, key: &str) -> Result<Option<CallId>, StoreError> {
@@ -165,9 +165,9 @@ impl ReadTransaction for Rows {
     fn waiting(&self, owner: HostId) -> Result<Vec<(CallRow, Open)>, StoreError> {
         let ids = self.unended.get(&Some(owner)).into_iter().flatten();
         let waits = ids.filter_map(|id| {
-            let kept = self.kept(*id)?;
-            let open = kept.open.as_ref().filter(|open| matches!(open.intent, Intent::Wait { .. }))?;
-            Some((kept.row.clone(), open.clone()))
+            let stored = self.stored(*id)?;
+            let open = stored.open.as_ref().filter(|open| matches!(open.intent, Intent::Wait { .. }))?;
+            Some((stored.row.clone(), open.clone()))
         });
         Ok(waits.collect())
     }
@@ -179,7 +179,7 @@ impl ReadTransaction for Rows {
     }
 
     fn calls(&self, listing: Listing, limit: usize) -> Result<Vec<CallRow>, StoreError> {
-        let rows = self.calls.values().rev().map(|kept| &kept.row);
+        let rows = self.calls.values().rev().map(|stored| &stored.row);
         let listed = rows.filter(|row| match listing {
             Listing::Unended => row.state != CallState::Ended,
             Listing::All => true,
@@ -192,7 +192,7 @@ impl ReadTransaction for Rows {
     }
 
     fn journal(&self, call: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError> {
-        Ok(self.kept(call).map(|kept| (kept.entries.clone(), kept.open.clone())).unwrap_or_default())
+        Ok(self.stored(call).map(|stored| (stored.entries.clone(), stored.open.clone())).unwrap_or_default())
     }
 
     fn component(&self, hash: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -247,13 +247,13 @@ impl Transaction for Rows {
         }
         self.index(&row);
         let record = record.clone();
-        self.calls.insert(id, Kept { record, row, entries: Vec::new(), open: None, outcome: None });
+        self.calls.insert(id, StoredCall { record, row, entries: Vec::new(), open: None, outcome: None });
         Ok(id)
     }
 
     fn put_call(&mut self, row: &CallRow) -> Result<(), StoreError> {
-        let Some(kept) = self.calls.get_mut(&row.id) else { return Ok(()) };
-        let before = std::mem::replace(&mut kept.row, row.clone());
+        let Some(stored) = self.calls.get_mut(&row.id) else { return Ok(()) };
+        let before = std::mem::replace(&mut stored.row, row.clone());
         self.unindex(&before);
         self.index(row);
         Ok(())
@@ -264,11 +264,11 @@ impl Transaction for Rows {
     }
 
     fn end_call(&mut self, id: CallId, outcome: &Outcome, at_ms: u64) -> Result<(), StoreError> {
-        let Some(kept) = self.calls.get_mut(&id) else { return Ok(()) };
-        kept.outcome = Some((outcome.clone(), at_ms));
-        let before = kept.row.clone();
-        kept.row.state = CallState::Ended;
-        (kept.row.owner, kept.row.touched_ms) = (None, at_ms);
+        let Some(stored) = self.calls.get_mut(&id) else { return Ok(()) };
+        stored.outcome = Some((outcome.clone(), at_ms));
+        let before = stored.row.clone();
+        stored.row.state = CallState::Ended;
+        (stored.row.owner, stored.row.touched_ms) = (None, at_ms);
         self.unindex(&before);
         self.ended.insert((at_ms, id));
         Ok(())
@@ -278,7 +278,7 @@ impl Transaction for Rows {
         let ours = |row: &CallRow| row.pinned.deployment == to.deployment && row.pinned.user == to.user;
         let mut ids = self.unended.remove(&from).unwrap_or_default();
         let others =
-            ids.extract_if(.., |id| !self.calls.get(id).is_some_and(|kept| ours(&kept.row))).collect();
+            ids.extract_if(.., |id| !self.calls.get(id).is_some_and(|stored| ours(&stored.row))).collect();
         self.unended.insert(from, others);
         let (given, owner) = if to.user.is_none() { (0, from) } else { (ids.len(), Some(to.id)) };
         self.own(ids, owner);
@@ -286,13 +286,13 @@ impl Transaction for Rows {
     }
 
     fn remove_call(&mut self, id: CallId) -> Result<(), StoreError> {
-        if let Some(kept) = self.calls.remove(&id) {
-            self.unindex(&kept.row);
-            if let Some((_, at_ms)) = kept.outcome {
+        if let Some(stored) = self.calls.remove(&id) {
+            self.unindex(&stored.row);
+            if let Some((_, at_ms)) = stored.outcome {
                 self.ended.remove(&(at_ms, id));
             }
-            if let Some(key) = kept.record.key {
-                self.keys.remove(&(kept.record.chat, key));
+            if let Some(key) = stored.record.key {
+                self.keys.remove(&(stored.record.chat, key));
             }
         }
         Ok(())
@@ -304,34 +304,34 @@ impl Transaction for Rows {
             times.retain(|at_ms| *at_ms >= before_ms);
         }
         self.restarts.retain(|_, times| !times.is_empty());
-        let named: BTreeSet<_> = self.calls.values().map(|kept| &kept.row.component).collect();
+        let named: BTreeSet<_> = self.calls.values().map(|stored| &stored.row.component).collect();
         self.components.retain(|hash, _| named.contains(hash));
         Ok(())
     }
 
     fn put_entry(&mut self, call: CallId, index: usize, entry: &Entry) -> Result<(), StoreError> {
-        if let Some(kept) = self.calls.get_mut(&call) {
-            kept.entries.truncate(index);
-            kept.entries.push(entry.clone());
-            kept.open = None;
+        if let Some(stored) = self.calls.get_mut(&call) {
+            stored.entries.truncate(index);
+            stored.entries.push(entry.clone());
+            stored.open = None;
         }
         Ok(())
     }
 
     fn put_open(&mut self, call: CallId, index: usize, open: &Open) -> Result<(), StoreError> {
-        if let Some(kept) = self.calls.get_mut(&call) {
-            kept.entries.truncate(index);
-            kept.open = Some(open.clone());
+        if let Some(stored) = self.calls.get_mut(&call) {
+            stored.entries.truncate(index);
+            stored.open = Some(open.clone());
         }
         Ok(())
     }
 
     fn truncate(&mut self, call: CallId, from: usize) -> Result<(), StoreError> {
-        if let Some(kept) = self.calls.get_mut(&call) {
-            if from <= kept.entries.len() {
-                kept.open = None;
+        if let Some(stored) = self.calls.get_mut(&call) {
+            if from <= stored.entries.len() {
+                stored.open = None;
             }
-            kept.entries.truncate(from);
+            stored.entries.truncate(from);
         }
         Ok(())
     }

@@ -12,10 +12,6 @@ pub fn processes_that_name(folder: &Path) -> Vec<u32> {
     pids.filter(|pid: &u32| arguments(*pid).contains(folder)).collect()
 }
 
-pub fn is_agent(pid: u32) -> bool {
-    arguments(pid).split('\0').nth(1) == Some("agent")
-}
-
 /// A process's arguments, each with a zero at its end.
 pub fn arguments(pid: u32) -> String {
     let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

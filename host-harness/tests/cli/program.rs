@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::processes::{arguments, as_pid, is_agent, processes_that_name};
+use crate::processes::{arguments, as_pid, processes_that_name};
 use serde_json::Value;
 use tempfile::TempDir;
 use workspace_recovery::bindings::Transition;
@@ -339,6 +339,10 @@ pub fn another_plugin() -> Vec<u8> {
         plugin[at..at + name.len()].copy_from_slice(other);
     }
     plugin
+}
+
+fn is_agent(pid: u32) -> bool {
+    arguments(pid).split('\0').nth(1) == Some("agent")
 }
 
 /// Waits for what nobody announces.

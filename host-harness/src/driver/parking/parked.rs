@@ -108,7 +108,7 @@ impl Parked {
 
     /// Takes in what was read. Answers how the wait ends, if it does.
     pub(super) fn see(&mut self, reading: &Reading, reader: &Reader, now: Instant) -> Option<Ending> {
-        let tell = |kind| reader.tell(self.call, &self.chat, kind);
+        let tell = |kind| reader.emit(self.call, &self.chat, kind);
         let seen = match &mut self.what {
             What::Build { build, last, told } => see_build(build, last, told, reading, tell),
             What::Agent(waits) => waits.see(reading, &mut self.deadline, now, &reader.timings, tell),

@@ -85,7 +85,7 @@ async fn look_after(shared: &Shared, reader: &Arc<Reader>) {
             Some(reading) = reads.next() => {
                 let to_probe = shared.lock().see(&reading, reader, Instant::now());
                 if let Some(agents) = to_probe {
-                    probes.set_wanted(&reading.workspace, &agents);
+                    probes.set_targets(&reading.workspace, &agents);
                 }
             }
             Some((key, probed)) = probes.next() => shared.lock().probed(&key, &probed, reader, Instant::now()),

@@ -44,7 +44,7 @@ pub(super) type Key = (WorkspaceKey, Arc<str>);
 pub(super) struct Probes {
     reader: Arc<Reader>,
     /// What is wanted and has not ended: a sender where it runs, which ends it when it is dropped.
-    wanted: BTreeMap<Key, Option<oneshot::Sender<()>>>,
+    targets: BTreeMap<Key, Option<oneshot::Sender<()>>>,
     /// What waits for its turn. Keys that are not wanted any more are left over.
     queue: VecDeque<Key>,
     running: FuturesUnordered<BoxFuture<'static, (Key, Option<Probed>)>>,
@@ -52,16 +52,16 @@ pub(super) struct Probes {
 
 impl Probes {
     pub(super) fn new(reader: Arc<Reader>) -> Self {
-        Self { reader, wanted: BTreeMap::new(), queue: VecDeque::new(), running: FuturesUnordered::new() }
+        Self { reader, targets: BTreeMap::new(), queue: VecDeque::new(), running: FuturesUnordered::new() }
     }
 
     /// At this workspace these agents are to be probed, and no others.
-    pub(super) fn set_wanted(&mut self, workspace: &WorkspaceKey, agents: &[Arc<str>]) {
+    pub(super) fn set_targets(&mut self, workspace: &WorkspaceKey, agents: &[Arc<str>]) {
         self.keep_at(workspace, |agent| agents.contains(agent));
         for agent in agents {
             let key = (workspace.clone(), agent.clone());
-            if !self.wanted.contains_key(&key) {
-                self.wanted.insert(key.clone(), None);
+            if !self.targets.contains_key(&key) {
+                self.targets.insert(key.clone(), None);
                 self.queue.push_back(key);
             }
         }
@@ -82,7 +82,7 @@ impl Probes {
             let (key, probed) = self.running.next().await?;
             // One that was given up has no end, and may be wanted anew.
             if probed.is_some() {
-                self.wanted.remove(&key);
+                self.targets.remove(&key);
             }
             self.begin_what_may();
             if let Some(probed) = probed {
@@ -93,11 +93,11 @@ impl Probes {
 
     fn keep_at(&mut self, workspace: &WorkspaceKey, keep: impl Fn(&Arc<str>) -> bool) {
         let first = (workspace.clone(), Arc::from(""));
-        let at_workspace = self.wanted.range(first..).take_while(|((at, _), _)| at == workspace);
+        let at_workspace = self.targets.range(first..).take_while(|((at, _), _)| at == workspace);
         let gone: Vec<Key> =
             at_workspace.filter(|((_, agent), _)| !keep(agent)).map(|(key, _)| key.clone()).collect();
         for key in gone {
-            self.wanted.remove(&key);
+            self.targets.remove(&key);
         }
     }
 
@@ -105,7 +105,7 @@ impl Probes {
         while self.running.len() < MAX_PROBES
             && let Some(key) = self.queue.pop_front()
         {
-            let Some(running @ None) = self.wanted.get_mut(&key) else { continue };
+            let Some(running @ None) = self.targets.get_mut(&key) else { continue };
             let (ender, ended) = oneshot::channel();
             *running = Some(ender);
             let reader = self.reader.clone();

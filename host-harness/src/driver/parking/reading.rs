@@ -43,19 +43,19 @@ pub(super) struct Reading {
     /// Somebody listens for the lines of a build's log, which come with readings only.
     pub(super) logged: bool,
     /// `None`: no workspace is known that could be read.
-    seen: Option<Result<Seen, ApiError>>,
+    seen: Option<Result<AgentSnapshot, ApiError>>,
     builds: BTreeMap<Arc<str>, Result<Arc<Build>, ApiError>>,
     logs: BTreeMap<Arc<str>, Vec<LogLine>>,
 }
 
-struct Seen {
+struct AgentSnapshot {
     build: String,
     agents: Vec<Arc<Agent>>,
 }
 
 impl Reader {
-    pub(super) fn tell(&self, call: u64, chat: &str, kind: EventKind) {
-        self.events.tell(call, chat, kind);
+    pub(super) fn emit(&self, call: u64, chat: &str, kind: EventKind) {
+        self.events.emit(call, chat, kind);
     }
 
     /// Takes a look. One that panics is one that failed: others wait elsewhere, and those who wait here have deadlines.
@@ -86,7 +86,7 @@ impl Reader {
             reading.builds.insert(build, found.map(Arc::new));
         }
         reading.seen = read.map(|read| {
-            read.map(|read| Seen {
+            read.map(|read| AgentSnapshot {
                 build: read.latest.build.id,
                 agents: read.agents.into_iter().map(Arc::new).collect(),
             })
@@ -152,7 +152,7 @@ impl Reading {
     }
 
     /// Whether the agents of the workspace were read.
-    pub(super) fn tells_agents(&self) -> bool {
+    pub(super) fn has_agents(&self) -> bool {
         matches!(self.seen, Some(Ok(_)))
     }
 

@@ -220,7 +220,7 @@ impl WaitTable {
         to_probe.dedup();
         waits.attended |= !to_probe.is_empty();
         self.set_due(workspace, due);
-        reading.tells_agents().then_some(to_probe)
+        reading.has_agents().then_some(to_probe)
     }
 
     /// Tells the waits how a probe ended. Those that it did not end are looked after again soon.

@@ -214,7 +214,7 @@ impl Scheduler {
             if row.interrupted {
                 self.interrupt(row.id).await;
             } else if let Some(turn) = self.0.host_calls.store().turn(&row)? {
-                self.tell_turn(&row, turn);
+                self.announce_turn(&row, turn);
             } else {
                 match lease.take_turn(row.id).await {
                     Ok(true) => self.start(row.id, row.chat, row.tool),
@@ -236,7 +236,7 @@ impl Scheduler {
     }
 
     /// Tells where a call stands that waits for its turn, if that is news.
-    fn tell_turn(&self, row: &CallRow, turn: Turn) {
+    fn announce_turn(&self, row: &CallRow, turn: Turn) {
         let mut owned = lock(&self.0.owned);
         if let Some(queued) =
             owned.queued.get_mut(&row.id).filter(|queued| queued.last_announced.as_ref() != Some(&turn))

@@ -33,7 +33,7 @@ const REASONS: [&str; 7] = [
 ];
 
 #[derive(Deserialize)]
-pub(super) struct Wanted {
+pub(super) struct BuildBody {
     #[serde(default)]
     transition: String,
     template_version_id: Option<String>,
@@ -106,7 +106,7 @@ pub(super) async fn create(
     let json = {
         let db = state.db.get();
         let workspace = workspace(&db, &key)?;
-        let wanted: Wanted = body(&bytes)?;
+        let wanted: BuildBody = body(&bytes)?;
         let build = insert(&db, &workspace, &wanted)?;
         state.changed(&workspace.id);
         render::build(&state, &db, &build, Place::Posted)?
@@ -115,7 +115,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(json)).into_response())
 }
 
-fn insert(db: &Connection, workspace: &Workspace, wanted: &Wanted) -> Result<Build, Problem> {
+fn insert(db: &Connection, workspace: &Workspace, wanted: &BuildBody) -> Result<Build, Problem> {
     let transition = Transition::parse(&wanted.transition).ok_or_else(|| {
         Problem::invalid("transition", format!("\"{}\" is none of start, stop, delete", wanted.transition))
     })?;
@@ -153,7 +153,7 @@ fn insert(db: &Connection, workspace: &Workspace, wanted: &Wanted) -> Result<Bui
 fn version(
     db: &Connection,
     workspace: &Workspace,
-    wanted: &Wanted,
+    wanted: &BuildBody,
     latest: &Build,
 ) -> Result<Version, Problem> {
     let asked = match &wanted.template_version_id {

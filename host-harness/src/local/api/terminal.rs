@@ -25,7 +25,7 @@ use super::problem::{Problem, id};
 use super::{has_token, render};
 
 #[derive(Deserialize)]
-pub(super) struct Wanted {
+pub(super) struct TerminalQuery {
     #[serde(default)]
     reconnect: String,
     #[serde(default)]
@@ -47,7 +47,7 @@ fn default_width() -> u16 {
 pub(super) async fn open(
     Shared(state): Shared<Arc<ServerState>>,
     Path(key): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<TerminalQuery>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {

@@ -112,7 +112,7 @@ pub(super) async fn create(
     }
     let json = {
         let mut db = state.db.get();
-        let (template, version) = wanted(&db, &new)?;
+        let (template, version) = template_and_version(&db, &new)?;
         if Workspace::find_by_name(&db, &new.name, false)?.is_some() {
             let message = format!("A workspace named \"{}\" exists already.", new.name);
             return Err(Problem::new(StatusCode::CONFLICT, message).field("name", "has to be unique"));
@@ -136,7 +136,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(json)).into_response())
 }
 
-fn wanted(db: &Connection, new: &NewWorkspace) -> Result<(Template, Version), Problem> {
+fn template_and_version(db: &Connection, new: &NewWorkspace) -> Result<(Template, Version), Problem> {
     let version = match &new.template_version_id {
         Some(key) => Version::find(db, &id(key)?)?,
         None => None,

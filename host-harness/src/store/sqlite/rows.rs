@@ -181,7 +181,7 @@ impl ReadTransaction for Rows<'_> {
     fn journal(&self, id: CallId) -> Result<(Vec<Entry>, Option<Open>), StoreError> {
         let select = "SELECT request, intent, asked_ms, answer, observed_ms, answered_ms, format FROM entry \
              WHERE call = ?1 ORDER BY idx";
-        let rows = self.all(select, [signed(id)], KeptEntry::read)?;
+        let rows = self.all(select, [signed(id)], StoredEntry::read)?;
         let (mut entries, mut open) = (Vec::with_capacity(rows.len()), None);
         for row in rows {
             row.put(&mut entries, &mut open).map_err(|error| unreadable(id, &error))?;
@@ -362,7 +362,7 @@ impl Transaction for Rows<'_> {
 }
 
 /// An entry as it lies in the file.
-struct KeptEntry {
+struct StoredEntry {
     request: String,
     intent: Option<String>,
     asked_ms: u64,
@@ -372,7 +372,7 @@ struct KeptEntry {
     format: u32,
 }
 
-impl KeptEntry {
+impl StoredEntry {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             request: row.get(0)?,

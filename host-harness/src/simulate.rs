@@ -129,7 +129,7 @@ fn run_on(settings: Settings, plugins: &Plugins) -> std::io::Result<Report> {
         report.worlds += 1;
         report.calls += one.calls;
         report.lasted += one.lasted;
-        report.digest.add(one.digest.0.to_le_bytes());
+        report.digest.add(&one.digest.0.to_le_bytes());
         for (kind, count) in &one.counts {
             *report.counts.entry(kind).or_default() += count;
         }

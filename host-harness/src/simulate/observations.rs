@@ -267,7 +267,7 @@ impl Observer {
         self.check(now, Invariant::ResultsAreTrue, truth);
         self.check(now, Invariant::DownIsTold, down);
         let text = serde_json::to_string(outcome).unwrap_or_default();
-        self.digest.add(text.bytes());
+        self.digest.add(text.as_bytes());
         self.note(now, "end", &[call], || format!("call {call} ends: {text}"));
     }
 

@@ -1,6 +1,9 @@
 //! Sees everything that happens in a world, and checks the invariants at each of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+
+use fnv::FnvHasher;
 
 use super::invariants::{Check, Invariant, Violation};
 use super::plane::IntentId;
@@ -60,15 +63,16 @@ pub struct Digest(pub u64);
 
 impl Default for Digest {
     fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+        Self(FnvHasher::default().finish())
     }
 }
 
 impl Digest {
     /// Takes something in.
-    pub fn add(&mut self, bytes: impl IntoIterator<Item = u8>) {
-        let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        self.0 = bytes.into_iter().fold(self.0, mix);
+    pub fn add(&mut self, bytes: &[u8]) {
+        let mut hasher = FnvHasher::with_key(self.0);
+        hasher.write(bytes);
+        self.0 = hasher.finish();
     }
 }
 
@@ -95,8 +99,9 @@ impl Observer {
     /// Notes that something happened.
     pub fn note(&mut self, now: At, kind: &'static str, what: &[u64], text: impl FnOnce() -> String) {
         *self.counts.entry(kind).or_default() += 1;
-        self.digest.add(now.to_le_bytes().into_iter().chain(kind.bytes()));
-        self.digest.add(what.iter().flat_map(|part| part.to_le_bytes()));
+        self.digest.add(&now.to_le_bytes());
+        self.digest.add(kind.as_bytes());
+        what.iter().for_each(|part| self.digest.add(&part.to_le_bytes()));
         if self.tell {
             self.lines.push(format!("{:>10.3} s  {}", now as f64 / 1000.0, text()));
         }

@@ -3,14 +3,11 @@
 #[path = "../../tests/support/table_cases.rs"]
 mod cases;
 
-mod types {
-    pub use crate::contract::*;
-}
-
 use super::*;
 use crate::builders::{self, evidence};
 use crate::contract::{Action, Agent, Build, Cause, Dial, JobStatus, NeverConnected, Transition};
 use crate::fake::{self, Answer, Fake};
+use crate::types;
 use cases::{Age, Case, Dialed, Who};
 
 const LIFECYCLE_TOOLS: [&str; 3] = ["stop_workspace", "start_workspace", "restart_workspace"];

@@ -24,7 +24,7 @@ use workspace_recovery::policy::{ChatTools, Timings};
 use workspace_recovery::simulate::shell::{Notes, Run, Shell};
 use workspace_recovery::store::{ChatRecord, Store};
 
-use crate::builders::{ME, NOW, agent, build, build_read, refusal, start, workspace};
+use crate::builders::{ME, NOW, agent, build, build_read, gone_agent, refusal, start, workspace};
 use crate::support::engine;
 
 /// After how long a client gives up on an answer.
@@ -251,11 +251,8 @@ impl World {
 
     /// Makes the agent disconnected, recorded, since so long before the beginning of the test.
     pub fn disconnect(&mut self, before: Duration) {
-        let at = NOW - u64::try_from(before.as_millis()).unwrap();
-        self.agents[0].state = AgentState::Disconnected;
-        self.agents[0].last_connected = Some(at - 5_000);
-        self.agents[0].disconnected = Some(at);
         let agent = self.agents[0].id.clone();
+        self.agents[0] = gone_agent(&agent, u64::try_from(before.as_millis()).unwrap());
         self.answers(&agent, Answers::Refusal(unavailable()));
     }
 

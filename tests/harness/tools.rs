@@ -4,8 +4,8 @@ use workspace_recovery::bindings::{Binding, Build, BuildWait, CallError, JobStat
 use workspace_recovery::engine::Step;
 use workspace_recovery::journal::{Answer, Export, Journal, Output, Request};
 
-use crate::builders::{snapshot, start, stop};
-use crate::support::{engine, policy};
+use crate::builders::{default_policy, snapshot, start, stop};
+use crate::support::engine;
 
 #[test]
 fn the_component_lists_the_tools_without_asking_for_anything() {
@@ -25,8 +25,11 @@ fn the_component_lists_the_tools_without_asking_for_anything() {
 #[test]
 fn a_stop_goes_through_the_component_request_by_request() {
     let plugin = engine().load(guest_artifact::COMPONENT).unwrap();
-    let export =
-        Export::CallTool { name: "stop_workspace".into(), arguments: String::new(), policy: policy() };
+    let export = Export::CallTool {
+        name: "stop_workspace".into(),
+        arguments: String::new(),
+        policy: default_policy(),
+    };
     let stopped = || stop(2, JobStatus::Succeeded);
     let script = [
         (Request::LatestBuild { check_start: false }, latest(start(1, JobStatus::Succeeded))),
@@ -68,7 +71,8 @@ fn deeply_nested_arguments_are_refused_not_a_fault() {
         for depth in [100, 126, 127, 1000] {
             let value = format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
             let arguments = format!(r#"{{"parameters":{value}}}"#);
-            let export = Export::CallTool { name: "start_workspace".into(), arguments, policy: policy() };
+            let export =
+                Export::CallTool { name: "start_workspace".into(), arguments, policy: default_policy() };
             let step = plugin.step(&export, &Journal::new());
             assert!(
                 matches!(step, Ok(Step::Done(Output::CallTool(Err(CallError::InvalidArguments(_)))))),

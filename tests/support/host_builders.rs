@@ -1,6 +1,6 @@
 //! The values of `builders`, and those that only a host knows.
 //!
-//! Whoever includes this file has the host's modules `control_plane` and `policy` beside it, and its `bindings` as `types`.
+//! Whoever includes this file has the host's modules `control_plane` and `policy` beside it, and `bindings` as `types`.
 
 #![allow(dead_code, reason = "whoever includes it uses a part of it")]
 

@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_job_is_in_progress_until_it_is_known_to_have_ended() {
         for (status, ended) in job_statuses::all() {
-            assert_eq!(in_progress(&crate::fake::start(1, status.clone())), !ended, "{status:?}");
+            assert_eq!(in_progress(&crate::builders::start(1, status.clone())), !ended, "{status:?}");
         }
     }
 }

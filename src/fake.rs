@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use crate::builders::{agent, agents_of, snapshot};
 use crate::contract::{
-    Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, JobStatus, KnownDead, Lifecycle,
-    NeverConnected, Parameter, Policy, Probe, Provisioner, ReadError, Refusal, Snapshot, Transition,
+    Agent, AgentWait, Agents, Binding, Build, BuildWait, Parameter, Probe, ReadError, Transition,
     TransitionError, WaitEnd,
 };
 use crate::host::Host;
@@ -94,64 +94,6 @@ impl Host for Fake {
     }
 }
 
-/// The policy of an ordinary deployment and a chat with all tools.
-pub fn policy() -> Policy {
-    Policy {
-        recover_after_ms: 90_000,
-        dial_timeout_ms: 30_000,
-        never_connected: NeverConnected::AskUser,
-        known_dead: Some(KnownDead { after_ms: 120_000, dial_ms: 5_000 }),
-        max_restarts: 2,
-        build_limit_ms: 600_000,
-        restart_stop_limit_ms: 3_600_000,
-        connect_limit_ms: 120_000,
-        scripts_limit_ms: 600_000,
-        conflict_rounds: 3,
-        tools: ["stop_workspace", "start_workspace", "restart_workspace", "ask_user", "create_workspace"]
-            .map(String::from)
-            .to_vec(),
-        ask_user_tool: Some("ask_user".into()),
-        create_tool: Some("create_workspace".into()),
-    }
-}
-
-/// The build `b<number>`.
-pub fn build(number: u32, transition: Transition, status: JobStatus) -> Build {
-    Build {
-        id: format!("b{number}"),
-        number,
-        transition,
-        status,
-        cancel_requested: false,
-        ours: false,
-        queue_position: None,
-        provisioner: Provisioner::Unknown,
-        error: None,
-        error_code: None,
-        quota: None,
-        template_version: Some("v1".into()),
-        reason: None,
-    }
-}
-
-pub fn start(number: u32, status: JobStatus) -> Build {
-    build(number, Transition::Start, status)
-}
-
-pub fn stop(number: u32, status: JobStatus) -> Build {
-    build(number, Transition::Stop, status)
-}
-
-pub fn snapshot(latest: Build) -> Snapshot {
-    Snapshot {
-        workspace_name: "dev".into(),
-        template: Some("t1".into()),
-        dormant: false,
-        latest,
-        start_refusal: None,
-    }
-}
-
 /// The workspace reads as having this newest build.
 pub fn latest(build: Build) -> Answer {
     Answer::Latest(Ok(Binding::Bound(snapshot(build))))
@@ -190,41 +132,6 @@ pub fn agent_probed(end: WaitEnd, agent: Option<Agent>, probe: Option<Probe>) ->
     Answer::AgentWaited(Ok(AgentWait { end, waited_ms: 1000, agent, probe }))
 }
 
-/// A root agent that is connected and ready.
-pub fn agent(id: &str) -> Agent {
-    Agent {
-        id: id.into(),
-        parent: None,
-        name: "main".into(),
-        order: 0,
-        external: false,
-        state: AgentState::Connected,
-        lifecycle: Lifecycle::Ready,
-        created: 1_000,
-        first_connected: Some(2_000),
-        last_connected: Some(900_000),
-        disconnected: None,
-        process: None,
-    }
-}
-
-/// A root agent that was seen to go so long before [`NOW`].
-pub fn gone_agent(id: &str, for_ms: u64) -> Agent {
-    Agent {
-        state: AgentState::Disconnected,
-        last_connected: Some(NOW - for_ms - 5_000),
-        disconnected: Some(NOW - for_ms),
-        ..agent(id)
-    }
-}
-
-/// The control plane's time in every status here.
-pub const NOW: u64 = 1_000_000;
-
-pub fn agents_of(build: Build, agents: Vec<Agent>) -> Agents {
-    Agents { build, observed: Some(NOW), readable_for_ms: 600_000, agents }
-}
-
 pub fn status(build: Build, agents: Vec<Agent>) -> Answer {
     Answer::Agents(Ok(agents_of(build, agents)))
 }
@@ -233,8 +140,4 @@ pub fn status(build: Build, agents: Vec<Agent>) -> Answer {
 pub fn ready(build: Build) -> [Answer; 2] {
     let waited = agent_probed(WaitEnd::Reached, Some(agent("a1")), Some(Probe::Answered));
     [status(build, vec![agent("a1")]), waited]
-}
-
-pub fn refusal(message: &str) -> Refusal {
-    Refusal { message: message.into(), detail: None, validations: vec![], template: None }
 }

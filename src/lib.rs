@@ -15,4 +15,10 @@ pub mod tools;
 mod arena;
 
 #[cfg(test)]
+use contract as types;
+
+#[cfg(test)]
+#[path = "../tests/support/builders.rs"]
+mod builders;
+#[cfg(test)]
 mod fake;

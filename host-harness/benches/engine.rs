@@ -9,12 +9,17 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use guest_artifact::COMPONENT;
 use workspace_recovery::bindings::{
-    Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, Dial, Evidence, JobStatus, Lifecycle,
-    Policy, Probe, Provisioner, Snapshot, Transition, WaitEnd,
+    Agent, AgentWait, Binding, Build, BuildWait, Evidence, JobStatus, Probe, Provisioner, Snapshot,
+    Transition, WaitEnd,
 };
 use workspace_recovery::engine::{Engine, EngineOptions, Plugin, Step};
 use workspace_recovery::journal::{Answer, Export, Journal, Output, Request};
-use workspace_recovery::policy::{ChatTools, Timings};
+use workspace_recovery::{bindings as types, control_plane, policy};
+
+#[path = "../../tests/support/host_builders.rs"]
+mod builders;
+
+use builders::{NOW, agents_of, default_policy, evidence, gone_agent, snapshot};
 
 /// A control plane with one workspace, whose builds succeed as soon as somebody waits for them.
 struct World {
@@ -29,18 +34,10 @@ impl World {
     fn answer(&mut self, request: &Request) -> Answer {
         match request {
             Request::LatestBuild { .. } => Answer::LatestBuild(Ok(Binding::Bound(Snapshot {
-                workspace_name: "dev".into(),
                 template: Some("9c4a7a1e-6a0e-4d9c-b9a5-4f4d6f1f8a11".into()),
-                dormant: false,
-                latest: self.latest.clone(),
-                start_refusal: None,
+                ..snapshot(self.latest.clone())
             }))),
-            Request::AgentStatus => Answer::AgentStatus(Ok(Agents {
-                build: self.latest.clone(),
-                observed: Some(1_800_000_000_000),
-                readable_for_ms: 600_000,
-                agents: vec![agent()],
-            })),
+            Request::AgentStatus => Answer::AgentStatus(Ok(agents_of(self.latest.clone(), vec![agent()]))),
             Request::IssueTransition { to, .. } => {
                 self.latest = build(self.latest.number + 1, to.clone(), JobStatus::Running);
                 Answer::IssueTransition(Ok(self.latest.clone()))
@@ -63,62 +60,26 @@ impl World {
 fn build(number: u32, transition: Transition, status: JobStatus) -> Build {
     Build {
         id: format!("0d6f3c1e-8a55-4f0e-9c8e-{number:012}"),
-        number,
-        transition,
-        status,
-        cancel_requested: false,
         ours: true,
-        queue_position: None,
         provisioner: Provisioner::Available,
-        error: None,
-        error_code: None,
-        quota: None,
         template_version: Some("41d0a6ac-1f43-4b4f-a9ad-0d3f3c3f5a55".into()),
-        reason: None,
+        ..builders::build(number, transition, status)
     }
 }
 
 /// An agent that has been gone for ten minutes.
 fn agent() -> Agent {
-    Agent {
-        id: "b5c2a7b8-93f4-4a9a-8f0e-7e5a5b1c2d3e".into(),
-        parent: None,
-        name: "main".into(),
-        order: 0,
-        external: false,
-        state: AgentState::Disconnected,
-        lifecycle: Lifecycle::Ready,
-        created: 1_799_990_000_000,
-        first_connected: Some(1_799_990_010_000),
-        last_connected: Some(1_799_999_390_000),
-        disconnected: Some(1_799_999_400_000),
-        process: None,
-    }
-}
-
-fn policy() -> Policy {
-    let names =
-        ["execute", "start_workspace", "stop_workspace", "restart_workspace"].map(ToOwned::to_owned).to_vec();
-    Timings::default().policy(&ChatTools { names, ..ChatTools::default() })
+    gone_agent("b5c2a7b8-93f4-4a9a-8f0e-7e5a5b1c2d3e", 600_000)
 }
 
 fn classify() -> Export {
-    let evidence = Evidence {
-        dial: Dial::TimedOut(30_000),
-        dialed: Some(agent().id),
-        dialed_process: None,
-        disconnected_at_start: agent().disconnected,
-        earlier_timeouts: 0,
-        control_plane_away: false,
-        trusted_in_ms: None,
-        earlier_away: 0,
-        recent_restarts: 0,
-    };
-    Export::ClassifyFailure { evidence, policy: policy() }
+    let evidence =
+        Evidence { dialed: Some(agent().id), disconnected_at_start: agent().disconnected, ..evidence() };
+    Export::ClassifyFailure { evidence, policy: default_policy() }
 }
 
 fn stop() -> Export {
-    Export::CallTool { name: "stop_workspace".into(), arguments: "{}".into(), policy: policy() }
+    Export::CallTool { name: "stop_workspace".into(), arguments: "{}".into(), policy: default_policy() }
 }
 
 /// Runs a call to its end, and returns its journal too.
@@ -129,7 +90,7 @@ fn run(plugin: &Plugin, export: &Export, mut world: World) -> (Output, Journal) 
             Step::Done(output) => return (output, journal),
             Step::Request(request) => {
                 let answer = world.answer(&request);
-                journal.append(request, answer, Some(1_800_000_000_000)).unwrap();
+                journal.append(request, answer, Some(NOW)).unwrap();
             }
         }
     }
@@ -139,7 +100,7 @@ fn steps(c: &mut Criterion) {
     let plugin = Engine::new(EngineOptions::default()).unwrap().load(COMPONENT).unwrap();
 
     // An input that is refused before the plugin asks for anything: what remains is making the instance.
-    let refused = Export::CallTool { name: "x".into(), arguments: String::new(), policy: policy() };
+    let refused = Export::CallTool { name: "x".into(), arguments: String::new(), policy: default_policy() };
     c.bench_function("instantiate, and refuse an unknown tool", |b| {
         b.iter(|| plugin.step(black_box(&refused), &Journal::new()).unwrap());
     });

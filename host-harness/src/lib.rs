@@ -71,6 +71,9 @@
 
 mod arguments;
 pub mod bindings;
+#[cfg(test)]
+#[path = "../../tests/support/host_builders.rs"]
+mod builders;
 pub mod chat;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -94,6 +97,9 @@ mod sanitize;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 pub mod store;
+
+#[cfg(test)]
+use bindings as types;
 
 /// The plugin of this repository, a component. Feature `plugin`.
 #[cfg(feature = "plugin")]

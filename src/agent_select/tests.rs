@@ -2,10 +2,10 @@
 mod choices;
 
 use super::*;
-use crate::fake;
+use crate::builders;
 
 fn agent(name: &str) -> Agent {
-    Agent { name: name.into(), ..fake::agent(name) }
+    Agent { name: name.into(), ..builders::agent(name) }
 }
 
 fn child(name: &str) -> Agent {

@@ -3,13 +3,11 @@
 #[path = "../../tests/support/table_cases.rs"]
 mod cases;
 
-mod types {
-    pub use crate::contract::*;
-}
-
 use super::*;
+use crate::builders::{self, evidence};
 use crate::contract::{Action, Agent, Build, Cause, Dial, JobStatus, NeverConnected, Transition};
 use crate::fake::{self, Answer, Fake};
+use crate::types;
 use cases::{Age, Case, Dialed, Who};
 
 const LIFECYCLE_TOOLS: [&str; 3] = ["stop_workspace", "start_workspace", "restart_workspace"];
@@ -201,17 +199,10 @@ fn a_restart_rests_on_a_timeout_and_on_a_fresh_look_at_the_agent_that_was_dialle
 
 /// A dial to `a1`, which has been disconnected for so long, timed out.
 fn after_ms(gone_for_ms: u64) -> Verdict {
-    let agent = fake::gone_agent("a1", gone_for_ms);
-    let status = fake::status(fake::start(1, JobStatus::Succeeded), vec![agent.clone()]);
-    let case = cases::all().last().unwrap();
-    let evidence = Evidence {
-        dialed: Some(agent.id),
-        disconnected_at_start: agent.disconnected,
-        earlier_timeouts: 0,
-        recent_restarts: 0,
-        ..case.evidence
-    };
-    classify(&Fake::new([status]), &evidence, &fake::policy())
+    let agent = builders::gone_agent("a1", gone_for_ms);
+    let status = fake::status(builders::start(1, JobStatus::Succeeded), vec![agent.clone()]);
+    let evidence = Evidence { disconnected_at_start: agent.disconnected, ..evidence() };
+    classify(&Fake::new([status]), &evidence, &builders::policy())
 }
 
 #[test]
@@ -284,23 +275,16 @@ fn an_outage_says_for_how_long_to_wait_where_that_is_known() {
 /// An agent that is gone for so long, and was gone since `before` when the dial began, once and a second time.
 fn changed(gone_for_ms: u64, before: Option<u64>) -> [Verdict; 2] {
     [0, 1].map(|earlier_timeouts| {
-        let agent = fake::gone_agent("a1", gone_for_ms);
-        let case = cases::all().last().unwrap();
-        let evidence = Evidence {
-            dialed: Some(agent.id.clone()),
-            disconnected_at_start: before,
-            earlier_timeouts,
-            recent_restarts: 0,
-            ..case.evidence
-        };
-        let status = fake::status(fake::start(1, JobStatus::Succeeded), vec![agent]);
-        classify(&Fake::new([status]), &evidence, &fake::policy())
+        let agent = builders::gone_agent("a1", gone_for_ms);
+        let evidence = Evidence { disconnected_at_start: before, earlier_timeouts, ..evidence() };
+        let status = fake::status(builders::start(1, JobStatus::Succeeded), vec![agent]);
+        classify(&Fake::new([status]), &evidence, &builders::policy())
     })
 }
 
 #[test]
 fn an_agent_that_comes_and_goes_during_the_dials_is_no_reason_to_retry_for_ever() {
-    let [first, second] = changed(20_000, Some(fake::NOW - 60_000));
+    let [first, second] = changed(20_000, Some(builders::NOW - 60_000));
     assert_eq!((first.action, first.counts_as_timeout), (Action::Retry, true));
     assert_eq!((second.action, second.retry_after_ms), (Action::AskUser, None));
     // One that hung, and was noticed in the midst of the second dial, is not asked about.
@@ -311,7 +295,7 @@ fn an_agent_that_comes_and_goes_during_the_dials_is_no_reason_to_retry_for_ever(
 #[test]
 fn an_agent_that_went_away_during_the_dial_is_told_otherwise_than_one_that_came_back() {
     let [went, _] = changed(90_000, None);
-    let [back, _] = changed(90_000, Some(fake::NOW - 300_000));
+    let [back, _] = changed(90_000, Some(builders::NOW - 300_000));
     assert_eq!([went.cause, back.cause], [Cause::ChangedDuringDial; 2]);
     assert!(went.message.contains("was there when the call began"), "{}", went.message);
     assert!(back.message.contains("had come back"), "{}", back.message);
@@ -319,18 +303,15 @@ fn an_agent_that_went_away_during_the_dial_is_told_otherwise_than_one_that_came_
 
 #[test]
 fn another_process_is_another_agent_whatever_its_id() {
-    let agent = Agent { process: Some("p2".into()), ..fake::gone_agent("a1", 90_000) };
+    let agent = Agent { process: Some("p2".into()), ..builders::gone_agent("a1", 90_000) };
     let of = |dialed: Option<&str>| {
         let evidence = Evidence {
-            dialed: Some("a1".into()),
             dialed_process: dialed.map(Into::into),
             disconnected_at_start: agent.disconnected,
-            earlier_timeouts: 0,
-            recent_restarts: 0,
-            ..cases::all().last().unwrap().evidence
+            ..evidence()
         };
-        let status = fake::status(fake::start(1, JobStatus::Succeeded), vec![agent.clone()]);
-        classify(&Fake::new([status]), &evidence, &fake::policy()).cause
+        let status = fake::status(builders::start(1, JobStatus::Succeeded), vec![agent.clone()]);
+        classify(&Fake::new([status]), &evidence, &builders::policy()).cause
     };
     assert_eq!(of(Some("p1")), Cause::ChangedDuringDial);
     assert_eq!([of(Some("p2")), of(None)], [Cause::Disconnected; 2]);
@@ -339,9 +320,14 @@ fn another_process_is_another_agent_whatever_its_id() {
 #[test]
 fn a_workspace_that_was_paused_as_a_task_is_started_and_called_paused() {
     let of = |reason: Option<&str>| {
-        let paused = Build { reason: reason.map(Into::into), ..fake::stop(2, JobStatus::Succeeded) };
-        let evidence = Evidence { dialed: Some("a1".into()), ..cases::all().last().unwrap().evidence };
-        classify(&Fake::new([fake::status(paused, vec![])]), &evidence, &fake::policy())
+        let paused = Build { reason: reason.map(Into::into), ..builders::stop(2, JobStatus::Succeeded) };
+        let evidence = Evidence {
+            disconnected_at_start: Some(1),
+            earlier_timeouts: 1,
+            recent_restarts: 2,
+            ..evidence()
+        };
+        classify(&Fake::new([fake::status(paused, vec![])]), &evidence, &builders::policy())
     };
     let paused = of(Some("task_auto_pause"));
     assert_eq!((paused.action, &paused.tools[..]), (Action::Start, &["start_workspace".to_owned()][..]));
@@ -353,13 +339,13 @@ fn a_workspace_that_was_paused_as_a_task_is_started_and_called_paused() {
 
 #[test]
 fn an_answer_that_contradicts_itself_gives_no_age() {
-    let agent = fake::gone_agent("a1", 90_000);
-    assert_eq!(gone::gone_for_ms(&agent, Some(fake::NOW)), Some(90_000));
+    let agent = builders::gone_agent("a1", 90_000);
+    assert_eq!(gone::gone_for_ms(&agent, Some(builders::NOW)), Some(90_000));
     assert_eq!(gone::gone_for_ms(&agent, None), None);
-    let ahead = Agent { first_connected: Some(fake::NOW + 1), ..agent.clone() };
-    assert_eq!(gone::gone_for_ms(&ahead, Some(fake::NOW)), None);
-    let seen_since = Agent { last_connected: Some(fake::NOW - 1_000), ..agent };
-    assert_eq!(gone::gone_for_ms(&seen_since, Some(fake::NOW)), None);
+    let ahead = Agent { first_connected: Some(builders::NOW + 1), ..agent.clone() };
+    assert_eq!(gone::gone_for_ms(&ahead, Some(builders::NOW)), None);
+    let seen_since = Agent { last_connected: Some(builders::NOW - 1_000), ..agent };
+    assert_eq!(gone::gone_for_ms(&seen_since, Some(builders::NOW)), None);
 }
 
 #[test]
@@ -377,18 +363,20 @@ fn an_interrupt_and_a_fast_failure_are_passed_on_as_they_came_without_a_read() {
 #[test]
 fn what_is_not_known_is_named_and_nothing_is_claimed_of_it() {
     let unknown = |status: &str| JobStatus::Unknown(status.into());
-    let odd = Agent { state: AgentState::Unknown("dozing".into()), ..fake::agent("a1") };
+    let odd = Agent { state: AgentState::Unknown("dozing".into()), ..builders::agent("a1") };
     for (status, part) in [
         (
-            fake::status(fake::start(7, unknown("napping")), vec![]),
+            fake::status(builders::start(7, unknown("napping")), vec![]),
             "start build 7 has the status \"napping\"",
         ),
-        (fake::status(fake::stop(7, unknown("napping")), vec![]), "stop build 7 has the status \"napping\""),
-        (fake::status(fake::start(7, JobStatus::Succeeded), vec![odd]), "status is \"dozing\""),
+        (
+            fake::status(builders::stop(7, unknown("napping")), vec![]),
+            "stop build 7 has the status \"napping\"",
+        ),
+        (fake::status(builders::start(7, JobStatus::Succeeded), vec![odd]), "status is \"dozing\""),
     ] {
-        let case = cases::all().last().unwrap();
-        let evidence = Evidence { earlier_timeouts: 0, dialed: Some("a1".into()), ..case.evidence };
-        let verdict = classify(&Fake::new([status]), &evidence, &fake::policy());
+        let evidence = Evidence { disconnected_at_start: Some(1), recent_restarts: 2, ..evidence() };
+        let verdict = classify(&Fake::new([status]), &evidence, &builders::policy());
         assert_eq!((verdict.action, verdict.cause), (Action::Retry, Cause::StatusUnreadable));
         assert!(verdict.message.contains(part), "{}", verdict.message);
         for claim in ["being started", "being stopped", "could not be read"] {
@@ -418,21 +406,21 @@ fn connection(build: Build, agents: Vec<Agent>) -> Connection {
 
 #[test]
 fn a_cached_connection_to_a_disconnected_agent_is_redialled_however_short_it_is_gone() {
-    let started = || fake::start(1, JobStatus::Succeeded);
-    assert_eq!(connection(started(), vec![fake::gone_agent("a1", 1)]), Connection::Redial);
+    let started = || builders::start(1, JobStatus::Succeeded);
+    assert_eq!(connection(started(), vec![builders::gone_agent("a1", 1)]), Connection::Redial);
     for state in [AgentState::Connected, AgentState::Connecting, AgentState::TimedOut] {
-        let agent = Agent { state, ..fake::agent("a1") };
+        let agent = Agent { state, ..builders::agent("a1") };
         assert_eq!(connection(started(), vec![agent]), Connection::Reuse);
     }
 }
 
 #[test]
 fn a_cached_connection_to_an_agent_of_an_older_build_is_redialled() {
-    let other = || vec![fake::agent("a2")];
-    assert_eq!(connection(fake::start(2, JobStatus::Succeeded), other()), Connection::Redial);
-    assert_eq!(connection(fake::stop(2, JobStatus::Succeeded), vec![]), Connection::Redial);
-    assert_eq!(connection(fake::start(2, JobStatus::Running), vec![]), Connection::Reuse);
-    assert_eq!(connection(fake::start(2, JobStatus::Failed), vec![]), Connection::Reuse);
+    let other = || vec![builders::agent("a2")];
+    assert_eq!(connection(builders::start(2, JobStatus::Succeeded), other()), Connection::Redial);
+    assert_eq!(connection(builders::stop(2, JobStatus::Succeeded), vec![]), Connection::Redial);
+    assert_eq!(connection(builders::start(2, JobStatus::Running), vec![]), Connection::Reuse);
+    assert_eq!(connection(builders::start(2, JobStatus::Failed), vec![]), Connection::Reuse);
 }
 
 #[test]

@@ -13,7 +13,8 @@ use workspace_recovery::policy::ChatTools;
 use workspace_recovery::replay::replay;
 use workspace_recovery::store::Failures;
 
-use crate::plane::{Answers, Host, Plane, Post, WORKSPACE, agent, plugin, refusal, unavailable};
+use crate::builders::{agent, refusal};
+use crate::plane::{Answers, Host, Plane, Post, WORKSPACE, plugin, unavailable};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -20,7 +20,8 @@ use workspace_recovery::journal::record::CallId;
 use workspace_recovery::policy::Timings;
 use workspace_recovery::store::{Listing, Store};
 
-use crate::plane::{self, Host, MadeBuild, Plane, WORKSPACE, agent, unavailable};
+use crate::builders::{ME, agent, build_read, stop};
+use crate::plane::{Host, MadeBuild, Plane, WORKSPACE, tools, unavailable};
 
 /// How long the world is left alone before the next host comes.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -156,7 +157,7 @@ fn a_stop_behind_a_foreign_build_carried_on_in_a_changed_world_keeps_the_rules()
 
 fn stopped(plane: &Plane) {
     let mut world = plane.world();
-    let read = plane::build("b2", 2, Transition::Stop, JobStatus::Succeeded);
+    let read = build_read(stop(2, JobStatus::Succeeded));
     world.builds.push(MadeBuild { read, ends: None });
     world.agents.clear();
 }
@@ -329,7 +330,7 @@ async fn disturbed(scene: Scene, place: Option<Place>, change: Change) -> Ended 
 }
 
 async fn call(host: &Host, scene: Scene) -> Result<Value, String> {
-    let policy = Timings::default().policy(&plane::tools());
+    let policy = Timings::default().policy(&tools());
     match host.driver.begin("ana", scene.tool, scene.arguments, policy, None).await {
         Ok(id) => follow(host, id).await,
         Err(error) => Err(error.to_string()),
@@ -455,7 +456,7 @@ impl ControlPlane for Seen {
     }
 
     async fn user(&self) -> Result<User, ApiError> {
-        let me = || Ok(User { id: plane::ME.into(), name: "ana".into() });
+        let me = || Ok(User { id: ME.into(), name: "ana".into() });
         self.pass("user", self.plane.user()).await.or_else(|error| {
             // It is the workspace that is gone.
             if error == ApiError::Gone { me() } else { Err(error) }

@@ -1,13 +1,13 @@
 //! The journal: what it records, and what happens when a plugin does not keep to it.
 
 use workspace_recovery::bindings::{
-    Agents, Binding, Build, Connection, JobStatus, Provisioner, ReadError, Refusal, Transition,
-    TransitionError,
+    Binding, Build, Connection, JobStatus, ReadError, Refusal, Transition, TransitionError,
 };
 use workspace_recovery::engine::{Plugin, Step, StepError};
 use workspace_recovery::journal::{Answer, Asked, Entry, Journal, JournalError, Output, Request};
 use workspace_recovery::limits::{ANSWER_AGENTS, ANSWER_NAME_BYTES, ANSWER_PROBLEMS, ANSWER_TEXT_BYTES};
 
+use crate::builders::{agent, agents_of, refusal, start};
 use crate::support::{Handmade, LATEST_BUILD, PUBLISH_BINDING, check_connection, journal, unbound};
 
 /// Asks for the newest build, then binds the chat to the build "b1"; says "redial" if it was bound.
@@ -28,21 +28,7 @@ fn publish(build: &str) -> Request {
 }
 
 fn build(id: &str) -> Build {
-    Build {
-        id: id.into(),
-        number: 7,
-        transition: Transition::Start,
-        status: JobStatus::Succeeded,
-        cancel_requested: false,
-        ours: true,
-        queue_position: None,
-        provisioner: Provisioner::Unknown,
-        error: None,
-        error_code: None,
-        quota: None,
-        template_version: None,
-        reason: None,
-    }
+    Build { id: id.into(), ours: true, ..start(7, JobStatus::Succeeded) }
 }
 
 #[test]
@@ -171,12 +157,7 @@ fn a_long_text_is_cut_at_a_character_before_it_is_recorded() {
 fn surplus_field_problems_are_cut() {
     let problem =
         workspace_recovery::bindings::FieldProblem { field: "region".into(), detail: "is required".into() };
-    let refusal = Refusal {
-        message: "no".into(),
-        detail: None,
-        validations: vec![problem; ANSWER_PROBLEMS + 5],
-        template: None,
-    };
+    let refusal = Refusal { validations: vec![problem; ANSWER_PROBLEMS + 5], ..refusal("no") };
     let issue =
         Request::IssueTransition { to: Transition::Start, rests_on: "b0".into(), parameters: Vec::new() };
     let invalid = Answer::IssueTransition(Err(TransitionError::Invalid(refusal)));
@@ -202,22 +183,8 @@ fn an_identifier_that_is_too_long_is_refused_instead_of_cut() {
 
 #[test]
 fn more_agents_than_a_plugin_may_be_given_are_refused_instead_of_cut() {
-    let agent = workspace_recovery::bindings::Agent {
-        id: "a".into(),
-        parent: None,
-        name: "main".into(),
-        order: 0,
-        external: false,
-        state: workspace_recovery::bindings::AgentState::Connected,
-        lifecycle: workspace_recovery::bindings::Lifecycle::Ready,
-        created: 1,
-        first_connected: None,
-        last_connected: None,
-        disconnected: None,
-        process: None,
-    };
     let size = ANSWER_AGENTS + 1;
-    let found = Agents { build: build("b"), observed: None, readable_for_ms: 0, agents: vec![agent; size] };
+    let found = agents_of(build("b"), vec![agent("a"); size]);
     let error =
         Journal::new().append(Request::AgentStatus, Answer::AgentStatus(Ok(found)), None).unwrap_err();
     let (request, field, limit) = ("workspace/agent-status", "list of agents", ANSWER_AGENTS);

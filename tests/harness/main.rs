@@ -1,9 +1,11 @@
 //! The harness tests: plugins, the real one and hostile ones, run through the library.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-#![expect(clippy::duplicate_mod, reason = "the cases of the decision table exist with two sets of types")]
+#![expect(clippy::duplicate_mod, reason = "what the plugin's tests share exists with two sets of types")]
 
 mod bindings;
+#[path = "../support/host_builders.rs"]
+mod builders;
 mod cache;
 mod chat;
 mod checks;
@@ -23,3 +25,5 @@ mod transition;
 mod upgrades;
 mod verdicts;
 mod waits;
+
+use workspace_recovery::{bindings as types, control_plane, policy};

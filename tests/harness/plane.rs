@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 use workspace_recovery::bindings::{
-    Agent, AgentState, Build, JobStatus, Lifecycle, Parameter, Provisioner, Quota, Refusal, Transition,
+    Agent, AgentState, Build, JobStatus, Parameter, Quota, Refusal, Transition,
 };
 use workspace_recovery::chat::{Chat, ChatHost};
 use workspace_recovery::clock::Clock;
@@ -24,22 +24,19 @@ use workspace_recovery::policy::{ChatTools, Timings};
 use workspace_recovery::simulate::shell::{Notes, Run, Shell};
 use workspace_recovery::store::{ChatRecord, Store};
 
+use crate::builders::{ME, NOW, agent, build, build_read, gone_agent, refusal, start, workspace};
 use crate::support::engine;
 
 /// After how long a client gives up on an answer.
 const CLIENT_LIMIT: Duration = Duration::from_secs(20);
 /// The workspace that there is.
 pub const WORKSPACE: &str = "w1";
-/// The user whom the client acts for.
-pub const ME: &str = "user-1";
-/// The control plane's time at the beginning of a test, Unix milliseconds.
-pub const BEGIN: u64 = 1_800_000_000_000;
 
 /// The control plane.
 #[derive(Clone)]
 pub struct Plane(Arc<Mutex<World>>);
 
-/// What a test sets up and looks at.
+/// What a test sets up and looks at; it begins at [`NOW`].
 pub struct World {
     /// The workspace; its newest build and agents are kept in `builds` and `agents`.
     pub workspace: Workspace,
@@ -128,20 +125,10 @@ impl Plane {
     /// A workspace with a succeeded start and one connected agent, `a1`, which runs commands.
     pub fn running() -> Self {
         let begun = Instant::now();
-        let first = build("b1", 1, Transition::Start, JobStatus::Succeeded);
+        let first = build_read(start(1, JobStatus::Succeeded));
         let workspace = Workspace {
-            id: WORKSPACE.into(),
-            name: "dev".into(),
-            owner: "ana".into(),
-            organization: "org".into(),
-            template: Some("t1".into()),
             active_version: Some("v2".into()),
-            requires_active_version: false,
-            classic_parameters: false,
-            dormant: false,
-            latest: first.clone(),
-            agents: Vec::new(),
-            observed: None,
+            ..workspace(WORKSPACE, first.clone(), Vec::new())
         };
         Self(Arc::new(Mutex::new(World {
             others_gone: Vec::new(),
@@ -245,49 +232,6 @@ pub fn plugin() -> Plugin {
     PLUGIN.clone()
 }
 
-/// A build of this user's.
-pub fn build(id: &str, number: u32, transition: Transition, status: JobStatus) -> BuildRead {
-    let build = Build {
-        id: id.into(),
-        number,
-        transition,
-        status,
-        cancel_requested: false,
-        ours: false,
-        queue_position: None,
-        provisioner: Provisioner::Unknown,
-        error: None,
-        error_code: None,
-        quota: None,
-        template_version: Some("v1".into()),
-        reason: None,
-    };
-    BuildRead { build, created: Some(BEGIN), initiator: Some(ME.into()), reason: Some("initiator".into()) }
-}
-
-/// A connected agent that is ready.
-pub fn agent(id: &str) -> Agent {
-    Agent {
-        id: id.into(),
-        parent: None,
-        name: "main".into(),
-        order: 0,
-        external: false,
-        state: AgentState::Connected,
-        lifecycle: Lifecycle::Ready,
-        created: BEGIN - 7_200_000,
-        first_connected: Some(BEGIN - 7_190_000),
-        last_connected: Some(BEGIN),
-        disconnected: None,
-        process: None,
-    }
-}
-
-/// A refusal that is only a sentence.
-pub fn refusal(message: &str) -> Refusal {
-    Refusal { message: message.into(), detail: None, validations: Vec::new(), template: None }
-}
-
 /// A failure of the control plane's own, in its words.
 pub fn failed(message: &str, detail: Option<&str>) -> ApiError {
     let said = Refusal { detail: detail.map(str::to_owned), ..refusal(message) };
@@ -302,16 +246,13 @@ pub fn unavailable() -> ApiError {
 impl World {
     /// The control plane's time.
     pub fn now(&self) -> u64 {
-        BEGIN + u64::try_from(self.begun.elapsed().as_millis()).unwrap()
+        NOW + u64::try_from(self.begun.elapsed().as_millis()).unwrap()
     }
 
     /// Makes the agent disconnected, recorded, since so long before the beginning of the test.
     pub fn disconnect(&mut self, before: Duration) {
-        let at = BEGIN - u64::try_from(before.as_millis()).unwrap();
-        self.agents[0].state = AgentState::Disconnected;
-        self.agents[0].last_connected = Some(at - 5_000);
-        self.agents[0].disconnected = Some(at);
         let agent = self.agents[0].id.clone();
+        self.agents[0] = gone_agent(&agent, u64::try_from(before.as_millis()).unwrap());
         self.answers(&agent, Answers::Refusal(unavailable()));
     }
 
@@ -329,9 +270,9 @@ impl World {
     /// Adds a build that somebody else asked for.
     pub fn foreign_build(&mut self, id: &str, transition: Transition, status: JobStatus) {
         let number = u32::try_from(self.builds.len()).unwrap() + 1;
-        let mut read = build(id, number, transition, status);
-        read.created = Some(self.now());
-        read.initiator = Some("somebody else".into());
+        let build = Build { id: id.into(), ..build(number, transition, status) };
+        let (created, initiator) = (Some(self.now()), Some("somebody else".into()));
+        let read = BuildRead { created, initiator, ..build_read(build) };
         self.builds.push(MadeBuild { read, ends: None });
     }
 
@@ -389,7 +330,7 @@ impl World {
 
     fn make(&mut self, wanted: &NewBuild) -> BuildRead {
         let number = u32::try_from(self.builds.len()).unwrap() + 1;
-        let mut read = build(&format!("b{number}"), number, wanted.transition.clone(), JobStatus::Running);
+        let mut read = build_read(build(number, wanted.transition.clone(), JobStatus::Running));
         read.created = Some(self.now());
         if let Some(version) = &wanted.template_version {
             read.build.template_version = Some(version.clone());
@@ -563,7 +504,7 @@ struct TokioClock {
 impl Clock for TokioClock {
     fn now_ms(&self) -> u64 {
         // Away from the control plane's time, with which it must never be mixed.
-        BEGIN / 2 + self.monotonic_ms()
+        NOW / 2 + self.monotonic_ms()
     }
 
     fn monotonic_ms(&self) -> u64 {

@@ -12,8 +12,9 @@ use workspace_recovery::limits::{
     TABLE_ELEMENTS,
 };
 
+use crate::builders::default_policy;
 use crate::support::{
-    Handmade, LATEST_BUILD, PUBLISH_BINDING, check_connection, engine, journal, policy, step, unbound,
+    Handmade, LATEST_BUILD, PUBLISH_BINDING, check_connection, engine, journal, step, unbound,
 };
 
 /// Steps a hostile plugin, then an honest one on the same engine, and returns how the hostile one ended.
@@ -190,7 +191,7 @@ fn a_result_with_a_giant_list_ends_the_call() {
 fn an_input_that_is_too_long_is_not_handed_in() {
     let honest = Handmade::default().load();
     let arguments = "x".repeat(INPUT_BYTES);
-    let export = Export::CallTool { name: "stop_workspace".into(), arguments, policy: policy() };
+    let export = Export::CallTool { name: "stop_workspace".into(), arguments, policy: default_policy() };
     assert!(matches!(ends(&honest, &export, &Journal::new()), StepError::Limit(Limit::Input { .. })));
 }
 

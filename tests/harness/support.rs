@@ -4,10 +4,9 @@ use std::sync::LazyLock;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
-use workspace_recovery::bindings::{Binding, Policy};
+use workspace_recovery::bindings::Binding;
 use workspace_recovery::engine::{Engine, EngineOptions, Plugin, Step, StepError};
 use workspace_recovery::journal::{Answer, Export, Journal, Request};
-use workspace_recovery::policy::{ChatTools, Timings};
 
 /// The folder of the contract.
 pub const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/wit");
@@ -116,12 +115,4 @@ pub fn journal<const N: usize>(entries: [(Request, Answer); N]) -> Journal {
 /// Steps a fresh call of `check-connection`.
 pub fn step(plugin: &Plugin) -> Result<Step, StepError> {
     plugin.step(&check_connection(), &Journal::new())
-}
-
-/// The default policy, for a chat that has all tools.
-pub fn policy() -> Policy {
-    let names = ["execute", "start_workspace", "stop_workspace", "restart_workspace", "ask_user_question"];
-    let names = names.map(ToOwned::to_owned).to_vec();
-    let ask_user = Some("ask_user_question".to_owned());
-    Timings::default().policy(&ChatTools { names, ask_user, create: None })
 }

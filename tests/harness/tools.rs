@@ -1,12 +1,11 @@
 //! The tools through the built component.
 
-use workspace_recovery::bindings::{
-    Binding, Build, BuildWait, CallError, JobStatus, Provisioner, Snapshot, Transition, WaitEnd,
-};
+use workspace_recovery::bindings::{Binding, Build, BuildWait, CallError, JobStatus, Transition, WaitEnd};
 use workspace_recovery::engine::Step;
 use workspace_recovery::journal::{Answer, Export, Journal, Output, Request};
 
-use crate::support::{engine, policy};
+use crate::builders::{default_policy, snapshot, start, stop};
+use crate::support::engine;
 
 #[test]
 fn the_component_lists_the_tools_without_asking_for_anything() {
@@ -26,17 +25,17 @@ fn the_component_lists_the_tools_without_asking_for_anything() {
 #[test]
 fn a_stop_goes_through_the_component_request_by_request() {
     let plugin = engine().load(guest_artifact::COMPONENT).unwrap();
-    let export =
-        Export::CallTool { name: "stop_workspace".into(), arguments: String::new(), policy: policy() };
-    let stopped = || build(2, Transition::Stop, JobStatus::Succeeded);
+    let export = Export::CallTool {
+        name: "stop_workspace".into(),
+        arguments: String::new(),
+        policy: default_policy(),
+    };
+    let stopped = || stop(2, JobStatus::Succeeded);
     let script = [
-        (
-            Request::LatestBuild { check_start: false },
-            latest(build(1, Transition::Start, JobStatus::Succeeded)),
-        ),
+        (Request::LatestBuild { check_start: false }, latest(start(1, JobStatus::Succeeded))),
         (
             Request::IssueTransition { to: Transition::Stop, rests_on: "b1".into(), parameters: vec![] },
-            Answer::IssueTransition(Ok(build(2, Transition::Stop, JobStatus::Pending))),
+            Answer::IssueTransition(Ok(stop(2, JobStatus::Pending))),
         ),
         (Request::PublishBinding { build: "b2".into() }, Answer::PublishBinding(Ok(true))),
         (
@@ -72,7 +71,8 @@ fn deeply_nested_arguments_are_refused_not_a_fault() {
         for depth in [100, 126, 127, 1000] {
             let value = format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
             let arguments = format!(r#"{{"parameters":{value}}}"#);
-            let export = Export::CallTool { name: "start_workspace".into(), arguments, policy: policy() };
+            let export =
+                Export::CallTool { name: "start_workspace".into(), arguments, policy: default_policy() };
             let step = plugin.step(&export, &Journal::new());
             assert!(
                 matches!(step, Ok(Step::Done(Output::CallTool(Err(CallError::InvalidArguments(_)))))),
@@ -83,29 +83,5 @@ fn deeply_nested_arguments_are_refused_not_a_fault() {
 }
 
 fn latest(latest: Build) -> Answer {
-    Answer::LatestBuild(Ok(Binding::Bound(Snapshot {
-        workspace_name: "dev".into(),
-        template: None,
-        dormant: false,
-        latest,
-        start_refusal: None,
-    })))
-}
-
-fn build(number: u32, transition: Transition, status: JobStatus) -> Build {
-    Build {
-        id: format!("b{number}"),
-        number,
-        transition,
-        status,
-        cancel_requested: false,
-        ours: false,
-        queue_position: None,
-        provisioner: Provisioner::Unknown,
-        error: None,
-        error_code: None,
-        quota: None,
-        template_version: None,
-        reason: None,
-    }
+    Answer::LatestBuild(Ok(Binding::Bound(snapshot(latest))))
 }

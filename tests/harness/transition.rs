@@ -12,7 +12,8 @@ use workspace_recovery::journal::record::{Failure, Intent};
 use workspace_recovery::journal::{Answer, Request};
 use workspace_recovery::store::{Admission, StoreError};
 
-use crate::plane::{Host, Plane, Post, failed, refusal, unavailable};
+use crate::builders::{self, refusal};
+use crate::plane::{Host, Plane, Post, failed, unavailable};
 
 type Issued = Result<Build, TransitionError>;
 
@@ -262,8 +263,8 @@ async fn a_foreign_build_found_instead_of_a_lost_one_supersedes_the_decision() {
             tokio::time::sleep(Duration::from_secs(3)).await;
             plane.foreign_build("f2", Transition::Stop, JobStatus::Running);
             let mut world = plane.world();
-            world.builds[1].read.initiator = Some(crate::plane::ME.into());
-            world.builds[1].read.created = Some(crate::plane::BEGIN);
+            world.builds[1].read.initiator = Some(builders::ME.into());
+            world.builds[1].read.created = Some(builders::NOW);
             change(&mut world.builds[1].read);
         };
         let (issued, ()) = tokio::join!(issue(&host, &call, Transition::Stop, "b1"), later);
@@ -282,8 +283,8 @@ async fn a_lost_build_is_recognised_though_the_control_plane_tells_its_time_in_w
         tokio::time::sleep(Duration::from_secs(3)).await;
         plane.foreign_build("f2", Transition::Stop, JobStatus::Running);
         let mut world = plane.world();
-        world.builds[1].read.initiator = Some(crate::plane::ME.into());
-        world.builds[1].read.created = Some(crate::plane::BEGIN + 60_999);
+        world.builds[1].read.initiator = Some(builders::ME.into());
+        world.builds[1].read.created = Some(builders::NOW + 60_999);
     };
     let (issued, ()) = tokio::join!(issue(&host, &call, Transition::Stop, "b1"), later);
     assert!(matches!(&issued, Ok(build) if build.id == "f2" && build.ours), "{issued:?}");
@@ -330,7 +331,7 @@ async fn a_build_that_a_failing_control_plane_made_all_the_same_is_found() {
     let later = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
         host.plane.foreign_build("f2", Transition::Stop, JobStatus::Running);
-        host.plane.world().builds[1].read.initiator = Some(crate::plane::ME.into());
+        host.plane.world().builds[1].read.initiator = Some(builders::ME.into());
     };
     let (issued, ()) = tokio::join!(issue(&host, &call, Transition::Stop, "b1"), later);
     assert!(matches!(&issued, Ok(build) if build.id == "f2" && build.ours), "{issued:?}");

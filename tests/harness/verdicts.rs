@@ -7,6 +7,8 @@ mod native {
     pub mod types {
         pub use workspace_recovery_plugin::contract::*;
     }
+    #[path = "builders.rs"]
+    mod builders;
     #[path = "table_cases.rs"]
     #[expect(dead_code, reason = "what the cases stand for is for the unit tests")]
     pub mod cases;
@@ -18,6 +20,7 @@ mod hosted {
     pub mod types {
         pub use ::workspace_recovery::bindings::*;
     }
+    use crate::builders;
     #[path = "table_cases.rs"]
     #[expect(dead_code, reason = "what the cases stand for is for the unit tests")]
     pub mod cases;

@@ -13,6 +13,7 @@ use workspace_recovery::control_plane::{ApiError, LogLine, TemplateParameter};
 use workspace_recovery::driver::{Call, EventKind, NoIntentLog};
 use workspace_recovery::journal::{Answer, Request};
 
+use crate::builders::refusal;
 use crate::plane::{Host, Plane, unavailable};
 
 fn begin(host: &Host) -> Call {
@@ -83,7 +84,7 @@ async fn a_read_is_repeated_if_the_failure_may_pass_and_else_answered() {
     let host = Plane::running().host();
     host.plane.world().next_reads = vec![unavailable(), unavailable()];
     assert!(latest(&host, &begin(&host), false).await.is_ok());
-    host.plane.world().reads_fail = Some(ApiError::Forbidden(crate::plane::refusal("no")));
+    host.plane.world().reads_fail = Some(ApiError::Forbidden(refusal("no")));
     let before = host.plane.world().reads;
     assert_eq!(latest(&host, &begin(&host), false).await, Err(ReadError::Forbidden));
     assert_eq!(host.plane.world().reads, before + 1);

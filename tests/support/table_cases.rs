@@ -1,15 +1,14 @@
 //! Every combination of what the decision table looks at, as inputs of `classify-failure`.
 //!
 //! Compiled twice: with the plugin's types and with the host's, which have the same names. Whoever includes this file
-//! has a module `types` beside it.
+//! has modules `types` and `builders` beside it.
 
+use super::builders::{self, NOW, agents_of, build, evidence, snapshot, start};
 use super::types::{
-    Agent, AgentState, Agents, Binding, Build, Dial, Evidence, JobStatus, KnownDead, Lifecycle,
-    NeverConnected, Policy, Provisioner, ReadError, Snapshot, Transition,
+    Agent, AgentState, Agents, Binding, Build, Dial, Evidence, JobStatus, NeverConnected, Policy, ReadError,
+    Transition,
 };
 
-/// The control plane's time of every read.
-pub const NOW: u64 = 10_000_000;
 /// From when on a restart may be advised.
 pub const THRESHOLD_MS: u64 = 90_000;
 
@@ -93,13 +92,7 @@ fn by_evidence() -> Vec<Case> {
 }
 
 fn unread() -> Vec<Case> {
-    let bound = Binding::Bound(Snapshot {
-        workspace_name: "dev".into(),
-        template: None,
-        dormant: false,
-        latest: build(Transition::Start, JobStatus::Succeeded),
-        start_refusal: None,
-    });
+    let bound = Binding::Bound(snapshot(start(1, JobStatus::Succeeded)));
     let absent = || Err(ReadError::NotFound);
     let reads = [
         (Err(ReadError::Unauthorized), Ok(bound.clone())),
@@ -131,18 +124,13 @@ fn unread() -> Vec<Case> {
 fn views() -> Vec<(Agents, Who, Age)> {
     let mut views = Vec::new();
     for build in builds() {
-        let agents = |observed: Option<u64>, agents: Vec<Agent>| Agents {
-            build: build.clone(),
-            observed,
-            readable_for_ms: 600_000,
-            agents,
-        };
+        let agents = |agents: Vec<Agent>| agents_of(build.clone(), agents);
         let child = Agent { parent: Some("a0".into()), ..agent(AgentState::Connected) };
         let claims = |name: &str| Agent { name: name.into(), ..agent(AgentState::Connected) };
-        views.push((agents(Some(NOW), vec![]), Who::Nobody, Age::None));
-        views.push((agents(Some(NOW), vec![child]), Who::OnlyAChild, Age::None));
+        views.push((agents(vec![]), Who::Nobody, Age::None));
+        views.push((agents(vec![child]), Who::OnlyAChild, Age::None));
         let several = vec![claims("a-coderd-chat"), claims("b-coderd-chat")];
-        views.push((agents(Some(NOW), several), Who::SeveralClaim, Age::None));
+        views.push((agents(several), Who::SeveralClaim, Age::None));
         for external in [false, true] {
             let who = Who::One { external };
             for state in [
@@ -152,7 +140,7 @@ fn views() -> Vec<(Agents, Who, Age)> {
                 AgentState::Unknown("odd".into()),
             ] {
                 let one = Agent { external, ..agent(state) };
-                views.push((agents(Some(NOW), vec![one]), who, Age::None));
+                views.push((agents(vec![one]), who, Age::None));
             }
             for age in [
                 Age::NoClock,
@@ -163,18 +151,13 @@ fn views() -> Vec<(Agents, Who, Age)> {
                 Age::LongEnoughInferred,
             ] {
                 let observed = if age == Age::NoClock { None } else { Some(NOW) };
-                views.push((agents(observed, vec![Agent { external, ..gone(age) }]), who, age));
+                let read = agents(vec![Agent { external, ..gone(age) }]);
+                views.push((Agents { observed, ..read }, who, age));
             }
         }
     }
-    let build = build(Transition::Start, JobStatus::Succeeded);
     for (agent, age) in lives() {
-        let agents = Agents {
-            build: build.clone(),
-            observed: Some(NOW),
-            readable_for_ms: 600_000,
-            agents: vec![agent],
-        };
+        let agents = agents_of(start(1, JobStatus::Succeeded), vec![agent]);
         views.push((agents, Who::One { external: false }, age));
     }
     views
@@ -243,7 +226,7 @@ fn builds() -> Vec<Build> {
         ] {
             for cancel_requested in [false, true] {
                 for ours in [false, true] {
-                    let build = build(transition.clone(), status.clone());
+                    let build = build(1, transition.clone(), status.clone());
                     builds.push(Build { cancel_requested, ours, ..build });
                 }
             }
@@ -282,17 +265,7 @@ impl Case {
     /// A dial to `a1` that timed out for the first time, and a read that fails.
     fn new(tools: usize, never_connected: NeverConnected) -> Self {
         Self {
-            evidence: Evidence {
-                dial: Dial::TimedOut(30_000),
-                dialed: Some("a1".into()),
-                dialed_process: None,
-                disconnected_at_start: None,
-                earlier_timeouts: 0,
-                control_plane_away: false,
-                trusted_in_ms: None,
-                earlier_away: 0,
-                recent_restarts: 0,
-            },
+            evidence: evidence(),
             policy: policy(tools, never_connected),
             status: Err(ReadError::Unavailable(None)),
             binding: Err(ReadError::Unavailable(None)),
@@ -315,56 +288,13 @@ fn policy(tools: usize, never_connected: NeverConnected) -> Policy {
         3 => &["stop_workspace", "ask"],
         _ => &["restart_workspace", "create"],
     };
-    Policy {
-        recover_after_ms: 90_000,
-        dial_timeout_ms: 30_000,
-        never_connected,
-        known_dead: Some(KnownDead { after_ms: 120_000, dial_ms: 5_000 }),
-        max_restarts: 2,
-        build_limit_ms: 600_000,
-        restart_stop_limit_ms: 3_600_000,
-        connect_limit_ms: 120_000,
-        scripts_limit_ms: 600_000,
-        conflict_rounds: 3,
-        tools: tools.iter().map(|tool| (*tool).into()).collect(),
-        ask_user_tool: Some("ask".into()),
-        create_tool: Some("create".into()),
-    }
-}
-
-fn build(transition: Transition, status: JobStatus) -> Build {
-    Build {
-        id: "b1".into(),
-        number: 1,
-        transition,
-        status,
-        cancel_requested: false,
-        ours: false,
-        queue_position: None,
-        provisioner: Provisioner::Unknown,
-        error: None,
-        error_code: None,
-        quota: None,
-        template_version: None,
-        reason: None,
-    }
+    let tools = tools.iter().map(|tool| (*tool).into()).collect();
+    let (ask_user_tool, create_tool) = (Some("ask".into()), Some("create".into()));
+    Policy { never_connected, tools, ask_user_tool, create_tool, ..builders::policy() }
 }
 
 fn agent(state: AgentState) -> Agent {
-    Agent {
-        id: "a1".into(),
-        parent: None,
-        name: "main".into(),
-        order: 0,
-        external: false,
-        state,
-        lifecycle: Lifecycle::Ready,
-        created: 1_000,
-        first_connected: Some(2_000),
-        last_connected: Some(NOW - 500_000),
-        disconnected: None,
-        process: None,
-    }
+    Agent { state, last_connected: Some(NOW - 500_000), ..builders::agent("a1") }
 }
 
 fn gone(age: Age) -> Agent {

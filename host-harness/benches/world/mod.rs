@@ -14,7 +14,12 @@ use workspace_recovery::control_plane::{
     ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
     Workspace,
 };
-use workspace_recovery::policy::{ChatTools, Timings};
+use workspace_recovery::{bindings as types, control_plane, policy};
+
+#[path = "../../../tests/support/host_builders.rs"]
+mod builders;
+
+use builders::{build_read, default_policy};
 
 /// Whom the host acts for.
 pub const USER: &str = "2d0c4c0a-5a0e-4a36-9a5c-0c4f8a4f3d11";
@@ -105,21 +110,11 @@ fn start(number: u32) -> BuildRead {
 fn made(workspace: &str, number: u32, transition: Transition, status: JobStatus) -> BuildRead {
     let build = Build {
         id: format!("{number:08}{}", &workspace[8..]),
-        number,
-        transition,
-        status,
-        cancel_requested: false,
-        ours: false,
-        queue_position: None,
         provisioner: Provisioner::Available,
-        error: None,
-        error_code: None,
-        quota: None,
         template_version: Some("41d0a6ac-1f43-4b4f-a9ad-0d3f3c3f5a55".into()),
-        reason: None,
+        ..builders::build(number, transition, status)
     };
-    let created = Some(1_800_000_000_000);
-    BuildRead { build, created, initiator: Some(USER.into()), reason: Some("initiator".into()) }
+    BuildRead { initiator: Some(USER.into()), ..build_read(build) }
 }
 
 #[async_trait]
@@ -135,18 +130,8 @@ impl ControlPlane for Plane {
     async fn workspace(&self, workspace: &str) -> Result<Workspace, ApiError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         Ok(Workspace {
-            id: workspace.into(),
-            name: "dev".into(),
-            owner: "ana".into(),
-            organization: "org".into(),
             template: Some("9c4a7a1e-6a0e-4d9c-b9a5-4f4d6f1f8a11".into()),
-            active_version: None,
-            requires_active_version: false,
-            classic_parameters: false,
-            dormant: false,
-            latest: self.newest(workspace),
-            agents: Vec::new(),
-            observed: Some(1_800_000_000_000),
+            ..builders::workspace(workspace, self.newest(workspace), Vec::new())
         })
     }
 
@@ -198,10 +183,7 @@ impl ControlPlane for Plane {
 
 /// The policy of a chat with the usual tools, in which calls may wait as long and as often as a benchmark likes.
 pub fn policy() -> Policy {
-    let names =
-        ["execute", "start_workspace", "stop_workspace", "restart_workspace"].map(ToOwned::to_owned).to_vec();
-    let policy = Timings::default().policy(&ChatTools { names, ..ChatTools::default() });
-    Policy { conflict_rounds: 100, build_limit_ms: 24 * 60 * 60 * 1000, ..policy }
+    Policy { conflict_rounds: 100, build_limit_ms: 24 * 60 * 60 * 1000, ..default_policy() }
 }
 
 /// Adds the chats from 0 to `count` to a store, each bound to the workspace of its number.

@@ -27,7 +27,7 @@ mod choices;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bindings::{AgentState, Lifecycle};
+    use crate::builders;
 
     #[test]
     fn the_host_dials_the_agent_that_the_plugin_looks_at() {
@@ -37,14 +37,7 @@ mod tests {
                 parent: made.then(|| "root".to_owned()),
                 name: (*name).to_owned(),
                 order: *order,
-                external: false,
-                state: AgentState::Connected,
-                lifecycle: Lifecycle::Ready,
-                created: 0,
-                first_connected: None,
-                last_connected: None,
-                disconnected: None,
-                process: None,
+                ..builders::agent(name)
             };
             let agents: Vec<_> = candidates.iter().enumerate().map(agent).collect();
             let id = choose_agent(&agents).map(|agent| agent.id.clone());

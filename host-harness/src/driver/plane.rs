@@ -10,19 +10,13 @@ use futures_util::stream::{BoxStream, once, unfold};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::bindings::{
-    Agent, AgentState, Build, JobStatus, Lifecycle, Parameter, Provisioner, Quota, Transition,
-};
+use crate::bindings::{Agent, AgentState, Build, JobStatus, Lifecycle, Parameter, Quota};
+use crate::builders::{self, ME, agent, build_read, start};
 use crate::control_plane::{
     ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
     Workspace,
 };
 use crate::greeting::GREETING;
-
-/// The user whom hosts act for.
-pub(super) const ME: &str = "me";
-/// The time that every read of a workspace has.
-pub(super) const OBSERVED: u64 = 1_800_000_000_000;
 
 #[derive(Clone, Default)]
 pub(crate) struct Plane(Arc<Mutex<World>>);
@@ -132,42 +126,19 @@ impl Plane {
 impl World {
     fn build(&self, workspace: &str) -> BuildRead {
         let ended = self.ended.iter().any(|ended| ended == workspace);
-        let build = Build {
-            id: format!("build of {workspace}"),
-            number: 1,
-            transition: Transition::Start,
-            status: if ended { JobStatus::Succeeded } else { JobStatus::Running },
-            cancel_requested: false,
-            ours: false,
-            queue_position: None,
-            provisioner: Provisioner::Unknown,
-            error: None,
-            error_code: None,
-            quota: None,
-            template_version: None,
-            reason: None,
-        };
-        BuildRead { build, created: None, initiator: None, reason: None }
+        let status = if ended { JobStatus::Succeeded } else { JobStatus::Running };
+        build_read(Build { id: format!("build of {workspace}"), ..start(1, status) })
     }
 
     fn agent(&self, workspace: &str) -> Agent {
         let ended = self.ended.iter().any(|ended| ended == workspace);
         Agent {
-            id: format!("agent of {workspace}"),
-            parent: None,
-            name: "main".into(),
-            order: 0,
-            external: false,
             state: match self.disconnected {
                 true => AgentState::Disconnected,
                 false => AgentState::Connected,
             },
             lifecycle: if ended { Lifecycle::Ready } else { Lifecycle::Starting },
-            created: OBSERVED,
-            first_connected: None,
-            last_connected: None,
-            disconnected: None,
-            process: None,
+            ..agent(&format!("agent of {workspace}"))
         }
     }
 }
@@ -205,19 +176,10 @@ impl ControlPlane for Plane {
         if let Some(error) = &world.fail {
             return Err(error.clone());
         }
+        let agents = vec![world.agent(workspace)];
         Ok(Workspace {
-            id: workspace.into(),
             name: workspace.into(),
-            owner: String::new(),
-            organization: String::new(),
-            template: None,
-            active_version: None,
-            requires_active_version: false,
-            classic_parameters: false,
-            dormant: false,
-            latest: world.build(workspace),
-            agents: vec![world.agent(workspace)],
-            observed: Some(OBSERVED),
+            ..builders::workspace(workspace, world.build(workspace), agents)
         })
     }
 

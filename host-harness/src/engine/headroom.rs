@@ -4,12 +4,12 @@
 
 use super::*;
 use crate::bindings::{
-    Agent, AgentState, AgentWait, Agents, Binding, Build, BuildWait, JobStatus, Lifecycle, Policy,
-    Provisioner, Snapshot, Transition, TransitionError, WaitEnd,
+    Agent, AgentWait, Binding, Build, BuildWait, JobStatus, Provisioner, Snapshot, Transition,
+    TransitionError, WaitEnd,
 };
+use crate::builders::{self, agents_of, default_policy, gone_agent, snapshot};
 use crate::journal::{Answer, Export, Journal, Request};
 use crate::limits::{HOST_CALLS, JOURNAL_BYTES, STEP_FUEL};
-use crate::policy::{ChatTools, Timings};
 
 /// The most that one step and one call took.
 #[derive(Debug, Default)]
@@ -31,14 +31,11 @@ impl World {
             Request::LatestBuild { .. } => Answer::LatestBuild(Ok(Binding::Bound(Snapshot {
                 workspace_name: "a-workspace-with-a-longer-name".into(),
                 template: Some(id(0)),
-                dormant: false,
-                latest: self.latest.clone(),
-                start_refusal: None,
+                ..snapshot(self.latest.clone())
             }))),
             Request::AgentStatus => {
                 let agents = (0..20).map(agent).collect();
-                let (build, observed) = (self.latest.clone(), Some(1_800_000_000_000));
-                Answer::AgentStatus(Ok(Agents { build, observed, readable_for_ms: 600_000, agents }))
+                Answer::AgentStatus(Ok(agents_of(self.latest.clone(), agents)))
             }
             Request::IssueTransition { .. } if self.conflicts > 0 => {
                 self.conflicts -= 1;
@@ -75,48 +72,27 @@ fn id(number: u32) -> String {
 fn build(number: u32, transition: Transition, status: JobStatus) -> Build {
     Build {
         id: id(number),
-        number,
-        transition,
-        status,
-        cancel_requested: false,
-        ours: false,
         queue_position: Some(1),
         provisioner: Provisioner::Available,
         error: Some("terraform apply: exit status 1: ".repeat(32)),
-        error_code: None,
-        quota: None,
         template_version: Some(id(0)),
-        reason: None,
+        ..builders::build(number, transition, status)
     }
 }
 
 fn agent(number: u32) -> Agent {
     Agent {
-        id: id(number),
         parent: (number > 0).then(|| id(0)),
         name: format!("agent-{number}"),
-        order: 0,
-        external: false,
-        state: AgentState::Disconnected,
-        lifecycle: Lifecycle::Ready,
-        created: 1_799_990_000_000,
-        first_connected: Some(1_799_990_010_000),
-        last_connected: Some(1_799_999_390_000),
-        disconnected: Some(1_799_999_400_000),
-        process: None,
+        ..gone_agent(&id(number), 600_000)
     }
-}
-
-fn policy() -> Policy {
-    let names =
-        ["execute", "start_workspace", "stop_workspace", "restart_workspace"].map(ToOwned::to_owned).to_vec();
-    Timings::default().policy(&ChatTools { names, ..ChatTools::default() })
 }
 
 /// Runs a call to its end, and raises the peak to what it took.
 fn run(plugin: &Plugin, tool: &str, conflicts: u32, arguments: &str, peak: &mut Peak) {
     let mut world = World { latest: build(1, Transition::Start, JobStatus::Succeeded), conflicts };
-    let export = Export::CallTool { name: tool.into(), arguments: arguments.into(), policy: policy() };
+    let export =
+        Export::CallTool { name: tool.into(), arguments: arguments.into(), policy: default_policy() };
     let mut journal = Journal::new();
     loop {
         let step = plugin.step(&export, &journal).unwrap();

@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
 use super::*;
-use crate::bindings::{Binding, Build, JobStatus, NeverConnected, Policy, Provisioner, Transition};
+use crate::bindings::{Binding, Build, JobStatus, Transition};
+use crate::builders::{self, policy};
 use crate::clock::Clock;
 use crate::journal::record::{
     BuildIntent, CallRecord, FORMAT, Failure, Holder, Intent, Open, Pinned, RecordingError,
@@ -104,22 +105,7 @@ impl World {
 
 /// A stop of the chat's workspace, `w1`.
 fn stop(chat: &str, key: Option<&str>) -> NewCall {
-    let policy = Policy {
-        recover_after_ms: 90_000,
-        dial_timeout_ms: 30_000,
-        never_connected: NeverConnected::AskUser,
-        known_dead: None,
-        max_restarts: 2,
-        build_limit_ms: 1,
-        restart_stop_limit_ms: 1,
-        connect_limit_ms: 1,
-        scripts_limit_ms: 1,
-        conflict_rounds: 3,
-        tools: Vec::new(),
-        ask_user_tool: None,
-        create_tool: None,
-    };
-    let call = Export::CallTool { name: "stop_workspace".into(), arguments: "{}".into(), policy };
+    let call = Export::CallTool { name: "stop_workspace".into(), arguments: "{}".into(), policy: policy() };
     let record = CallRecord {
         format: FORMAT,
         key: key.map(str::to_owned),
@@ -140,21 +126,7 @@ fn wanted_stop(chat: &str) -> NewCall {
 }
 
 fn build() -> Build {
-    Build {
-        id: "b2".into(),
-        number: 2,
-        transition: Transition::Stop,
-        status: JobStatus::Pending,
-        cancel_requested: false,
-        ours: true,
-        queue_position: None,
-        provisioner: Provisioner::Available,
-        error: None,
-        error_code: None,
-        quota: None,
-        template_version: None,
-        reason: None,
-    }
+    Build { ours: true, ..builders::stop(2, JobStatus::Pending) }
 }
 
 fn intent() -> Open {

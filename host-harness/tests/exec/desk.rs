@@ -12,9 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
-use workspace_recovery::bindings::{
-    Agent, AgentState, Build, JobStatus, Lifecycle, Parameter, Provisioner, Quota, Transition,
-};
+use workspace_recovery::bindings::{JobStatus, Parameter, Quota};
 use workspace_recovery::chat::{ChatHost, Execute, ExecuteError, Executed};
 use workspace_recovery::control_plane::{
     ApiError, BuildRead, ControlPlane, LogLine, NewBuild, NewTerminal, TemplateParameter, Terminal, User,
@@ -24,6 +22,8 @@ use workspace_recovery::driver::Driver;
 use workspace_recovery::engine::{Engine, EngineOptions, Plugin};
 use workspace_recovery::policy::{ChatTools, Timings};
 use workspace_recovery::store::Store;
+
+use crate::builders::{ME, agent, build_read, start, workspace};
 
 /// What a workspace has to have beside a shell.
 pub const NEEDED: [&str; 8] = ["mkdir", "rm", "cat", "dd", "head", "tail", "wc", "sleep"];
@@ -222,23 +222,8 @@ fn plugin() -> Plugin {
 /// The control plane of the workspace, which is always well.
 struct Reach(Arc<Place>);
 
-fn read_build() -> BuildRead {
-    let build = Build {
-        id: "b".into(),
-        number: 1,
-        transition: Transition::Start,
-        status: JobStatus::Succeeded,
-        cancel_requested: false,
-        ours: false,
-        queue_position: None,
-        provisioner: Provisioner::Unknown,
-        error: None,
-        error_code: None,
-        template_version: None,
-        reason: None,
-        quota: None,
-    };
-    BuildRead { build, created: None, initiator: None, reason: None }
+fn newest() -> BuildRead {
+    build_read(start(1, JobStatus::Succeeded))
 }
 
 #[async_trait]
@@ -248,38 +233,11 @@ impl ControlPlane for Reach {
     }
 
     async fn user(&self) -> Result<User, ApiError> {
-        Ok(User { id: "u".into(), name: "ana".into() })
+        Ok(User { id: ME.into(), name: "ana".into() })
     }
 
     async fn workspace(&self, id: &str) -> Result<Workspace, ApiError> {
-        let agent = Agent {
-            id: "a".into(),
-            parent: None,
-            name: "main".into(),
-            order: 0,
-            external: false,
-            state: AgentState::Connected,
-            lifecycle: Lifecycle::Ready,
-            created: 1,
-            first_connected: Some(2),
-            last_connected: Some(3),
-            disconnected: None,
-            process: None,
-        };
-        Ok(Workspace {
-            id: id.to_owned(),
-            name: "dev".into(),
-            owner: "ana".into(),
-            organization: "o".into(),
-            template: None,
-            active_version: None,
-            requires_active_version: false,
-            classic_parameters: false,
-            dormant: false,
-            latest: read_build(),
-            agents: vec![agent],
-            observed: None,
-        })
+        Ok(workspace(id, newest(), vec![agent("a1")]))
     }
 
     async fn workspace_by_name(&self, name: &str) -> Result<Workspace, ApiError> {
@@ -291,11 +249,11 @@ impl ControlPlane for Reach {
     }
 
     async fn build(&self, _: &str) -> Result<BuildRead, ApiError> {
-        Ok(read_build())
+        Ok(newest())
     }
 
     async fn builds(&self, _: &str, _: u32) -> Result<Vec<BuildRead>, ApiError> {
-        Ok(vec![read_build()])
+        Ok(vec![newest()])
     }
 
     async fn create_build(&self, _: &str, _: &NewBuild) -> Result<BuildRead, ApiError> {

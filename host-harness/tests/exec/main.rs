@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+#[path = "../../../tests/support/host_builders.rs"]
+mod builders;
 mod cuts;
 mod desk;
 mod ends;
 mod shells;
+
+use workspace_recovery::{bindings as types, control_plane, policy};

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+#[path = "../../../tests/support/builders.rs"]
+mod builders;
 mod client;
 mod dormant;
 mod effects;
@@ -18,6 +20,8 @@ mod token;
 mod transcript;
 mod verdicts;
 mod waits;
+
+use workspace_recovery::bindings as types;
 
 /// The token that the server is shown in all tests.
 const TOKEN: &str = "secret-token-1234";

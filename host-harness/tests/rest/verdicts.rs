@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use workspace_recovery::bindings::{Action, Cause, Dial, Evidence, Policy, Verdict};
+use workspace_recovery::bindings::{Action, Cause, Evidence, Policy, Verdict};
 use workspace_recovery::control_plane::ControlPlane;
 use workspace_recovery::driver::{Driver, NoIntentLog};
 use workspace_recovery::engine::{Engine, EngineOptions, Plugin};
@@ -17,6 +17,7 @@ use workspace_recovery::journal::{Answer, Export, Output, Request};
 use workspace_recovery::policy::{ChatTools, Timings};
 use workspace_recovery::store::Store;
 
+use crate::builders::evidence;
 use crate::every::word;
 use crate::replay::{Reply, Server};
 use crate::transcript::{Transcript, agents, is_workspace_read, path_of};
@@ -132,15 +133,10 @@ async fn verdicts(file: &str, workspace: &str, host: Host) -> Vec<Entry> {
             millis(&same["disconnected_at"]).filter(|_| text(&same, "status") == "disconnected")
         });
         let evidence = Evidence {
-            dial: Dial::TimedOut(30_000),
             dialed: dialed.clone(),
-            dialed_process: None,
             disconnected_at_start: at_start,
-            earlier_timeouts: 0,
             control_plane_away: host == Host::Watching && was_away(&transcript, *index),
-            trusted_in_ms: None,
-            earlier_away: 0,
-            recent_restarts: 0,
+            ..evidence()
         };
         let first = judge.verdict(&reply, evidence.clone()).await;
         let repeated =

@@ -1,6 +1,7 @@
 //! `only_if_unreachable`, for stop and restart alike.
 
 use super::*;
+use crate::builders::*;
 use crate::contract::{
     Agent, AgentState, Agents, Build, NeverConnected, ReadError, Transition, TransitionError, WaitEnd,
 };

@@ -8,8 +8,9 @@ mod stop;
 
 use serde_json::{Value, json};
 
+use crate::builders::policy;
 use crate::contract::{CallError, JobStatus, Policy};
-use crate::fake::{Answer, Fake, policy};
+use crate::fake::{Answer, Fake};
 use crate::tools::call;
 
 /// What a call answered and asked.

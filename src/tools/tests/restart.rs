@@ -1,4 +1,5 @@
 use super::*;
+use crate::builders::*;
 use crate::contract::{
     Binding, Build, FieldProblem, ReadError, Refusal, Snapshot, Transition, TransitionError, WaitEnd,
 };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::builders::*;
 use crate::contract::{
     Agent, AgentState, Binding, FieldProblem, Lifecycle, Probe, Quota, ReadError, Transition,
     TransitionError, WaitEnd,

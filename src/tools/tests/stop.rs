@@ -1,4 +1,5 @@
 use super::*;
+use crate::builders::*;
 use crate::contract::{Binding, Provisioner, ReadError, Transition, TransitionError, WaitEnd};
 use crate::fake::*;
 use JobStatus::{Canceled, Failed, Pending, Running, Succeeded};

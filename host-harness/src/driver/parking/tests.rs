@@ -9,11 +9,12 @@ use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::*;
 use crate::bindings::{BuildWait, WaitEnd};
+use crate::builders::NOW;
 use crate::control_plane::ApiError;
 use crate::control_plane::watched::Watched;
 use crate::driver::events::Listeners;
 use crate::driver::parking::poller::MAX_READS;
-use crate::driver::plane::{OBSERVED, Plane};
+use crate::driver::plane::Plane;
 use crate::journal::Answer;
 use crate::policy::Timings;
 use crate::store::Store;
@@ -149,7 +150,7 @@ async fn a_woken_call_is_told_the_time_of_the_read_that_woke_it() {
     table.park(7, "w", MINUTE);
     table.plane.end("w");
     let woken = table.woken().await;
-    assert_eq!((woken.call, woken.observed), (7, Some(OBSERVED)));
+    assert_eq!((woken.call, woken.observed), (7, Some(NOW)));
     table.park(8, "x", MINUTE);
     assert_eq!(table.woken().await.observed, None, "nothing was seen that ended it");
 }

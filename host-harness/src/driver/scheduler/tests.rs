@@ -13,8 +13,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::bindings::{CallError, ToolResult};
+use crate::builders::ME;
 use crate::clock::Clock;
-use crate::driver::plane::{ME, Plane};
+use crate::driver::plane::Plane;
 use crate::driver::{Driver, Event};
 use crate::engine::{Engine, EngineOptions};
 use crate::journal::record::{Intent, Open};

@@ -1,7 +1,8 @@
 //! WorkspaceWaits for agents: whether a command can run there.
 
 use super::*;
-use crate::bindings::{AgentWait, Lifecycle, Probe, Refusal};
+use crate::bindings::{AgentWait, Lifecycle, Probe};
+use crate::builders::refusal;
 use crate::driver::parking::probes::MAX_PROBES;
 use crate::driver::plane::Answers;
 
@@ -64,7 +65,7 @@ async fn an_agent_that_answers_is_reached_at_once_and_the_read_that_it_rests_on_
     let woken = table.woken().await;
     let Answer::WaitForAgent(Ok(wait)) = woken.answer else { panic!("no end of a wait") };
     assert_eq!((wait.end, wait.waited_ms, wait.probe), (WaitEnd::Reached, 0, Some(Probe::Answered)));
-    assert_eq!((woken.observed, table.asked(), table.open_terminals()), (Some(OBSERVED), 1, 0));
+    assert_eq!((woken.observed, table.asked(), table.open_terminals()), (Some(NOW), 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,7 +121,7 @@ async fn an_agent_that_is_not_ready_is_not_probed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_terminal_that_may_not_be_opened_leaves_the_wait_without_a_probe_and_says_why() {
-    let refusal = Refusal { message: "No.".into(), detail: None, validations: vec![], template: None };
+    let refusal = refusal("No.");
     for (error, part) in [
         (ApiError::Forbidden(refusal.clone()), "forbids it: No"),
         (ApiError::NotFound, "this token may not open a terminal"),

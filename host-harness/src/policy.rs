@@ -1,4 +1,5 @@
-//! Every time constant of the host in one place, and the contract's `Policy` made from it.
+//! The times that hosts keep to and that tests shorten, in one place, and the contract's `Policy` made from them. Limits that
+//! nobody shortens stand where they are kept to.
 
 use std::time::Duration;
 

@@ -72,7 +72,7 @@ pub(super) enum DialEnd {
 }
 
 type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Terminal>, NoGreeting>> + Send + 'a>>;
-type Probe<'a> = Pin<Box<dyn Future<Output = Result<Workspace, ApiError>> + Send + 'a>>;
+type StatusRead<'a> = Pin<Box<dyn Future<Output = Result<Workspace, ApiError>> + Send + 'a>>;
 
 /// Dials until a shell has greeted or the window has passed.
 pub(super) async fn dial(target: Target<'_>) -> Dialed {
@@ -85,9 +85,9 @@ pub(super) async fn dial(target: Target<'_>) -> Dialed {
             biased;
             () = target.call.interrupt().cancelled() => Some(DialEnd::Interrupted),
             Some(tried) = dial.attempts.next(), if !dial.attempts.is_empty() => dial.tried(tried),
-            read = running(&mut dial.probe) => {
-                dial.probe = None;
-                dial.probed(read)
+            read = running(&mut dial.reading) => {
+                dial.reading = None;
+                dial.take_in(read)
             }
             // Before what is due: with nothing due, that is the hard end too.
             () = sleep_until(hard_end) => Some(DialEnd::TimedOut),
@@ -122,9 +122,9 @@ struct Dial<'a> {
     ended_at_once: u32,
     retry_at: Instant,
     pause: Duration,
-    probe: Option<Probe<'a>>,
-    probe_at: Instant,
-    probed_once: bool,
+    reading: Option<StatusRead<'a>>,
+    read_at: Instant,
+    has_read: bool,
     /// The last moment at which reads are known to have worked.
     readable_at: Option<Instant>,
     counted: Duration,
@@ -156,9 +156,9 @@ impl<'a> Dial<'a> {
             ended_at_once: 0,
             retry_at: now,
             pause: timings.first_retry,
-            probe: None,
-            probe_at: now,
-            probed_once: false,
+            reading: None,
+            read_at: now,
+            has_read: false,
             readable_at: Some(now),
             counted: Duration::ZERO,
             in_doubt: None,
@@ -185,10 +185,10 @@ impl<'a> Dial<'a> {
             // If it stays silent, another one is tried beside it.
             self.retry_at = now + timings.greeting_patience;
         }
-        if self.probe.is_none() && now >= self.probe_at {
+        if self.reading.is_none() && now >= self.read_at {
             // A control plane that hangs is one that cannot be read.
             let limit = self.timings.validate_after;
-            self.probe = Some(Box::pin(async move {
+            self.reading = Some(Box::pin(async move {
                 timeout(limit, host_calls.plane().workspace(workspace))
                     .await
                     .unwrap_or_else(|_| Err(host_calls.plane().given_up()))
@@ -199,8 +199,8 @@ impl<'a> Dial<'a> {
     fn next_due(&self) -> Instant {
         let attempt = (self.attempts.len() < AT_ONCE && self.in_doubt.is_none() && self.agent.is_some())
             .then_some(self.retry_at);
-        let probe = self.probe.is_none().then_some(self.probe_at);
-        [attempt, probe].into_iter().flatten().min().unwrap_or(self.hard_end)
+        let reading = self.reading.is_none().then_some(self.read_at);
+        [attempt, reading].into_iter().flatten().min().unwrap_or(self.hard_end)
     }
 
     /// An attempt ended.
@@ -233,18 +233,18 @@ impl<'a> Dial<'a> {
                 } else {
                     // A control plane in trouble says all sorts of things: what the workspace is like now decides.
                     self.in_doubt = Some(error);
-                    self.probe_at = now;
+                    self.read_at = now;
                 }
             }
         }
         if !self.may_judge {
             // Looked at once, now; later with every read.
             self.may_judge = true;
-            self.probe_at = now;
+            self.read_at = now;
         }
         if self.death.is_dead(now) {
             // What was read last is looked at once more.
-            self.probe_at = now;
+            self.read_at = now;
         }
         None
     }
@@ -255,7 +255,7 @@ impl<'a> Dial<'a> {
     }
 
     /// A read of the workspace ended.
-    fn probed(&mut self, read: Result<Workspace, ApiError>) -> Option<DialEnd> {
+    fn take_in(&mut self, read: Result<Workspace, ApiError>) -> Option<DialEnd> {
         let now = Instant::now();
         if now - self.begun >= self.timings.validate_after {
             self.may_judge = true;
@@ -265,10 +265,10 @@ impl<'a> Dial<'a> {
                 self.count(now);
                 self.look(&workspace, now)
             }
-            Err(error) => self.not_probed(error, now),
+            Err(error) => self.read_failed(error, now),
         };
-        self.probed_once = true;
-        self.probe_at = self.next_probe(now);
+        self.has_read = true;
+        self.read_at = self.next_read(now);
         let over = self.counted >= self.timings.dial_timeout || self.is_known_dead(now);
         end.or_else(|| over.then_some(DialEnd::TimedOut))
     }
@@ -282,7 +282,7 @@ impl<'a> Dial<'a> {
     }
 
     /// Every poll interval, when the agent may be judged, and when it may be known to be dead or the window should be over.
-    fn next_probe(&self, now: Instant) -> Instant {
+    fn next_read(&self, now: Instant) -> Instant {
         let window = now + self.timings.dial_timeout.saturating_sub(self.counted);
         let mut next = (now + self.timings.poll).min(window);
         if let Some(due) = self.death.due().filter(|due| *due > now) {
@@ -305,7 +305,7 @@ impl<'a> Dial<'a> {
     fn look(&mut self, workspace: &Workspace, now: Instant) -> Option<DialEnd> {
         self.build = Some(workspace.latest.build.id.clone());
         let chosen = choose_agent(&workspace.agents);
-        if self.probed_once {
+        if self.has_read {
             self.death.read(chosen, workspace.observed);
         } else if let Some(dialed) = self.agent.clone() {
             let dialed = workspace.agents.iter().find(|agent| agent.id == dialed);
@@ -354,7 +354,7 @@ impl<'a> Dial<'a> {
     }
 
     /// What a failed read says.
-    fn not_probed(&mut self, error: ApiError, now: Instant) -> Option<DialEnd> {
+    fn read_failed(&mut self, error: ApiError, now: Instant) -> Option<DialEnd> {
         self.death.rule_out();
         if error.is_away() {
             self.readable_at = None;

@@ -257,7 +257,7 @@ impl Host {
     }
 }
 
-/// This program's folder in the user's folder named by `variable`, or in its usual context under the home folder.
+/// This program's folder in the user's folder named by `variable`, or in its usual place under the home folder.
 fn user_folder(variable: &str, usual: &str) -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set(variable).or_else(|| Some(set("HOME")?.join(usual)))?;

@@ -18,7 +18,7 @@ mod headers;
 
 /// The variable that the Coder command line reads its token from, too.
 const TOKEN_VARIABLE: &str = "CODER_SESSION_TOKEN";
-/// The folder in which the Coder command line keeps what `coder login` got, if it is not in its usual context.
+/// The folder in which the Coder command line keeps what `coder login` got, if it is not in its usual place.
 const CONFIG_VARIABLE: &str = "CODER_CONFIG_DIR";
 
 /// The variables that the Coder command line reads additional headers from, too.

@@ -334,7 +334,7 @@ impl Scheduler {
         }
         loop {
             let mut changed = std::pin::pin!(self.0.held.notified());
-            // ResumePoint here on nothing is missed.
+            // From here on nothing is missed.
             changed.as_mut().enable();
             match lock(&self.0.lease_state).clone() {
                 LeaseState::Held(lease) => return Ok(lease),

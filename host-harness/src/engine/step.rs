@@ -75,7 +75,6 @@ pub(super) fn rehearse(linked: &Linked) -> wasmtime::Result<()> {
     }
 }
 
-#[cfg(all(test, feature = "plugin"))]
 /// How much fuel a step takes, whatever its end.
 #[cfg(all(test, feature = "plugin"))]
 pub(super) fn fuel_of(linked: &Linked, export: &Export, journal: &Journal) -> wasmtime::Result<u64> {

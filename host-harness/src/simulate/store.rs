@@ -14,23 +14,23 @@ use crate::store::{
     Transaction, Work,
 };
 
-/// The home of a world's tx, as one life of a host has it.
+/// The backend of a world, as one life of a host has it.
 pub struct Disk {
     world: Arc<WorldState>,
     gate: Arc<FaultGate>,
-    home: Arc<dyn Backend>,
+    backend: Arc<dyn Backend>,
 }
 
 impl Disk {
     /// A host's way to the home that all hosts share.
-    pub fn new(world: Arc<WorldState>, gate: Arc<FaultGate>, home: &Store) -> Self {
-        Self { world, gate, home: home.backend().clone() }
+    pub fn new(world: Arc<WorldState>, gate: Arc<FaultGate>, store: &Store) -> Self {
+        Self { world, gate, backend: store.backend().clone() }
     }
 
     /// Does the work, in view of the observer. In the home in memory a transaction is done when this returns.
     fn commit(&self, work: Work) -> Committed {
         let (world, gate) = (self.world.clone(), self.gate.clone());
-        self.home
+        self.backend
             .transact(Box::new(move |tx| work(&mut ObservedTransaction { tx, world: &world, gate: &gate })))
     }
 
@@ -71,7 +71,7 @@ impl Backend for Disk {
         }
         // It is done whether or not somebody waits for it, unless the host dies before.
         let (told, hear) = tokio::sync::oneshot::channel();
-        let disk = Self { world: self.world.clone(), gate: self.gate.clone(), home: self.home.clone() };
+        let disk = Self { world: self.world.clone(), gate: self.gate.clone(), backend: self.backend.clone() };
         tokio::spawn(async move {
             if let Some(delay) = delay {
                 tokio::time::sleep(delay).await;
@@ -94,11 +94,11 @@ impl Backend for Disk {
         work: &mut dyn FnMut(&dyn ReadTransaction) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         self.world.now();
-        self.home.read(work)
+        self.backend.read(work)
     }
 
     fn generation(&self) -> Result<u64, StoreError> {
-        self.home.generation()
+        self.backend.generation()
     }
 }
 
@@ -106,7 +106,7 @@ fn full() -> StoreError {
     StoreError::Full { path: "disk".to_owned() }
 }
 
-/// The tx within a transaction of a host, in view of the observer.
+/// The rows within a transaction of a host, in view of the observer.
 struct ObservedTransaction<'a> {
     tx: &'a mut dyn Transaction,
     world: &'a WorldState,

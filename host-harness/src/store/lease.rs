@@ -106,7 +106,7 @@ impl Lease {
     }
 
     /// Takes over the calls of hosts whose lease has run out and of those that have left, if they act for the same user of
-    /// the same control plane, but for the `self_ending` ones. Ends those of which nobody knows for whom they act.
+    /// the same control plane, but for those that would end its own process. Ends those of which nobody knows for whom they act.
     /// Answers how many calls they were.
     pub async fn take_over(&self, self_ending: Option<SelfEnding>) -> Result<usize, StoreError> {
         self.fenced(move |tx, me, now| {

@@ -11,7 +11,7 @@ use super::transaction::{
 use crate::journal::Entry;
 use crate::journal::record::{CallId, CallRecord, Intent, Open, Outcome};
 
-/// Transaction in memory. Its rules read before they write, so that work that fails has written nothing.
+/// Rows in memory. The rules read before they write, so that work that fails has written nothing.
 #[derive(Default)]
 pub(super) struct Memory(Mutex<Rows>);
 

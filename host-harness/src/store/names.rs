@@ -17,7 +17,7 @@ pub enum NameError {
     TooLong(usize),
 }
 
-/// Whether a chat or a request may have this name. It is kept, and printed in tx and sentences.
+/// Whether a chat or a request may have this name. It is kept, and printed in tables and sentences.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
         Err(NameError::Empty)

@@ -58,7 +58,7 @@ async fn what_is_no_deployment_is_told_as_that_whatever_it_answers() {
     says(&read(Reply::text(307, "")).await, &["redirects elsewhere"]);
     says(&read(Reply::text(200, "<!doctype html>")).await, &["Coder deployment", "check the URL"]);
     says(&read(Reply::json(200, serde_json::json!({"other": "service"}))).await, &["check the URL"]);
-    // What a Admission server answers to plain http on its https port.
+    // What a Go server answers to plain http on its https port.
     says(&read(Reply::text(400, "Client sent an HTTP request to an HTTPS server.")).await, &["use https"]);
     for reply in [Reply::text(200, "<html>"), Reply::text(404, "")] {
         let error = Server::in_order([reply]).await.client().deployment_info().await.unwrap_err();

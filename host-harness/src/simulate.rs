@@ -79,7 +79,7 @@ pub struct Failure {
     /// The first rule that it broke.
     pub violation: Violation,
     /// What is left of the world when everything is left out that is not needed to break that rule.
-    pub plan: Schedule,
+    pub schedule: Schedule,
     /// What happens in what is left.
     pub lines: Vec<String>,
 }
@@ -101,8 +101,8 @@ fn run_on(settings: Settings, plugins: &Plugins) -> std::io::Result<Report> {
             if number >= first_bad.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let plan = Schedule::draw(dice::world_seed(settings.seed, number), calls_of(number));
-            let one = world::run(&plan, plugins, false)?;
+            let schedule = Schedule::draw(dice::world_seed(settings.seed, number), calls_of(number));
+            let one = world::run(&schedule, plugins, false)?;
             if !one.violations.is_empty() {
                 first_bad.fetch_min(number, Ordering::SeqCst);
             }
@@ -144,17 +144,17 @@ fn run_on(settings: Settings, plugins: &Plugins) -> std::io::Result<Report> {
 
 /// Finds out what of a world breaks the rule.
 fn explain(seed: u64, calls: u64, violation: Violation, plugins: &Plugins) -> std::io::Result<Failure> {
-    let plan = shrink::shrink(&Schedule::draw(seed, calls), violation.invariant, plugins);
-    let lines = world::run(&plan, plugins, true)?.lines;
-    Ok(Failure { seed, calls, violation, plan, lines })
+    let schedule = shrink::shrink(&Schedule::draw(seed, calls), violation.invariant, plugins);
+    let lines = world::run(&schedule, plugins, true)?.lines;
+    Ok(Failure { seed, calls, violation, schedule, lines })
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { seed, violation: Violation { invariant, at, what }, plan, lines, .. } = self;
+        let Self { seed, violation: Violation { invariant, at, what }, schedule, lines, .. } = self;
         writeln!(f, "seed {seed}: {invariant} is broken after {:.1} s: {what}", *at as f64 / 1000.0)?;
-        writeln!(f, "what is needed for that (bad luck of its own: {}):", plan.luck)?;
-        plan.events.iter().try_for_each(|planned| writeln!(f, "  {planned}"))?;
+        writeln!(f, "what is needed for that (bad luck of its own: {}):", schedule.probabilities)?;
+        schedule.events.iter().try_for_each(|planned| writeln!(f, "  {planned}"))?;
         writeln!(f, "what happens then:")?;
         lines.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
         writeln!(f, "repeat it with: {}", self.command())

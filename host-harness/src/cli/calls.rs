@@ -19,6 +19,7 @@ use super::output::{Output, notice, table};
 use super::signals::{cancelled_by, interrupted_by_signals};
 use super::timeline::{self, Follower, refused};
 use crate::bindings::{CallError, ToolResult};
+use crate::chat::Chat;
 use crate::clock::{Clock, SystemClock};
 use crate::driver::DriveError;
 use crate::journal::record::{CallId, Failure, Outcome};
@@ -33,34 +34,47 @@ type Called = Result<Result<ToolResult, CallError>, DriveError>;
 pub async fn call(context: &CommandContext, output: Output, args: CallArgs) -> anyhow::Result<Exit> {
     let host = context.open().await?;
     let chat = host.chat(&args.chat).await?;
-    let (tool, arguments, key) = (&args.tool, &args.arguments, args.key.as_deref());
     // Told at once, and not when the call has got its turn, which may be in the background.
-    if let Some(refusal) = host.driver.refusal(tool, arguments, chat.policy()).await {
-        return finished(output, tool, Ok(Err(refusal)), false);
+    if let Some(refusal) = host.driver.refusal(&args.tool, &args.arguments, chat.policy()).await {
+        return finished(output, &args.tool, Ok(Err(refusal)), false);
     }
     let workspace = chat.record()?.and_then(|record| record.workspace).unwrap_or_default();
-    let ends_us = chat.would_end_this_process(tool, &workspace).await;
-    match ends_us {
+    match chat.would_end_this_process(&args.tool, &workspace).await {
         Some(why) if !args.from_inside => bail!(why),
         Some(_) => {
-            let id = host.driver.submit(chat.name(), tool, arguments, chat.policy(), key).await?;
-            output.print(&json!({ "call": id }), |_| {
-                format!(
-                    "call {id} is left to a host elsewhere; `workspace-recovery attach {id}` follows it there"
-                )
-            })?;
-            return Ok(Exit::Done);
+            let id = submit(&host, &chat, &args).await?;
+            let text = format!(
+                "call {id} is left to a host elsewhere; `workspace-recovery attach {id}` follows it there"
+            );
+            output.print(&json!({ "call": id }), |_| text)?;
+            Ok(Exit::Done)
         }
-        None => {}
+        None if args.detach => {
+            let id = submit(&host, &chat, &args).await?;
+            hosts::start(context)?;
+            let text = format!("call {id}; `workspace-recovery attach {id}` follows it");
+            output.print(&json!({ "call": id }), |_| text)?;
+            Ok(Exit::Done)
+        }
+        None => run(context, &host, &chat, output, &args).await,
     }
-    if args.detach {
-        let id = host.driver.submit(chat.name(), tool, arguments, chat.policy(), key).await?;
-        hosts::start(context)?;
-        output.print(&json!({ "call": id }), |_| {
-            format!("call {id}; `workspace-recovery attach {id}` follows it")
-        })?;
-        return Ok(Exit::Done);
-    }
+}
+
+/// Begins a call that another host carries.
+async fn submit(host: &Host, chat: &Chat, args: &CallArgs) -> Result<CallId, DriveError> {
+    let key = args.key.as_deref();
+    host.driver.submit(chat.name(), &args.tool, &args.arguments, chat.policy(), key).await
+}
+
+/// Begins a call, shows what it does, and waits for its end.
+async fn run(
+    context: &CommandContext,
+    host: &Host,
+    chat: &Chat,
+    output: Output,
+    args: &CallArgs,
+) -> anyhow::Result<Exit> {
+    let (tool, key) = (&args.tool, args.key.as_deref());
     let interrupt = cancelled_by([SignalKind::interrupt()])?;
     // Neither is a wish to end what was begun: the terminal is closed, or the machine goes down.
     let end = cancelled_by([SignalKind::hangup(), SignalKind::terminate()])?;
@@ -72,7 +86,7 @@ pub async fn call(context: &CommandContext, output: Output, args: CallArgs) -> a
             Err(_) => std::future::pending().await,
         }
     });
-    let begun = host.driver.begin(chat.name(), tool, arguments, chat.policy(), key).await;
+    let begun = host.driver.begin(chat.name(), tool, &args.arguments, chat.policy(), key).await;
     if let Ok(id) = begun {
         // It waits for it.
         let _ = tell.send(id);
@@ -85,13 +99,13 @@ pub async fn call(context: &CommandContext, output: Output, args: CallArgs) -> a
         },
     };
     drop(shown);
-    leave(context, &host).await?;
+    leave(context, host).await?;
     let id = begun?;
     let Some(called) = called else {
         notice(&format!("call {id} goes on in the background; `workspace-recovery attach {id}` follows it"));
         return Ok(Exit::Interrupted);
     };
-    finished(output, tool, called, was_interrupted(&host, id)?)
+    finished(output, tool, called, was_interrupted(host, id)?)
 }
 
 /// Leaves what this process still carries to another one.

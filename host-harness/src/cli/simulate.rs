@@ -47,8 +47,8 @@ fn failure_json(failure: &Failure) -> Value {
         "invariant": failure.violation.invariant.name(),
         "at_ms": failure.violation.at,
         "what": failure.violation.what,
-        "events": failure.plan.events.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "bad_luck": failure.plan.luck.to_string(),
+        "events": failure.schedule.events.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "bad_luck": failure.schedule.probabilities.to_string(),
         "happened": failure.lines,
         "repeat": failure.command(),
     })

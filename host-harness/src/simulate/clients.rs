@@ -55,7 +55,7 @@ impl PlannedCall {
             Caller::Interrupts { after } => {
                 sleep(Duration::from_millis(after)).await;
                 // Whichever host is asked, the one that has the call gets to know.
-                interrupt(&hosts, self.host % world.plan.hosts + 1, call).await;
+                interrupt(&hosts, self.host % world.schedule.hosts + 1, call).await;
             }
             Caller::Stays | Caller::StaysWithKey | Caller::Leaves { .. } => {}
         }

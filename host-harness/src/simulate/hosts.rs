@@ -68,9 +68,9 @@ pub fn timings() -> Timings {
 impl Hosts {
     /// Begins all hosts.
     pub fn begin(world: Arc<WorldState>, plugins: Plugins, store: Store, fitting: Fitting) -> Arc<Self> {
-        let running = Mutex::new(vec![None; world.plan.hosts as usize + 1]);
+        let running = Mutex::new(vec![None; world.schedule.hosts as usize + 1]);
         let hosts = Arc::new(Self { world, plugins, store, fitting, running });
-        for host in 1..=hosts.world.plan.hosts {
+        for host in 1..=hosts.world.schedule.hosts {
             hosts.live(host, 0);
         }
         hosts
@@ -94,7 +94,7 @@ impl Hosts {
         let network = Network::new(self.world.clone(), gate.clone(), self.store.clone());
         let disk = Disk::new(self.world.clone(), gate.clone(), &self.store);
         // It is upgraded while it is down, or taken back to what it was before.
-        let is_newer = Dice::new(self.world.plan.seed, "plugin", &[number, life]).percent(40);
+        let is_newer = Dice::new(self.world.schedule.seed, "plugin", &[number, life]).percent(40);
         let Plugins { older, newer } = self.plugins.clone();
         let (own, other) = if is_newer { (newer, older) } else { (older, newer) };
         let seams = Seams {

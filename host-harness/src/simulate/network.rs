@@ -58,7 +58,7 @@ impl Network {
     }
 
     fn dice(&self, concern: &str) -> Dice {
-        Dice::new(self.world.plan.seed, concern, &[self.gate.host, self.gate.life, self.gate.count()])
+        Dice::new(self.world.schedule.seed, concern, &[self.gate.host, self.gate.life, self.gate.count()])
     }
 
     /// A read: it takes a while, and may fail.
@@ -71,7 +71,7 @@ impl Network {
         if dice.percent(50) {
             sleep(Duration::from_millis(dice.between(1, 40))).await;
         }
-        if self.world.plan.luck.reads && !self.world.is_calm() {
+        if self.world.schedule.probabilities.reads && !self.world.is_calm() {
             match dice.between(0, 199) {
                 0..=2 => return Err(unavailable()),
                 3 => {
@@ -104,7 +104,7 @@ impl Network {
     /// Somebody may act on a workspace just when a host has read it and is about to decide.
     fn interfere(&self, read: &Workspace) {
         let at_rest = !is_active(&read.latest.build.status);
-        if !at_rest || !self.world.plan.luck.people || self.world.is_calm() {
+        if !at_rest || !self.world.schedule.probabilities.people || self.world.is_calm() {
             return;
         }
         let mut dice = self.dice("interference");
@@ -118,7 +118,7 @@ impl Network {
     }
 
     fn user_id(&self) -> String {
-        self.world.plan.user(self.gate.host)
+        self.world.schedule.user(self.gate.host)
     }
 
     fn is_away(&self) -> bool {
@@ -126,7 +126,7 @@ impl Network {
     }
 
     fn fate(&self, dice: &mut Dice) -> Fate {
-        if !self.world.plan.luck.posts || self.world.is_calm() {
+        if !self.world.schedule.probabilities.posts || self.world.is_calm() {
             return Fate::Answered;
         }
         match dice.between(0, 99) {
@@ -169,8 +169,8 @@ fn act(world: &WorldState, workspace: &str, does: Intervention) {
 
 /// People observer: somebody may cancel what was begun, or do something else as soon as it has ended.
 fn react(world: &Arc<WorldState>, workspace: &str, read: &BuildRead) {
-    let mut dice = Dice::new(world.plan.seed, "people", &[world.now(), read.build.number.into()]);
-    if !world.plan.luck.people || world.is_calm() || !dice.percent(15) {
+    let mut dice = Dice::new(world.schedule.seed, "people", &[world.now(), read.build.number.into()]);
+    if !world.schedule.probabilities.people || world.is_calm() || !dice.percent(15) {
         return;
     }
     let (world, workspace, build) = (world.clone(), workspace.to_owned(), read.build.id.clone());
@@ -189,7 +189,7 @@ fn react(world: &Arc<WorldState>, workspace: &str, read: &BuildRead) {
         } else {
             ends + dice.between(0, 300)
         };
-        world.reach(at.min(world.plan.calm)).await;
+        world.reach(at.min(world.schedule.calm)).await;
         act(&world, &workspace, does);
     });
 }
@@ -315,7 +315,7 @@ impl ControlPlane for Network {
         let _ = wanted;
         let asked = agent.to_owned();
         let answers = self.read(move |plane, now| plane.terminal(&asked, now)).await?;
-        let luck = self.world.plan.luck.reads && !self.world.is_calm();
+        let may_fail = self.world.schedule.probabilities.reads && !self.world.is_calm();
         let mut dice = self.dice("terminal");
         Ok(Box::new(Screen {
             agent: agent.to_owned(),
@@ -323,7 +323,7 @@ impl ControlPlane for Network {
             gate: self.gate.clone(),
             shell: Shell::default(),
             shown: VecDeque::from_iter(answers.then(Shell::greeting)),
-            cut_after: (luck && dice.percent(20)).then(|| dice.between(0, 12)),
+            cut_after: (may_fail && dice.percent(20)).then(|| dice.between(0, 12)),
         }))
     }
 
@@ -340,7 +340,7 @@ type Announcing = (Arc<WorldState>, Arc<FaultGate>, String, Dice, bool);
 /// The next announcement of a change: slow, or lost, or the stream ends.
 async fn announcement((world, gate, workspace, mut dice, first): Announcing) -> Option<((), Announcing)> {
     loop {
-        let luck = world.plan.luck.changes && !world.is_calm();
+        let may_fail = world.schedule.probabilities.changes && !world.is_calm();
         if first {
             gate.pass().await;
             return Some(((), (world, gate, workspace, dice, false)));
@@ -352,13 +352,13 @@ async fn announcement((world, gate, workspace, mut dice, first): Announcing) -> 
             () = reach(&world, foreseen) => {}
         }
         gate.pass().await;
-        if gate.is_cut_off() || world.plane().is_away(world.now()) || (luck && dice.percent(3)) {
+        if gate.is_cut_off() || world.plane().is_away(world.now()) || (may_fail && dice.percent(3)) {
             return None;
         }
-        if luck && dice.percent(25) {
+        if may_fail && dice.percent(25) {
             continue;
         }
-        if luck && dice.percent(25) {
+        if may_fail && dice.percent(25) {
             sleep(Duration::from_millis(dice.between(100, 20_000))).await;
         }
         return Some(((), (world, gate, workspace, dice, false)));

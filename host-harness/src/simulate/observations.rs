@@ -113,7 +113,7 @@ impl Observer {
         row: &CallRow,
     ) -> Result<(), StoreError> {
         let now = world.now();
-        let user = world.plan.user(gate.host);
+        let user = world.schedule.user(gate.host);
         let check = match row.owner {
             Some(_) if row.pinned.user.as_ref().is_some_and(|pinned| *pinned != user) => {
                 Err(format!("it acts for {user}, not for {:?}", row.pinned.user))

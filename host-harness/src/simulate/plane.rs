@@ -114,9 +114,9 @@ pub enum RestState {
 
 impl Plane {
     /// The world's workspaces as they are at its beginning: most are up.
-    pub fn new(plan: &Schedule, outages: Vec<Span>, no_provisioner: Vec<Span>) -> Self {
-        let workspaces = (1..=plan.workspaces).map(|workspace| {
-            let up = !Dice::new(plan.seed, "beginning", &[workspace]).percent(20);
+    pub fn new(schedule: &Schedule, outages: Vec<Span>, no_provisioner: Vec<Span>) -> Self {
+        let workspaces = (1..=schedule.workspaces).map(|workspace| {
+            let up = !Dice::new(schedule.seed, "beginning", &[workspace]).percent(20);
             let id = format!("w{workspace}-b1");
             let job = Job {
                 id,
@@ -133,12 +133,12 @@ impl Plane {
                 cancel_requested: None,
                 agent: up.then(|| Life::old(format!("w{workspace}-a1"))),
             };
-            SimulatedWorkspace { builds: vec![job], template: Template::draw(plan, workspace) }
+            SimulatedWorkspace { builds: vec![job], template: Template::draw(schedule, workspace) }
         });
         Self {
-            seed: plan.seed,
-            lucky_builds: !plan.luck.builds,
-            lucky_agents: !plan.luck.agents,
+            seed: schedule.seed,
+            lucky_builds: !schedule.probabilities.builds,
+            lucky_agents: !schedule.probabilities.agents,
             workspaces: workspaces.collect(),
             outages,
             no_provisioner,
@@ -413,11 +413,11 @@ impl Plane {
 }
 
 impl Template {
-    fn draw(plan: &Schedule, workspace: u64) -> Self {
-        let mut dice = Dice::new(plan.seed, "template", &[workspace]);
-        let newer_from = dice.percent(50).then(|| dice.between(0, plan.calm));
+    fn draw(schedule: &Schedule, workspace: u64) -> Self {
+        let mut dice = Dice::new(schedule.seed, "template", &[workspace]);
+        let newer_from = dice.percent(50).then(|| dice.between(0, schedule.calm));
         let template = Self { newer_from, is_strict: dice.percent(40), asks_more: dice.percent(40) };
-        if plan.luck.builds { template } else { Self::default() }
+        if schedule.probabilities.builds { template } else { Self::default() }
     }
 
     fn active(self, workspace: &str, now: At) -> String {

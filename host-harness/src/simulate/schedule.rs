@@ -31,7 +31,7 @@ pub struct Schedule {
     /// When the faults end and the calm begins.
     pub calm: At,
     /// Which concerns have bad luck of their own, beyond what is planned.
-    pub luck: Probabilities,
+    pub probabilities: Probabilities,
     /// What happens, in order.
     pub events: Vec<ScheduledEvent>,
 }
@@ -243,24 +243,24 @@ impl Schedule {
         let (chats, hosts) = (workspaces + dice.between(0, 4), dice.between(1, 4));
         let users = dice.between(1, 2).min(hosts);
         let calm = (calls * PER_CALL).max(4 * MINUTE);
-        let mut plan = Self {
+        let mut schedule = Self {
             seed,
             workspaces,
             chats,
             hosts,
             users,
             calm,
-            luck: Probabilities::ALL,
+            probabilities: Probabilities::ALL,
             events: Vec::new(),
         };
         for call in 0..calls {
-            plan.call(&mut Dice::new(seed, "call", &[call]));
+            schedule.call(&mut Dice::new(seed, "call", &[call]));
         }
         for fault in 0..calls / 2 {
-            plan.fault(&mut Dice::new(seed, "fault", &[fault]));
+            schedule.fault(&mut Dice::new(seed, "fault", &[fault]));
         }
-        plan.events.sort_by_key(|planned| planned.at);
-        plan
+        schedule.events.sort_by_key(|planned| planned.at);
+        schedule
     }
 
     fn call(&mut self, dice: &mut Dice) {

@@ -9,27 +9,27 @@ use super::world;
 const TRIES: u32 = 300;
 
 /// A smaller world that breaks the same rule: fewer events, less bad luck.
-pub fn shrink(plan: &Schedule, broken: Invariant, plugins: &Plugins) -> Schedule {
+pub fn shrink(schedule: &Schedule, broken: Invariant, plugins: &Plugins) -> Schedule {
     let mut tries = TRIES;
-    let mut breaks = |plan: &Schedule| {
+    let mut breaks = |schedule: &Schedule| {
         tries = tries.saturating_sub(1);
         tries > 0
-            && world::run(plan, plugins, false)
+            && world::run(schedule, plugins, false)
                 .is_ok_and(|seen| seen.violations.iter().any(|violation| violation.invariant == broken))
     };
-    let mut best = plan.clone();
+    let mut best = schedule.clone();
     let switches: [fn(&mut Probabilities); 7] = [
-        |luck| luck.reads = false,
-        |luck| luck.posts = false,
-        |luck| luck.builds = false,
-        |luck| luck.agents = false,
-        |luck| luck.changes = false,
-        |luck| luck.store = false,
-        |luck| luck.people = false,
+        |chance| chance.reads = false,
+        |chance| chance.posts = false,
+        |chance| chance.builds = false,
+        |chance| chance.agents = false,
+        |chance| chance.changes = false,
+        |chance| chance.store = false,
+        |chance| chance.people = false,
     ];
     for off in switches {
         let mut smaller = best.clone();
-        off(&mut smaller.luck);
+        off(&mut smaller.probabilities);
         if breaks(&smaller) {
             best = smaller;
         }

@@ -35,11 +35,14 @@ impl Disk {
     }
 
     fn delay(&self) -> Option<Duration> {
-        if !self.world.plan.luck.store || self.world.is_calm() {
+        if !self.world.schedule.probabilities.store || self.world.is_calm() {
             return None;
         }
-        let mut dice =
-            Dice::new(self.world.plan.seed, "store", &[self.gate.host, self.gate.life, self.gate.count()]);
+        let mut dice = Dice::new(
+            self.world.schedule.seed,
+            "store",
+            &[self.gate.host, self.gate.life, self.gate.count()],
+        );
         match dice.between(0, 99) {
             0..=9 => Some(Duration::from_millis(dice.between(1, 30))),
             10 => Some(Duration::from_millis(dice.between(30, 5_000))),

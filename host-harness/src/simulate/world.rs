@@ -1,4 +1,4 @@
-//! One world: its plan is carried out, faults first, then calm; in the end everything must have come to its end.
+//! One world: its schedule is carried out, faults first, then calm; in the end everything must have come to its end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,24 +41,24 @@ pub struct WorldReport {
 }
 
 /// Lets a world run from its beginning to its end, in this thread.
-pub fn run(plan: &Schedule, plugins: &Plugins, tell: bool) -> std::io::Result<WorldReport> {
-    run_fitted(plan, plugins, tell, Arc::new(|seams, _| seams))
+pub fn run(schedule: &Schedule, plugins: &Plugins, tell: bool) -> std::io::Result<WorldReport> {
+    run_fitted(schedule, plugins, tell, Arc::new(|seams, _| seams))
 }
 
 /// As [`run`], with this done to the parts of each host.
 pub fn run_fitted(
-    plan: &Schedule,
+    schedule: &Schedule,
     plugins: &Plugins,
     tell: bool,
     fitting: Fitting,
 ) -> std::io::Result<WorldReport> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build()?;
-    Ok(runtime.block_on(live(plan.clone(), plugins.clone(), tell, fitting)))
+    Ok(runtime.block_on(live(schedule.clone(), plugins.clone(), tell, fitting)))
 }
 
-async fn live(plan: Schedule, plugins: Plugins, tell: bool, fitting: Fitting) -> WorldReport {
-    let world = WorldState::new(plan, tell);
+async fn live(schedule: Schedule, plugins: Plugins, tell: bool, fitting: Fitting) -> WorldReport {
+    let world = WorldState::new(schedule, tell);
     tokio::select! {
         biased;
         () = world.stuck() => {}
@@ -78,15 +78,15 @@ async fn live(plan: Schedule, plugins: Plugins, tell: bool, fitting: Fitting) ->
 /// Everything that happens, and the checks afterwards.
 async fn pass(world: &Arc<WorldState>, plugins: &Plugins, fitting: Fitting) {
     let store = Store::in_memory();
-    for chat in 1..=world.plan.chats {
-        bind(&store, chat, world.plan.home(chat)).await;
+    for chat in 1..=world.schedule.chats {
+        bind(&store, chat, world.schedule.home(chat)).await;
     }
     let hosts = Hosts::begin(world.clone(), plugins.clone(), store.clone(), fitting);
-    for (number, ScheduledEvent { at, event }) in world.plan.events.clone().into_iter().enumerate() {
+    for (number, ScheduledEvent { at, event }) in world.schedule.events.clone().into_iter().enumerate() {
         world.reach(at).await;
         happen(world, &hosts, &store, number as u64, event).await;
     }
-    world.reach(world.plan.calm).await;
+    world.reach(world.schedule.calm).await;
     let ended = end(world, &store).await;
     replay(world, &store, plugins);
     let unended =
@@ -165,7 +165,7 @@ async fn bind(store: &Store, chat: u64, workspace: u64) {
 
 /// Waits until every call has ended. Answers whether that came about.
 async fn end(world: &WorldState, store: &Store) -> bool {
-    let last = world.plan.calm + CALM;
+    let last = world.schedule.calm + CALM;
     while store.calls(Listing::Unended, 1).is_ok_and(|calls| !calls.is_empty()) {
         if world.now() > last {
             return false;

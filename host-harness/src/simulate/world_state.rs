@@ -25,7 +25,7 @@ const MOST_LOOKS: u64 = 20_000;
 /// A world while it runs.
 pub struct WorldState {
     /// What was planned.
-    pub plan: Schedule,
+    pub schedule: Schedule,
     begun: Instant,
     plane: Mutex<Plane>,
     observer: Mutex<Observer>,
@@ -46,21 +46,21 @@ struct Looks {
 
 impl WorldState {
     /// A world that begins now. `tell`: what happens is written down in words.
-    pub fn new(plan: Schedule, tell: bool) -> Arc<Self> {
+    pub fn new(schedule: Schedule, tell: bool) -> Arc<Self> {
         let spans = |of: fn(&Event) -> Option<u64>| -> Vec<Span> {
-            let planned = plan.events.iter();
+            let planned = schedule.events.iter();
             planned
-                .filter_map(|planned| of(&planned.event).map(|lasts| span(&plan, planned.at, lasts)))
+                .filter_map(|planned| of(&planned.event).map(|lasts| span(&schedule, planned.at, lasts)))
                 .collect()
         };
         let away = spans(|event| if let Event::Away { lasts } = event { Some(*lasts) } else { None });
         let idle =
             spans(|event| if let Event::NoProvisioner { lasts } = event { Some(*lasts) } else { None });
-        let plane = Mutex::new(Plane::new(&plan, away, idle));
+        let plane = Mutex::new(Plane::new(&schedule, away, idle));
         let (begun, observer) = (Instant::now(), Mutex::new(Observer::new(tell)));
-        let changed = (0..=plan.workspaces).map(|_| Notify::new()).collect();
+        let changed = (0..=schedule.workspaces).map(|_| Notify::new()).collect();
         let (looks, stuck) = (Mutex::default(), CancellationToken::new());
-        Arc::new(Self { plan, begun, plane, observer, looks, stuck, changed })
+        Arc::new(Self { schedule, begun, plane, observer, looks, stuck, changed })
     }
 
     /// Milliseconds since the world began. Everything that a host reaches looks here, so that one that does something
@@ -89,12 +89,12 @@ impl WorldState {
 
     /// Whether the faults are over.
     pub fn is_calm(&self) -> bool {
-        self.now() >= self.plan.calm
+        self.now() >= self.schedule.calm
     }
 
     /// When a fault that begins now and lasts so long ends: with the calm at the latest.
     pub fn until(&self, lasts: u64) -> At {
-        (self.now() + lasts).min(self.plan.calm)
+        (self.now() + lasts).min(self.schedule.calm)
     }
 
     /// Sleeps until a time.
@@ -122,8 +122,8 @@ impl WorldState {
 }
 
 /// A planned span of trouble. None reaches into the calm.
-fn span(plan: &Schedule, from: At, lasts: u64) -> Span {
-    (from, (from + lasts).min(plan.calm))
+fn span(schedule: &Schedule, from: At, lasts: u64) -> Span {
+    (from, (from + lasts).min(schedule.calm))
 }
 
 /// The hosts' clocks, which are one: they share a machine, as their store does.

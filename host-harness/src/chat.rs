@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bindings::{CallError, Policy, ToolResult};
 use crate::control_plane::{ApiError, ControlPlane, Workspace};
-use crate::driver::{Call, DriveError, Driver};
+use crate::driver::{CallContext, DriveError, Driver};
 use crate::policy::ChatTools;
 use crate::store::{ChatRecord, StoreError};
 
@@ -129,7 +129,7 @@ impl Chat {
     /// says no, nothing is, as after an interrupt.
     pub async fn execute_as(
         &self,
-        call: &Call,
+        call: &CallContext,
         execute: &Execute,
         may_begin: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<Executed, ExecuteError> {

@@ -41,7 +41,7 @@ mod waits;
 pub use error::DriveError;
 pub use events::{Event, EventKind};
 pub use handle::CallHandle;
-pub use host_calls::{Answered, Call, HostCalls, IntentLog, NoIntentLog};
+pub use host_calls::{Answered, CallContext, HostCalls, IntentLog, NoIntentLog};
 pub use inside::Inside;
 
 use scheduler::Scheduler;
@@ -361,14 +361,14 @@ impl Driver {
     }
 
     /// The whole of a call that is kept nowhere.
-    pub(crate) async fn drive(&self, call: &Call, export: &Export) -> Result<Output, DriveError> {
+    pub(crate) async fn drive(&self, call: &CallContext, export: &Export) -> Result<Output, DriveError> {
         Ok(self.drive_to_end(call, export).await?.0)
     }
 
     /// As [`drive`](Self::drive), and keeps the call when it has ended, so that it can be looked into.
     pub(crate) async fn drive_and_keep(
         &self,
-        call: &Call,
+        call: &CallContext,
         export: Export,
     ) -> Result<(Output, Option<CallId>), DriveError> {
         let (output, journal) = self.drive_to_end(call, &export).await?;
@@ -389,7 +389,11 @@ impl Driver {
     }
 
     /// Steps and answers: the journal grows by one answer per step until the plugin is done.
-    async fn drive_to_end(&self, call: &Call, export: &Export) -> Result<(Output, Journal), DriveError> {
+    async fn drive_to_end(
+        &self,
+        call: &CallContext,
+        export: &Export,
+    ) -> Result<(Output, Journal), DriveError> {
         let mut journal = Journal::new();
         self.settled().await;
         loop {
@@ -415,7 +419,7 @@ impl Driver {
     }
 
     /// Carries out a request of an export that has no business changing anything.
-    async fn answered(&self, call: &Call, request: &Request) -> Result<Answered, DriveError> {
+    async fn answered(&self, call: &CallContext, request: &Request) -> Result<Answered, DriveError> {
         if request.effect_class() == EffectClass::Effect {
             let refused = TransitionError::Policy(refusal("Only tools may ask for builds."));
             return Ok(Answered { answer: Answer::IssueTransition(Err(refused)), observed: None });

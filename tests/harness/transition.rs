@@ -7,7 +7,7 @@ use tokio::time::{Instant, advance};
 use tokio_util::sync::CancellationToken;
 use workspace_recovery::bindings::{Build, JobStatus, Parameter, Transition, TransitionError};
 use workspace_recovery::control_plane::ApiError;
-use workspace_recovery::driver::{Call, DriveError, IntentLog, NoIntentLog};
+use workspace_recovery::driver::{CallContext, DriveError, IntentLog, NoIntentLog};
 use workspace_recovery::journal::record::{Failure, Intent};
 use workspace_recovery::journal::{Answer, Request};
 use workspace_recovery::store::{Admission, StoreError};
@@ -17,11 +17,11 @@ use crate::plane::{Host, Plane, Post, failed, unavailable};
 
 type Issued = Result<Build, TransitionError>;
 
-fn begin(host: &Host) -> Call {
+fn begin(host: &Host) -> CallContext {
     host.host_calls().begin("ana", CancellationToken::new()).unwrap()
 }
 
-async fn issue(host: &Host, call: &Call, to: Transition, rests_on: &str) -> Issued {
+async fn issue(host: &Host, call: &CallContext, to: Transition, rests_on: &str) -> Issued {
     let parameters = vec![Parameter { name: "size".into(), value: "small".into() }];
     let request = Request::IssueTransition { to, rests_on: rests_on.into(), parameters };
     match host.host_calls().answer(call, &request, &NoIntentLog).await.unwrap().answer {
@@ -31,7 +31,7 @@ async fn issue(host: &Host, call: &Call, to: Transition, rests_on: &str) -> Issu
 }
 
 /// Issues a stop in a world made by `set_up`, and answers it with the number of requests sent.
-async fn stop(set_up: impl FnOnce(&Host, &Call)) -> (Issued, usize) {
+async fn stop(set_up: impl FnOnce(&Host, &CallContext)) -> (Issued, usize) {
     let host = Plane::running().host();
     let call = begin(&host);
     set_up(&host, &call);

@@ -10,21 +10,21 @@ use workspace_recovery::bindings::{
     Snapshot, Transition, WaitEnd,
 };
 use workspace_recovery::control_plane::{ApiError, LogLine, TemplateParameter};
-use workspace_recovery::driver::{Call, EventKind, NoIntentLog};
+use workspace_recovery::driver::{CallContext, EventKind, NoIntentLog};
 use workspace_recovery::journal::{Answer, Request};
 
 use crate::builders::refusal;
 use crate::plane::{Host, Plane, unavailable};
 
-fn begin(host: &Host) -> Call {
+fn begin(host: &Host) -> CallContext {
     host.host_calls().begin("ana", CancellationToken::new()).unwrap()
 }
 
-async fn perform(host: &Host, call: &Call, request: Request) -> Answer {
+async fn perform(host: &Host, call: &CallContext, request: Request) -> Answer {
     host.host_calls().answer(call, &request, &NoIntentLog).await.unwrap().answer
 }
 
-async fn latest(host: &Host, call: &Call, check_start: bool) -> Result<Binding, ReadError> {
+async fn latest(host: &Host, call: &CallContext, check_start: bool) -> Result<Binding, ReadError> {
     match perform(host, call, Request::LatestBuild { check_start }).await {
         Answer::LatestBuild(read) => read,
         other => panic!("{other:?}"),
@@ -45,7 +45,7 @@ async fn agents(host: &Host) -> Agents {
     }
 }
 
-async fn wait_for_build(host: &Host, call: &Call, limit: u64) -> Result<BuildWait, ReadError> {
+async fn wait_for_build(host: &Host, call: &CallContext, limit: u64) -> Result<BuildWait, ReadError> {
     let limit_ms = u32::try_from(limit * 1000).unwrap();
     match perform(host, call, Request::WaitForBuild { build: "f2".into(), limit_ms }).await {
         Answer::WaitForBuild(wait) => wait,

@@ -12,14 +12,14 @@ use crate::chat::together::went_together;
 use crate::chat::{Chat, ChatState};
 use crate::clock::millis;
 use crate::control_plane::Terminal;
-use crate::driver::{Call, HostCalls};
+use crate::driver::{CallContext, HostCalls};
 use crate::journal::{Export, Output};
 use crate::store::{ChatRecord, Failures, StoreError};
 
 impl Chat {
     /// Reaches the chat's agent: a terminal in which a shell waits. Calls of a chat dial one after another; who waited while
     /// a dial failed shares its failure.
-    pub(super) async fn connect(&self, call: &Call) -> Result<Box<dyn Terminal>, ExecuteError> {
+    pub(super) async fn connect(&self, call: &CallContext) -> Result<Box<dyn Terminal>, ExecuteError> {
         let Some(workspace) = call.workspace() else {
             let create = self.tools.create.clone().filter(|tool| self.tools.names.contains(tool));
             return Err(ExecuteError::Unbound { chat: self.name.clone(), create });
@@ -64,7 +64,12 @@ impl Chat {
 
     /// The agent to dial without looking it up. One that was reached by this host is checked first: an agent that is gone, or
     /// of an older build, is looked up anew.
-    async fn known_agent(&self, call: &Call, record: &ChatRecord, state: &ChatState) -> Option<String> {
+    async fn known_agent(
+        &self,
+        call: &CallContext,
+        record: &ChatRecord,
+        state: &ChatState,
+    ) -> Option<String> {
         let known = record.agent.clone()?;
         let cached = state.connection_state().connection.as_ref() == Some(&known);
         if cached && self.must_redial(call, &known).await {
@@ -76,7 +81,7 @@ impl Chat {
 
     /// Whether the plugin says that a connection to this agent must be dropped. If it cannot be asked, the connection is
     /// kept.
-    async fn must_redial(&self, call: &Call, agent: &str) -> bool {
+    async fn must_redial(&self, call: &CallContext, agent: &str) -> bool {
         let export = Export::CheckConnection { cached: agent.to_owned() };
         match self.driver.drive(call, &export).await {
             Ok(Output::CheckConnection(check)) => check == Check::Redial,
@@ -111,7 +116,7 @@ impl Chat {
     /// Asks the plugin what to make of a dial that timed out, and counts it.
     async fn classify(
         &self,
-        call: &Call,
+        call: &CallContext,
         record: &ChatRecord,
         state: &ChatState,
         dialed: Dialed,

@@ -15,7 +15,7 @@ use crate::bindings::{Agent, AgentState};
 use crate::chat::agent_choice::choose_agent;
 use crate::chat::known_dead::DeathWatch;
 use crate::control_plane::{ApiError, ControlPlane, Terminal, Workspace};
-use crate::driver::{Call, EventKind, HostCalls};
+use crate::driver::{CallContext, EventKind, HostCalls};
 use crate::greeting::{AT_ONCE, ENDED, ENDED_AT_ONCE, NoGreeting, curable, greeted, why_refused};
 use crate::policy::Timings;
 
@@ -26,7 +26,7 @@ const LONGEST: u32 = 2;
 pub(super) struct Target<'a> {
     pub(super) host_calls: &'a HostCalls,
     /// The call that it is done for: pinned to `workspace`.
-    pub(super) call: &'a Call,
+    pub(super) call: &'a CallContext,
     pub(super) workspace: &'a str,
     /// The agent last reached, if any. It is dialled before it is judged.
     pub(super) agent: Option<String>,

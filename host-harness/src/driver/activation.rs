@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::host_calls::{Answered, Call, HostCalls, IntentLog, NoIntentLog};
+use super::host_calls::{Answered, CallContext, HostCalls, IntentLog, NoIntentLog};
 use super::transition::Reconciliation;
 use crate::bindings::{AgentWait, BuildWait, WaitEnd};
 use crate::driver::error::DriveError;
@@ -28,7 +28,7 @@ pub(super) struct Activation {
     pub(super) plugin: Plugin,
     pub(super) id: CallId,
     record: CallRecord,
-    call: Call,
+    call: CallContext,
     journal: Journal,
     /// Entries that the store has.
     stored: usize,
@@ -37,7 +37,7 @@ pub(super) struct Activation {
 /// What a run came to.
 pub(super) enum ActivationEnd {
     /// The call sleeps until this wait ends. It was written down, and nothing else of the call is in memory.
-    Suspended(Open, Call),
+    Suspended(Open, CallContext),
     /// It has ended. The call whose turn it is now, if this host carries that too.
     Completed(Outcome, Option<CallId>),
 }
@@ -298,7 +298,7 @@ impl Activation {
     }
 
     /// Takes the context out: the run ends here.
-    fn replaced_call(&mut self) -> Call {
+    fn replaced_call(&mut self) -> CallContext {
         let empty = self.host_calls.resume(self.id, &self.record, false, CancellationToken::new());
         std::mem::replace(&mut self.call, empty)
     }

@@ -37,7 +37,7 @@ pub struct HostCalls {
 
 /// The context of one call. It is pinned to the workspace that its chat was bound to when it began.
 #[derive(Debug)]
-pub struct Call {
+pub struct CallContext {
     /// The call's number in the store, or one from [`UNSTORED`] on.
     number: u64,
     chat: String,
@@ -100,13 +100,18 @@ impl HostCalls {
     }
 
     /// Begins a call for a chat that is kept nowhere, pinned to the workspace that the chat is bound to now.
-    pub fn begin(&self, chat: &str, interrupt: CancellationToken) -> Result<Call, StoreError> {
+    pub fn begin(&self, chat: &str, interrupt: CancellationToken) -> Result<CallContext, StoreError> {
         Ok(self.begin_in(chat, self.store.chat(chat)?.and_then(|chat| chat.workspace), interrupt))
     }
 
     /// As [`begin`](Self::begin), pinned to the workspace that the chat was bound to when the caller looked.
-    pub fn begin_in(&self, chat: &str, workspace: Option<String>, interrupt: CancellationToken) -> Call {
-        Call {
+    pub fn begin_in(
+        &self,
+        chat: &str,
+        workspace: Option<String>,
+        interrupt: CancellationToken,
+    ) -> CallContext {
+        CallContext {
             number: self.unstored.fetch_add(1, Ordering::Relaxed),
             chat: chat.to_owned(),
             workspace,
@@ -118,8 +123,8 @@ impl HostCalls {
     }
 
     /// The context of a call that is kept.
-    pub(super) fn context(&self, row: &CallRow, interrupt: CancellationToken) -> Call {
-        Call {
+    pub(super) fn context(&self, row: &CallRow, interrupt: CancellationToken) -> CallContext {
+        CallContext {
             number: row.id,
             chat: row.chat.clone(),
             workspace: row.pinned.workspace.clone(),
@@ -137,8 +142,8 @@ impl HostCalls {
         record: &CallRecord,
         sent: bool,
         interrupt: CancellationToken,
-    ) -> Call {
-        Call {
+    ) -> CallContext {
+        CallContext {
             number: id,
             chat: record.chat.clone(),
             workspace: record.pinned.workspace.clone(),
@@ -177,7 +182,7 @@ impl HostCalls {
     /// Carries out one request. Fails only where there is no answer that would be true.
     pub async fn answer(
         &self,
-        call: &Call,
+        call: &CallContext,
         request: &Request,
         record: &dyn IntentLog,
     ) -> Result<Answered, DriveError> {
@@ -236,7 +241,7 @@ impl HostCalls {
         self.clock.clone()
     }
 
-    pub(crate) fn emit(&self, call: &Call, kind: EventKind) {
+    pub(crate) fn emit(&self, call: &CallContext, kind: EventKind) {
         self.announce(call.number, &call.chat, kind);
     }
 
@@ -251,7 +256,7 @@ impl HostCalls {
     }
 
     /// Whether the chat is still bound to the workspace that the call is pinned to.
-    pub(super) fn still_bound(&self, call: &Call) -> Result<bool, StoreError> {
+    pub(super) fn still_bound(&self, call: &CallContext) -> Result<bool, StoreError> {
         Ok(self.store.chat(&call.chat)?.and_then(|chat| chat.workspace) == call.workspace)
     }
 
@@ -266,7 +271,7 @@ impl HostCalls {
     }
 }
 
-impl Call {
+impl CallContext {
     /// Its number in the store, if it is kept there.
     pub fn id(&self) -> Option<CallId> {
         stored_id(self.number)

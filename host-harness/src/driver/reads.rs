@@ -7,7 +7,7 @@ use crate::clock::millis;
 use crate::control_plane::{ApiError, ControlPlane, Workspace, refusal};
 use crate::driver::error::DriveError;
 use crate::driver::events::EventKind;
-use crate::driver::host_calls::{Call, HostCalls};
+use crate::driver::host_calls::{CallContext, HostCalls};
 use crate::driver::jitter::jittered;
 use crate::store::StoreError;
 
@@ -21,7 +21,7 @@ pub(super) const DORMANT: &str =
 impl HostCalls {
     pub(super) async fn latest_build(
         &self,
-        call: &Call,
+        call: &CallContext,
         check_start: bool,
     ) -> Result<(Result<Binding, ReadError>, Option<u64>), DriveError> {
         if !self.still_bound(call)? {
@@ -51,7 +51,10 @@ impl HostCalls {
         Ok((Ok(Binding::Bound(snapshot)), workspace.observed))
     }
 
-    pub(super) async fn agent_status(&self, call: &Call) -> Result<Result<Agents, ReadError>, DriveError> {
+    pub(super) async fn agent_status(
+        &self,
+        call: &CallContext,
+    ) -> Result<Result<Agents, ReadError>, DriveError> {
         let Some(id) = call.workspace() else { return Ok(Err(ReadError::NotFound)) };
         if !self.still_bound(call)? {
             return Ok(Err(ReadError::NotFound));
@@ -67,7 +70,7 @@ impl HostCalls {
         })
     }
 
-    pub(super) async fn publish_binding(&self, call: &Call, build: &str) -> Result<bool, StoreError> {
+    pub(super) async fn publish_binding(&self, call: &CallContext, build: &str) -> Result<bool, StoreError> {
         let Some(workspace) = call.workspace() else { return Ok(false) };
         let bound = self.store.publish(call.chat(), workspace, build).await?;
         self.emit_published(call, build, bound);
@@ -75,7 +78,7 @@ impl HostCalls {
     }
 
     /// Tells listeners that the chat was bound to a build, so that its log can be shown.
-    pub(super) fn emit_published(&self, call: &Call, build: &str, bound: bool) {
+    pub(super) fn emit_published(&self, call: &CallContext, build: &str, bound: bool) {
         if let Some(workspace) = call.workspace().filter(|_| bound) {
             let (workspace, build) = (workspace.to_owned(), build.to_owned());
             self.emit(call, EventKind::BindingPublished { workspace, build });
@@ -84,7 +87,7 @@ impl HostCalls {
 
     /// Reads the workspace, again if the failure may pass. A control plane that says for how long to stay away is asked
     /// again after that, if it is not too long; an interrupt ends the wait for it.
-    pub(super) async fn read_workspace(&self, call: &Call, id: &str) -> Result<Workspace, ApiError> {
+    pub(super) async fn read_workspace(&self, call: &CallContext, id: &str) -> Result<Workspace, ApiError> {
         match call.read_by() {
             None => self.read_again(call, id).await,
             Some(by) => {
@@ -93,7 +96,7 @@ impl HostCalls {
         }
     }
 
-    async fn read_again(&self, call: &Call, id: &str) -> Result<Workspace, ApiError> {
+    async fn read_again(&self, call: &CallContext, id: &str) -> Result<Workspace, ApiError> {
         let mut pause = self.timings().first_retry;
         for attempt in 1..READ_ATTEMPTS {
             let error = match self.plane.workspace(id).await {

@@ -42,7 +42,7 @@ mod tests;
 use owned::{OwnedCalls, QueuedCall};
 
 /// How a call ended, or the trouble that it met.
-pub(super) type Ended = Result<Outcome, DriveError>;
+pub(super) type CallEnd = Result<Outcome, DriveError>;
 
 /// The calls of a host. Cheap to clone.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ struct Inner {
     others: Mutex<BTreeMap<String, Plugin>>,
     owned: Mutex<OwnedCalls>,
     /// Those who wait for the end of calls: at least one for each call that is here.
-    subscribers: Mutex<BTreeMap<CallId, Vec<oneshot::Sender<Ended>>>>,
+    subscribers: Mutex<BTreeMap<CallId, Vec<oneshot::Sender<CallEnd>>>>,
     /// Calls of other hosts that nobody here waits for any more: to be looked at again when this host takes calls over,
     /// and now and then.
     left: Mutex<BTreeSet<CallId>>,
@@ -91,7 +91,7 @@ enum LeaseState {
 pub(super) struct EndSubscription {
     scheduler: Scheduler,
     call: CallId,
-    ended: oneshot::Receiver<Ended>,
+    ended: oneshot::Receiver<CallEnd>,
 }
 
 /// A call that is to run.
@@ -354,7 +354,7 @@ impl Scheduler {
 impl EndSubscription {
     /// Waits until a call that this host carries ends, or meets trouble. None: it has ended otherwise, or is not this
     /// host's any more.
-    pub(super) async fn ended(&mut self) -> Option<Ended> {
+    pub(super) async fn ended(&mut self) -> Option<CallEnd> {
         (&mut self.ended).await.ok()
     }
 }

@@ -10,7 +10,7 @@ use crate::control_plane::{
     ApiError, BuildRead, ControlPlane, Lost, NewBuild, Workspace, is_active, refusal,
 };
 use crate::driver::error::DriveError;
-use crate::driver::host_calls::{Call, HostCalls, IntentLog};
+use crate::driver::host_calls::{CallContext, HostCalls, IntentLog};
 use crate::driver::reads::{DORMANT, start_version};
 use crate::journal::Request;
 use crate::journal::record::{BuildIntent, Failure, Intent};
@@ -43,7 +43,7 @@ impl HostCalls {
     /// Asks for a build at most once. The decision rests on a build: if anything has changed since, nothing is sent.
     pub(super) async fn issue_transition(
         &self,
-        call: &Call,
+        call: &CallContext,
         request: &Request,
         record: &dyn IntentLog,
     ) -> Result<Issued, DriveError> {
@@ -71,7 +71,7 @@ impl HostCalls {
     /// Looks at the workspace once more.
     async fn refused_now(
         &self,
-        call: &Call,
+        call: &CallContext,
         intent: &BuildIntent,
     ) -> Result<Option<TransitionError>, DriveError> {
         match self.read_workspace(call, &intent.workspace).await {
@@ -84,7 +84,7 @@ impl HostCalls {
     /// workspace's template too.
     async fn prepare(
         &self,
-        call: &Call,
+        call: &CallContext,
         to: &Transition,
         rests_on: &str,
     ) -> Result<Result<(BuildIntent, Option<String>), TransitionError>, DriveError> {
@@ -132,7 +132,7 @@ impl HostCalls {
     /// Sends the request, once, and finds out what became of it.
     async fn send(
         &self,
-        call: &Call,
+        call: &CallContext,
         intent: &BuildIntent,
         parameters: &[Parameter],
         template: Option<String>,
@@ -167,7 +167,7 @@ impl HostCalls {
     }
 
     /// The refusals that this host knows by itself.
-    fn refused_here(&self, call: &Call) -> Result<Option<TransitionError>, DriveError> {
+    fn refused_here(&self, call: &CallContext) -> Result<Option<TransitionError>, DriveError> {
         if call.interrupt().is_cancelled() {
             return Ok(Some(TransitionError::Interrupted));
         }
@@ -197,7 +197,7 @@ impl HostCalls {
     /// What the control plane's refusal means for the plugin.
     async fn refused(
         &self,
-        call: &Call,
+        call: &CallContext,
         error: ApiError,
         intent: &BuildIntent,
         template: Option<String>,
@@ -219,7 +219,7 @@ impl HostCalls {
         })
     }
 
-    async fn is_dormant(&self, call: &Call, intent: &BuildIntent) -> bool {
+    async fn is_dormant(&self, call: &CallContext, intent: &BuildIntent) -> bool {
         self.read_workspace(call, &intent.workspace).await.is_ok_and(|workspace| workspace.dormant)
     }
 
@@ -227,7 +227,7 @@ impl HostCalls {
     /// after a pause: whoever decides again does so on what is read then, and not at once.
     async fn in_the_way(
         &self,
-        call: &Call,
+        call: &CallContext,
         intent: &BuildIntent,
         said: Refusal,
     ) -> Result<TransitionError, DriveError> {
@@ -245,7 +245,7 @@ impl HostCalls {
 
     async fn seen_in_the_way(
         &self,
-        call: &Call,
+        call: &CallContext,
         intent: &BuildIntent,
     ) -> Result<Option<TransitionError>, DriveError> {
         let latest = match self.read_workspace(call, &intent.workspace).await {

@@ -6,14 +6,14 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::error::DriveError;
-use super::host_calls::{Call, HostCalls};
+use super::host_calls::{CallContext, HostCalls};
 use super::parking::{Parking, ReplyTo, Wait, WaitFor};
 use crate::journal::Answer;
 
 impl HostCalls {
     /// Carries out a request to wait, which begins now. An interrupt of the call ends it at once; dropping the future
     /// drops the wait.
-    pub(super) async fn wait(&self, call: &Call, what: WaitFor) -> Result<Answer, DriveError> {
+    pub(super) async fn wait(&self, call: &CallContext, what: WaitFor) -> Result<Answer, DriveError> {
         let wait = Wait {
             call: call.number(),
             chat: call.chat().into(),

@@ -62,7 +62,7 @@ impl Linked {
         store: &mut Store<State>,
         export: &Export,
     ) -> wasmtime::Result<Output> {
-        let call = Call { instance, store };
+        let call = ExportCall { instance, store };
         Ok(match export {
             Export::ListTools => {
                 let (tools,): (Vec<Tool>,) = call.typed(&self.list_tools, ())?;
@@ -86,12 +86,12 @@ impl Linked {
 }
 
 /// A call that is about to be made.
-struct Call<'a> {
+struct ExportCall<'a> {
     instance: Instance,
     store: &'a mut Store<State>,
 }
 
-impl Call<'_> {
+impl ExportCall<'_> {
     fn typed<Given, Got>(self, export: &ComponentExportIndex, given: Given) -> wasmtime::Result<Got>
     where
         Given: ComponentNamedList + Lower,

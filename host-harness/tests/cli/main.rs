@@ -163,6 +163,32 @@ async fn a_port_that_is_in_use_is_told_once() {
 }
 
 #[test]
+fn a_shell_completes_the_command_line_and_each_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let ended = Program::in_folder(folder.path(), arguments).end();
+        assert_eq!(ended.code, 0, "{arguments:?}: {}", ended.stderr);
+        ended.stdout
+    };
+    let script = folder.path().join("completions");
+    std::fs::write(&script, run(&["completions", "bash"])).unwrap();
+    // What bash offers for `workspace-recovery wor`.
+    let offers = format!(
+        "source '{}'; COMP_WORDS=(workspace-recovery wor); COMP_CWORD=1; \
+         _workspace__recovery workspace-recovery wor workspace-recovery; echo \"${{COMPREPLY[@]}}\"",
+        script.display()
+    );
+    let offered = std::process::Command::new("bash").args(["-c", &offers]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&offered.stdout).trim(), "workspace", "{offered:?}");
+    assert!(run(&["man"]).contains(".TH workspace-recovery 1"));
+    let pages = folder.path().join("man");
+    run(&["man", pages.to_str().unwrap()]);
+    for page in ["workspace-recovery", "workspace-recovery-exec", "workspace-recovery-chat-bind"] {
+        assert!(pages.join(format!("{page}.1")).exists(), "{page}");
+    }
+}
+
+#[test]
 fn a_reader_who_goes_away_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     let mut tools = Program::in_folder(folder.path(), &["tools"]);

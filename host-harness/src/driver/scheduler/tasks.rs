@@ -8,11 +8,11 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, REST, RunJob, Scheduler, lock};
+use super::{CallEnd, REST, RunJob, Scheduler, lock};
 use crate::driver::activation::{Activation, ActivationEnd, ResumePoint};
 use crate::driver::error::DriveError;
 use crate::driver::events::EventKind;
-use crate::driver::host_calls::Call;
+use crate::driver::host_calls::CallContext;
 use crate::driver::parking::{ReplyTo, Wait, WaitFor};
 use crate::engine::Plugin;
 use crate::journal::Request;
@@ -155,7 +155,7 @@ impl Scheduler {
     }
 
     /// Lays a call to sleep until its wait ends.
-    pub(super) fn park(&self, open: Open, context: &Call, call: CallId, interrupted: bool) {
+    pub(super) fn park(&self, open: Open, context: &CallContext, call: CallId, interrupted: bool) {
         let mut owned = lock(&self.0.owned);
         owned.forget(call);
         owned.parked.insert(call);
@@ -168,7 +168,7 @@ impl Scheduler {
     }
 
     /// A wait as it was written down, on this process's clock.
-    fn wait(&self, open: Open, context: &Call, call: CallId) -> Wait {
+    fn wait(&self, open: Open, context: &CallContext, call: CallId) -> Wait {
         let (now, now_ms) = (Instant::now(), self.0.host_calls.clock().now_ms());
         let at = |ms: u64| now + Duration::from_millis(ms.saturating_sub(now_ms));
         let waited = Duration::from_millis(now_ms.saturating_sub(open.asked_ms));
@@ -199,7 +199,7 @@ impl Scheduler {
     }
 
     /// A call has ended, and another one may have its turn.
-    pub(super) fn ended(&self, call: CallId, outcome: Ended, next: Option<CallId>) {
+    pub(super) fn ended(&self, call: CallId, outcome: CallEnd, next: Option<CallId>) {
         lock(&self.0.owned).forget(call);
         self.notify_subscribers(call, &outcome);
         if let Some(next) = next
@@ -219,7 +219,7 @@ impl Scheduler {
         self.send(RunJob { call, from: ResumePoint::Beginning, recording: None });
     }
 
-    pub(super) fn notify_subscribers(&self, call: CallId, outcome: &Ended) {
+    pub(super) fn notify_subscribers(&self, call: CallId, outcome: &CallEnd) {
         for subscribers in lock(&self.0.subscribers).remove(&call).unwrap_or_default() {
             // Whoever does not wait any more does not want to know.
             let _ = subscribers.send(outcome.clone());

@@ -58,7 +58,7 @@ pub async fn list(context: &CommandContext, output: Output) -> anyhow::Result<Ex
 pub async fn exec(context: &CommandContext, output: Output, args: ExecArgs) -> anyhow::Result<Exit> {
     let host = context.open().await?;
     let command = Execute {
-        command: command_line(&args.command),
+        command: command_line(&args.command)?,
         workdir: args.workdir,
         timeout: args.timeout.map(|seconds| Duration::from_secs(seconds.into())),
         input: piped_input()?,
@@ -137,19 +137,11 @@ fn output_of(began: Began, output: &str) -> Option<&str> {
 }
 
 /// One argument is a shell command line as it stands; several are quoted, so that the shell sees them unchanged.
-fn command_line(words: &[String]) -> String {
+fn command_line(words: &[String]) -> anyhow::Result<String> {
     match words {
-        [line] => line.clone(),
-        words => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
+        [line] => Ok(line.clone()),
+        words => Ok(shlex::try_join(words.iter().map(String::as_str))?),
     }
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn exit_code(executed: &Executed) -> u8 {
@@ -164,7 +156,7 @@ mod tests {
     use super::*;
 
     fn line(words: &[&str]) -> String {
-        command_line(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+        command_line(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()).unwrap()
     }
 
     #[test]
@@ -174,6 +166,6 @@ mod tests {
 
     #[test]
     fn several_arguments_reach_the_command_unchanged() {
-        assert_eq!(line(&["echo", "$HOME", "it's", ""]), r#"echo '$HOME' 'it'\''s' ''"#);
+        assert_eq!(line(&["echo", "$HOME", "it's", ""]), r#"echo '$HOME' "it's" ''"#);
     }
 }

@@ -38,6 +38,7 @@ pub(in crate::chat) struct Script {
     id: String,
     mark: String,
     end: String,
+    /// Quoted for a shell.
     workdir: String,
     /// How long each signal may take that ends the command, in tenths of a second.
     grace: u128,
@@ -54,10 +55,11 @@ struct Payload {
 
 impl Script {
     pub(in crate::chat) fn new(execute: &Execute, grace: std::time::Duration) -> Result<Self, ExecuteError> {
-        let workdir = execute.workdir.clone().unwrap_or_default();
-        if execute.command.contains('\0') || workdir.contains('\0') {
+        if execute.command.contains('\0') {
             return Err(ExecuteError::Nul);
         }
+        let workdir = shlex::try_quote(execute.workdir.as_deref().unwrap_or_default());
+        let workdir = workdir.map_err(|_| ExecuteError::Nul)?.into_owned();
         let command = Payload::new(execute.command.as_bytes());
         let input = execute.input.as_deref().map(Payload::new);
         let bytes = command.typed.len() + workdir.len() + input.as_ref().map_or(0, |input| input.typed.len());
@@ -104,15 +106,15 @@ impl Script {
     fn program(&self, from: u64, begin: bool) -> String {
         let sum = |payload: Option<&Payload>| payload.map_or(String::new(), |payload| payload.sum.clone());
         let program = format!(
-            "_id={} _mark={} _end={} _begin={} _from={from} _grace={} _dir={} _command={} _input={}\n{}",
+            "_id={} _mark={} _end={} _begin={} _from={from} _grace={} _dir={} _command='{}' _input='{}'\n{}",
             self.id,
             torn(&self.mark),
             torn(&self.end),
             if begin { "1" } else { "" },
             self.grace,
-            quoted(&self.workdir),
-            quoted(&self.command.sum),
-            quoted(&sum(self.input.as_ref())),
+            self.workdir,
+            self.command.sum,
+            sum(self.input.as_ref()),
             *PROGRAM,
         );
         format!("{LOADER}{}", encoded(program.as_bytes()))
@@ -178,10 +180,6 @@ fn frames(typed: &str) -> Vec<String> {
 fn torn(word: &str) -> String {
     let (one, two) = word.split_at(word.len() / 2);
     format!("{one}''{two}")
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]

@@ -121,8 +121,9 @@ fn snippet(client: McpClient, command: &str, arguments: &[String]) -> (String, &
 fn also(client: McpClient, command: &str, arguments: &[String]) -> Option<String> {
     match client {
         McpClient::ClaudeCode => {
-            let line = [&[command.to_owned()], arguments].concat();
-            let line = line.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+            let words = std::iter::once(command).chain(arguments.iter().map(String::as_str));
+            // Arguments of a program have no NUL, which is all that cannot be quoted.
+            let line = shlex::try_join(words).ok()?;
             Some(format!("or, instead of the file: claude mcp add {NAME} -- {line}"))
         }
         McpClient::Codex => Some(
@@ -151,15 +152,6 @@ fn timeouts(client: McpClient) -> String {
         "a verdict takes up to 60 s, a restart or a command up to {TOOL_TIMEOUT_SECONDS} s: the client should wait so long \
          for a tool ({how})"
     )
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

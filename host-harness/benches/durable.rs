@@ -1,8 +1,8 @@
 //! What kept calls cost: whole stop calls over a store on the disk, with a control plane that answers at once.
 //!
-//! `cargo bench -p workspace-recovery --no-default-features --features plugin,store --bench durable`; filling a store with
-//! a million ended calls takes some minutes of it. The store is in the folder for temporary files, which should be on a
-//! disk.
+//! `cargo bench -p workspace-recovery --no-default-features --features plugin,store --bench durable`; filling a store
+//! with a million ended calls takes some minutes of it. The store is in the folder for temporary files, which should be
+//! on a disk.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that fails may panic")]
 

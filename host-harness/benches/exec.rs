@@ -1,5 +1,5 @@
-//! What a command costs: handed over in an open terminal, beside one that stands in the terminal's address, as it was done
-//! before. On the local control plane with a real agent, behind a proxy that adds latency.
+//! What a command costs: handed over in an open terminal, beside one that stands in the terminal's address, as it was
+//! done before. On the local control plane with a real agent, behind a proxy that adds latency.
 //!
 //! `cargo bench --bench exec`.
 

@@ -1,5 +1,5 @@
-//! What an MCP client waits for: the list of tools, and a call that the plugin refuses, which asks the control plane for
-//! nothing. The program itself, over pipes and over HTTP.
+//! What an MCP client waits for: the list of tools, and a call that the plugin refuses, which asks the control plane
+//! for nothing. The program itself, over pipes and over HTTP.
 //!
 //! `cargo bench --bench mcp`. Below criterion's figures stand the median and the 99th percentile of single round trips.
 

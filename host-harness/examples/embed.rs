@@ -1,5 +1,5 @@
-//! A chat host in some twenty lines: run a command in a chat's workspace and, if the workspace cannot be reached, do what
-//! the verdict says.
+//! A chat host in some twenty lines: run a command in a chat's workspace and, if the workspace cannot be reached, do
+//! what the verdict says.
 //!
 //! ```console
 //! CODER_URL=http://127.0.0.1:3000 CODER_SESSION_TOKEN=... cargo run --example embed -- WORKSPACE COMMAND

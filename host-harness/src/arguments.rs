@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 mod meant;
 
 /// Arguments as they are meant: those that are optional and have no value, or the one that the schema says of their
-/// absence, are left out, and those of another type of JSON become what they obviously are. What is wrong otherwise stays
-/// as it is: the tool has a sentence for it.
+/// absence, are left out, and those of another type of JSON become what they obviously are. What is wrong otherwise
+/// stays as it is: the tool has a sentence for it.
 pub(crate) fn as_meant(schema: &Value, mut given: Map<String, Value>) -> Map<String, Value> {
     let properties = &schema["properties"];
     let required = schema["required"].as_array();

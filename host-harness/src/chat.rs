@@ -1,9 +1,9 @@
 //! Chats and their workspaces: run a command, and learn what to do when the workspace cannot be reached.
 //!
-//! A command lives in the workspace, and is followed over a terminal of its own, or as many as it takes. What is kept from
-//! call to call (the *connection*) is which agent answered last: a chat that knows it dials it at once, without looking it
-//! up. Within a [`ChatHost`] that connection is checked before it is used again; across processes the store's binding
-//! serves as a hint that is never judged before it was dialled.
+//! A command lives in the workspace, and is followed over a terminal of its own, or as many as it takes. What is kept
+//! from call to call (the *connection*) is which agent answered last: a chat that knows it dials it at once, without
+//! looking it up. Within a [`ChatHost`] that connection is checked before it is used again; across processes the
+//! store's binding serves as a hint that is never judged before it was dialled.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,8 +34,8 @@ pub use output::MAX_OUTPUT_BYTES;
 
 use session::{Attended, Session};
 
-/// Terminals in a row that were cut before anything was heard from them, after which a command is given up. Each was reached
-/// and greeted, so this is no matter of the agent; something on the way ends what is written to.
+/// Terminals in a row that were cut before anything was heard from them, after which a command is given up. Each was
+/// reached and greeted, so this is no matter of the agent; something on the way ends what is written to.
 const MAX_CUT_IN_A_ROW: u32 = 6;
 
 /// How often a command is sent again that arrived as something else.
@@ -113,8 +113,8 @@ impl ChatHost {
 impl Chat {
     /// Runs a command in the chat's workspace.
     ///
-    /// If its agent cannot be reached within the dial window, the plugin's verdict says what to do. Concurrent calls of a
-    /// chat share one dial, and its failure counts once.
+    /// If its agent cannot be reached within the dial window, the plugin's verdict says what to do. Concurrent calls of
+    /// a chat share one dial, and its failure counts once.
     pub async fn execute(
         &self,
         execute: &Execute,
@@ -125,8 +125,8 @@ impl Chat {
     }
 
     /// As [`execute`](Self::execute), as a call that was begun for this chat: its number tells which events are the
-    /// command's. `may_begin` is asked once, when the agent was reached and before anything of the command is sent to it; if it
-    /// says no, nothing is, as after an interrupt.
+    /// command's. `may_begin` is asked once, when the agent was reached and before anything of the command is sent to
+    /// it; if it says no, nothing is, as after an interrupt.
     pub async fn execute_as(
         &self,
         call: &CallContext,
@@ -231,8 +231,8 @@ impl ChatState {
 
     /// The failure of a dial that ended since.
     fn failure_since(&self, failed_before: u64) -> Option<Unreachable> {
-        let kept = self.connection_state();
-        (kept.failed > failed_before).then(|| kept.last_failure.clone()).flatten()
+        let state = self.connection_state();
+        (state.failed > failed_before).then(|| state.last_failure.clone()).flatten()
     }
 }
 

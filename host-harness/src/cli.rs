@@ -75,8 +75,8 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
     exit
 }
 
-/// Whether a command is about a workspace or its calls: whoever gives one would want calls that were left to go on. Hosts
-/// carry such calls on themselves.
+/// Whether a command is about a workspace or its calls: whoever gives one would want calls that were left to go on.
+/// Hosts carry such calls on themselves.
 fn works_with_calls(command: &Command) -> bool {
     matches!(
         command,

@@ -45,7 +45,8 @@ pub trait ControlPlane: Send + Sync {
     /// The newest builds of a workspace, at most `limit`, newest first.
     async fn builds(&self, workspace: &str, limit: u32) -> Result<Vec<BuildRead>, ApiError>;
 
-    /// Asks for a build, once. [`ApiError::UnknownOutcome`]: it may or may not have been made; look before asking again.
+    /// Asks for a build, once. [`ApiError::UnknownOutcome`]: it may or may not have been made; look before asking
+    /// again.
     async fn create_build(&self, workspace: &str, build: &NewBuild) -> Result<BuildRead, ApiError>;
 
     /// The parameters that a template version declares.
@@ -57,8 +58,8 @@ pub trait ControlPlane: Send + Sync {
     /// What the workspace's owner consumes of the budget, or `None` where the deployment has no budgets.
     async fn quota(&self, workspace: &Workspace) -> Result<Option<Quota>, ApiError>;
 
-    /// How many provisioner daemons are there to carry out the builds of an organisation. `None`: the control plane does
-    /// not tell that, or not to this user.
+    /// How many provisioner daemons are there to carry out the builds of an organisation. `None`: the control plane
+    /// does not tell that, or not to this user.
     async fn provisioners(&self, organization: &str) -> Result<Option<usize>, ApiError> {
         let _ = organization;
         Ok(None)
@@ -76,8 +77,8 @@ pub trait ControlPlane: Send + Sync {
     /// here. Returns at once; what has to be opened is opened when the stream is polled.
     ///
     /// It is a hint and no more. Announcements may be missed, late, or one for several changes, so whoever waits for
-    /// something has to look from time to time as well; the first comes when the stream is open, whether or not there was
-    /// a change. The end of the stream says nothing about the workspace.
+    /// something has to look from time to time as well; the first comes when the stream is open, whether or not there
+    /// was a change. The end of the stream says nothing about the workspace.
     fn changes(&self, workspace: &str) -> Option<BoxStream<'static, ()>> {
         let _ = workspace;
         None
@@ -187,8 +188,8 @@ pub struct LogLine {
 /// A request for a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTerminal {
-    /// A UUID. Opening the same session again while its command runs attaches to that command, and shows some of its output
-    /// again.
+    /// A UUID. Opening the same session again while its command runs attaches to that command, and shows some of its
+    /// output again.
     pub session: String,
     /// Run by the login shell of the workspace's user. It travels as a part of an address, of which proxies take 8 KiB,
     /// and agents read it only in part from some 6 KB on: what is long has to be typed.

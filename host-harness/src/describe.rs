@@ -1,4 +1,4 @@
-//! What is told of workspaces, builds, agents and verdicts: as data, and in words.
+//! What is told of workspaces, builds, agents, verdicts and events: as data, and in words.
 
 use serde_json::{Value, json};
 
@@ -115,8 +115,8 @@ pub fn describe_workspace(workspace: &Workspace) -> String {
     text
 }
 
-/// How long an agent has been gone on the control plane's clock, in milliseconds; see [`gone_for_ms`]. A connected agent may
-/// still carry the time of a past disconnect.
+/// How long an agent has been gone on the control plane's clock, in milliseconds; see [`gone_for_ms`]. A connected
+/// agent may still carry the time of a past disconnect.
 pub fn gone_for(workspace: &Workspace, agent: &Agent) -> Option<u64> {
     if agent.state != AgentState::Disconnected {
         return None;

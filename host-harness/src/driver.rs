@@ -108,8 +108,8 @@ impl Driver {
     /// sent something, or if nothing else was asked for at the workspace since.
     ///
     /// `interrupt` is the deliberate interrupt: nothing is sent after it. *Dropping* the future is another thing: a
-    /// call that has sent nothing yet, and that nobody else on its host waits for, is interrupted; one that has goes on to
-    /// its end by itself.
+    /// call that has sent nothing yet, and that nobody else on its host waits for, is interrupted; one that has goes on
+    /// to its end by itself.
     pub async fn call_tool(
         &self,
         chat: &str,
@@ -141,9 +141,9 @@ impl Driver {
         self.scheduler.begin(record).await
     }
 
-    /// As [`begin`](Self::begin), for an asker who may go away at any time: dropped, the future begins nothing, or abandons
-    /// what it has begun. The call is for this workspace, which the chat was bound to when the asker looked: if it is bound
-    /// elsewhere by now, the call does nothing and says so.
+    /// As [`begin`](Self::begin), for an asker who may go away at any time: dropped, the future begins nothing, or
+    /// abandons what it has begun. The call is for this workspace, which the chat was bound to when the asker looked:
+    /// if it is bound elsewhere by now, the call does nothing and says so.
     pub async fn begin_with_handle(
         &self,
         chat: &str,
@@ -198,8 +198,8 @@ impl Driver {
         Ok(self.record(chat, key, call, self.host_calls.pin(chat).await?))
     }
 
-    /// A call of a tool, with its arguments as they are meant and in one form however they were written, so that equal ones
-    /// are equal bytes. What is no object stays as it is: the plugin has a sentence for it.
+    /// A call of a tool, with its arguments as they are meant and in one form however they were written, so that equal
+    /// ones are equal bytes. What is no object stays as it is: the plugin has a sentence for it.
     async fn export(&self, tool: &str, arguments: &str, policy: Policy) -> Export {
         let schemas = self.schemas().await;
         let arguments = match serde_json::from_str(arguments) {
@@ -215,8 +215,8 @@ impl Driver {
         Export::CallTool { name: tool.to_owned(), arguments, policy }
     }
 
-    /// The schemas of the tools' arguments. None where the tools cannot be listed: that the plugin cannot be used is for the
-    /// call to say.
+    /// The schemas of the tools' arguments. None where the tools cannot be listed: that the plugin cannot be used is
+    /// for the call to say.
     async fn schemas(&self) -> &BTreeMap<String, Value> {
         self.schemas
             .get_or_init(|| async {
@@ -403,7 +403,7 @@ impl Driver {
                 Step::Done(output) => return Ok((output, journal)),
                 Step::Request(request) => {
                     let asked = Asked { asked_ms: self.host_calls.clock.now_ms(), intent: None };
-                    let Answered { answer, observed } = self.answered(call, &request).await?;
+                    let Answered { answer, observed } = self.answer(call, &request).await?;
                     let now = self.host_calls.clock.now_ms();
                     journal
                         .record(request, answer, observed, asked, now)
@@ -419,7 +419,7 @@ impl Driver {
     }
 
     /// Carries out a request of an export that has no business changing anything.
-    async fn answered(&self, call: &CallContext, request: &Request) -> Result<Answered, DriveError> {
+    async fn answer(&self, call: &CallContext, request: &Request) -> Result<Answered, DriveError> {
         if request.effect_class() == EffectClass::Effect {
             let refused = TransitionError::Policy(refusal("Only tools may ask for builds."));
             return Ok(Answered { answer: Answer::IssueTransition(Err(refused)), observed: None });

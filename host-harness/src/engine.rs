@@ -88,8 +88,8 @@ impl Engine {
     /// engine.
     ///
     /// Its plugins' memories are laid out in address space that is reserved now: some 4 GiB for each of
-    /// [`concurrent_steps`](EngineOptions::concurrent_steps), of which next to nothing is used. Where that is not to be had
-    /// (`ulimit -v`, small virtual machines), some 32 MiB each do, at the price of somewhat slower plugins.
+    /// [`concurrent_steps`](EngineOptions::concurrent_steps), of which next to nothing is used. Where that is not to be
+    /// had (`ulimit -v`, small virtual machines), some 32 MiB each do, at the price of somewhat slower plugins.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
         let make = |reservation| wasmtime::Engine::new(&config::pooled(&options, reservation)?);
         let wasmtime = make(Reservation::Whole).or_else(|error| {
@@ -114,8 +114,8 @@ impl Engine {
         Ok(self.plugin(component.into(), report, Compiling::done(linked)))
     }
 
-    /// As [`load`](Self::load), but answers when the component has been checked, and compiles it on a thread of its own.
-    /// [`Plugin::ready`] tells when that is done, and whether it went well; a step waits for it.
+    /// As [`load`](Self::load), but answers when the component has been checked, and compiles it on a thread of its
+    /// own. [`Plugin::ready`] tells when that is done, and whether it went well; a step waits for it.
     pub fn load_behind(&self, component: &[u8]) -> Result<Plugin, PluginError> {
         let report = check::check(component)?;
         let component: Arc<[u8]> = component.into();
@@ -212,8 +212,8 @@ impl Plugin {
 
     /// Runs a call on from its beginning, with the answers recorded so far, up to its next request or its end.
     ///
-    /// Takes microseconds, once the plugin is [`ready`](Plugin::ready), and has no effect on the world. Steps of one plugin may
-    /// run on many threads at once.
+    /// Takes microseconds, once the plugin is [`ready`](Plugin::ready), and has no effect on the world. Steps of one
+    /// plugin may run on many threads at once.
     pub fn step(&self, export: &Export, journal: &Journal) -> Result<Step, StepError> {
         let bytes = outgoing::input_bytes(export);
         if bytes > INPUT_BYTES {

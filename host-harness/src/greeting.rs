@@ -1,5 +1,5 @@
-//! How an agent is reached: a terminal on it in which a shell waits for what is typed. Commands are run in such a terminal,
-//! and that one can be had is the proof that they can be.
+//! How an agent is reached: a terminal on it in which a shell waits for what is typed. Commands are run in such a
+//! terminal, and that one can be had is the proof that they can be.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,9 +12,10 @@ use crate::control_plane::{ApiError, ControlPlane, NewTerminal, Terminal};
 use crate::policy::Timings;
 use crate::sanitize::sanitize;
 
-/// Run by the login shell of the workspace's user, whatever that is: bash, dash, zsh, fish, tcsh, ... Each takes this for
-/// one command with one quoted argument. Whatever the shell says before the greeting is none of the command's output.
-/// The greeting stands here as a sum, so that a shell which quotes the line it cannot run does not seem to greet.
+/// Run by the login shell of the workspace's user, whatever that is: bash, dash, zsh, fish, tcsh, ... Each takes this
+/// for one command with one quoted argument. Whatever the shell says before the greeting is none of the command's
+/// output. The greeting stands here as a sum, so that a shell which quotes the line it cannot run does not seem to
+/// greet.
 const BOOTSTRAP: &str = "exec /bin/sh -c 'stty -echo 2>/dev/null; echo workspace-recovery:$((1+1)); IFS= read -r w && eval \"$w\"'";
 /// What the bootstrap shows, in a line of its own, when it waits for what is typed.
 pub(crate) const GREETING: &str = "workspace-recovery:2";
@@ -26,11 +27,11 @@ const HEIGHT: u16 = 50;
 const MAX_SAID: usize = 64 * 1024;
 /// How much of that is quoted, in characters.
 const MAX_QUOTED: usize = 500;
-/// Terminals that are tried at the same time: a second one beside one that stays silent, as one in some hundreds does on a
-/// healthy agent.
+/// Terminals that are tried at the same time: a second one beside one that stays silent, as one in some hundreds does
+/// on a healthy agent.
 pub(crate) const AT_ONCE: usize = 2;
-/// After so many terminals in a row that ended without a greeting there is no shell that runs commands. One or two may have
-/// been cut.
+/// After so many terminals in a row that ended without a greeting there is no shell that runs commands. One or two may
+/// have been cut.
 pub(crate) const ENDED_AT_ONCE: u32 = 3;
 
 /// What is said of a terminal that ended without a greeting.
@@ -42,8 +43,8 @@ pub(crate) enum Attempted {
     Greeted(Box<dyn Terminal>),
     /// The terminal says something else, and stays open. What it says.
     NoShell { said: String },
-    /// The terminal ended. Another one is tried, although by now so many have that none of them runs a shell, if they are
-    /// `enough`. What it had said.
+    /// The terminal ended. Another one is tried, although by now so many have that none of them runs a shell, if they
+    /// are `enough`. What it had said.
     Ended { said: String, enough: bool },
     /// It could not be opened. Another one is tried if that may succeed a little later.
     Refused(ApiError),
@@ -51,8 +52,8 @@ pub(crate) enum Attempted {
 
 type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Terminal>, NoGreeting>> + Send + 'a>>;
 
-/// Attempts to reach one agent, a few at the same time and with pauses between those that fail. It does nothing by itself:
-/// whoever has it begins what is due.
+/// Attempts to reach one agent, a few at the same time and with pauses between those that fail. It does nothing by
+/// itself: whoever has it begins what is due.
 pub(crate) struct Attempts<'a> {
     plane: &'a dyn ControlPlane,
     timings: &'a Timings,
@@ -167,7 +168,8 @@ pub(crate) enum NoGreeting {
 }
 
 /// Opens a terminal on the agent and waits for its greeting. May wait for ever: a dead agent that still reads connected
-/// gives a terminal that stays silent. What was opened in vain waits for input, which it will never get; it does nothing.
+/// gives a terminal that stays silent. What was opened in vain waits for input, which it will never get; it does
+/// nothing.
 pub(crate) async fn greeted(
     plane: &dyn ControlPlane,
     agent: &str,

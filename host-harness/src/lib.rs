@@ -6,8 +6,8 @@
 //!
 //! # A whole host
 //!
-//! It runs a command in a workspace and, if that cannot be reached, does what the verdict says (with the features `plugin` and
-//! `rest`; `examples/embed.rs` is the same as a program, and `docs/embedding.md` goes through it):
+//! It runs a command in a workspace and, if that cannot be reached, does what the verdict says (with the features
+//! `plugin` and `rest`; `examples/embed.rs` is the same as a program, and `docs/embedding.md` goes through it):
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -56,7 +56,7 @@
 //! - [`limits`]: the limits of a plugin, each with its reason.
 //! - [`evidence`]: for how long an agent has been gone.
 //! - [`replay`]: runs a recorded call again, offline.
-//! - [`policy`]: every time constant.
+//! - [`policy`]: the times that hosts keep to and that tests shorten.
 //! - [`clock`]: the host's wall clock.
 #![cfg_attr(
     feature = "local",

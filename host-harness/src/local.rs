@@ -100,8 +100,8 @@ impl LocalControlPlane {
         server_file::find(data_dir).await
     }
 
-    /// Where `data_dir` is or will be served, whether or not it is now: the next server takes the same address, if it is
-    /// free, and the same token. For a folder that was never served, both are chosen here.
+    /// Where `data_dir` is or will be served, whether or not it is now: the next server takes the same address, if it
+    /// is free, and the same token. For a folder that was never served, both are chosen here.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! The tools as an MCP server: the plugin's own, and those of the host around them.
 //!
-//! A [`Server`] answers clients over [`stdio`] or [`http`]; the protocol itself is `rmcp`'s. What a client's end means is
-//! the same for both: it cancels the *request*. A call that has sent nothing is interrupted then, if no other request
-//! waits for it; one that has goes on, and the same call made again joins it.
+//! A [`Server`] answers clients over [`stdio`] or [`http`]; the protocol itself is `rmcp`'s. What a client's end means
+//! is the same for both: it cancels the *request*. A call that has sent nothing is interrupted then, if no other
+//! request waits for it; one that has goes on, and the same call made again joins it.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -175,8 +175,8 @@ impl Server {
         Ok(Some(self.shared.host.chat(&name, self.tools().await?.plugin.clone())))
     }
 
-    /// Requests that come before it is bound try it side by side: binding twice does no harm, and waiting for one another
-    /// would add up while the control plane is away.
+    /// Requests that come before it is bound try it side by side: binding twice does no harm, and waiting for one
+    /// another would add up while the control plane is away.
     async fn bound_once(&self, workspace: &str, chat: Option<&str>) -> Result<Bound, BindError> {
         if let Some(bound) = self.shared.bound.get() {
             return Ok(bound.clone());
@@ -251,8 +251,8 @@ impl Server {
     }
 }
 
-/// Whether a client speaks revision 2026-07-28 or a newer one: it has no session, is not asked in mid-request, and may be
-/// given a task for an answer.
+/// Whether a client speaks revision 2026-07-28 or a newer one: it has no session, is not asked in mid-request, and may
+/// be given a task for an answer.
 fn is_stateless(context: &RequestContext<RoleServer>) -> bool {
     context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
 }

@@ -1,13 +1,13 @@
-//! The times that hosts keep to and that tests shorten, in one place, and the contract's `Policy` made from them. Limits that
-//! nobody shortens stand where they are kept to.
+//! The times that hosts keep to and that tests shorten, in one place, and the contract's `Policy` made from them.
+//! Limits that nobody shortens stand where they are kept to.
 
 use std::time::Duration;
 
 use crate::bindings::{KnownDead, NeverConnected, Policy};
 use crate::clock::millis;
 
-/// After so many restarts of a workspace within [`Timings::restart_memory`] no other one is advised. A workspace that dies a
-/// third time within the hour has a cause that restarting does not cure.
+/// After so many restarts of a workspace within [`Timings::restart_memory`] no other one is advised. A workspace that
+/// dies a third time within the hour has a cause that restarting does not cure.
 pub const MAX_RESTARTS: u32 = 2;
 /// So many workspaces whose agents go at the same time are no coincidence. Two may share a machine that dies.
 pub const MANY_TOGETHER: usize = 3;
@@ -15,8 +15,8 @@ pub const MANY_TOGETHER: usize = 3;
 pub const CONFLICT_ROUNDS: u32 = 3;
 /// Calls that may wait for their turn at one workspace. More than that is a loop in a caller, not use.
 pub const MAX_WAITING_CALLS: usize = 8;
-/// The longest time that the caller of a command may give it, in seconds: what takes longer than an hour is better started in
-/// the background and looked after.
+/// The longest time that the caller of a command may give it, in seconds: what takes longer than an hour is better
+/// started in the background and looked after.
 pub const LONGEST_COMMAND_SECONDS: u32 = 60 * 60;
 
 /// How long things take, at most or at least. `default()` is for real use; [`Timings::shortened`] for demonstrations.
@@ -27,14 +27,15 @@ pub struct Timings {
     pub recover_after: Duration,
     /// For how long a dial tries to reach an agent.
     pub dial_timeout: Duration,
-    /// From how long after a recorded disconnect on an agent is known to be dead: the threshold and a whole dial, so that an
-    /// agent whose own watchdog ends it after a minute and a half, and has it back seconds later, never is. Zero: never.
+    /// From how long after a recorded disconnect on an agent is known to be dead: the threshold and a whole dial, so
+    /// that an agent whose own watchdog ends it after a minute and a half, and has it back seconds later, never is.
+    /// Zero: never.
     pub known_dead_after: Duration,
-    /// For how long such an agent is dialled all the same, and reads of it have to have worked: some attempts, and enough
-    /// for one that is just coming back. Zero: for the whole window.
+    /// For how long such an agent is dialled all the same, and reads of it have to have worked: some attempts, and
+    /// enough for one that is just coming back. Zero: for the whole window.
     pub known_dead_dial: Duration,
-    /// Within what time agents of [`MANY_TOGETHER`] workspaces have gone if it was the control plane that was away: it notes
-    /// them one after the other, in one go.
+    /// Within what time agents of [`MANY_TOGETHER`] workspaces have gone if it was the control plane that was away: it
+    /// notes them one after the other, in one go.
     pub together_within: Duration,
     /// For how long after that agents may still be on their way back: longer than a server is away for an upgrade. What
     /// is still gone then is judged by itself.
@@ -42,11 +43,12 @@ pub struct Timings {
     /// After how long a dial looks whether the agent it dials is still the right one: well within the dial timeout, so
     /// that a stale binding does not cost the whole window.
     pub validate_after: Duration,
-    /// For how long a verdict may wait for its read where the longest dial is over already: what a healthy control plane
-    /// takes, and no more.
+    /// For how long a verdict may wait for its read where the longest dial is over already: what a healthy control
+    /// plane takes, and no more.
     pub last_read: Duration,
     /// How long after a failed read the control plane counts as having been away. Agents read as disconnected for as
-    /// long as a control plane was away itself, and come back within seconds; generous, because a wrong restart is costly.
+    /// long as a control plane was away itself, and come back within seconds; generous, because a wrong restart is
+    /// costly.
     pub away_lookback: Duration,
     /// Reads further apart than this do not prove that the control plane was there in between. Must be shorter than
     /// `recover_after` less the 30 s that a control plane takes to notice silence, else an outage could hide in it.
@@ -59,18 +61,20 @@ pub struct Timings {
     pub poll: Duration,
     /// First pause before a failed request or dial attempt is repeated; doubles up to `poll`.
     pub first_retry: Duration,
-    /// The longest wait for a control plane that refuses a read for being asked too often: what a Coder server asks for.
+    /// The longest wait for a control plane that refuses a read for being asked too often: what a Coder server asks
+    /// for.
     pub rate_patience: Duration,
-    /// After how long a second terminal is tried beside one that stays silent: some ten times what a shell takes to start.
+    /// After how long a second terminal is tried beside one that stays silent: some ten times what a shell takes to
+    /// start.
     pub greeting_patience: Duration,
-    /// For how long a shell that has said something may take until it runs a command: the slowest start-up files take some
-    /// seconds.
+    /// For how long a shell that has said something may take until it runs a command: the slowest start-up files take
+    /// some seconds.
     pub shell_limit: Duration,
-    /// For how long a command may be silent before its terminal is asked for a sign of life: an agent that is started again
-    /// leaves terminals open that nobody answers in.
+    /// For how long a command may be silent before its terminal is asked for a sign of life: an agent that is started
+    /// again leaves terminals open that nobody answers in.
     pub keep_alive: Duration,
-    /// For how long a terminal may take to give one, or to take what is typed, before another one is opened. An agent that
-    /// hangs for some seconds is no reason to, though it would do no harm.
+    /// For how long a terminal may take to give one, or to take what is typed, before another one is opened. An agent
+    /// that hangs for some seconds is no reason to, though it would do no harm.
     pub keep_alive_limit: Duration,
     /// For how long a command that has to end may go on after each signal: SIGINT, SIGTERM, SIGKILL.
     pub signal_grace: Duration,
@@ -88,20 +92,22 @@ pub struct Timings {
     pub turn_limit: Duration,
     /// A call that has sent nothing for this long after it was made sends nothing any more: its asker has moved on.
     pub send_limit: Duration,
-    /// For how long a sent request may still be in flight. It is called lost only after so much time of successful reads.
+    /// For how long a sent request may still be in flight. It is called lost only after so much time of successful
+    /// reads.
     pub in_flight: Duration,
     /// For how long a lost request is looked for while the control plane cannot be read.
     pub reconcile_limit: Duration,
     /// For how long a host's calls are its own after it was last heard of: then another host takes them over. Several
-    /// times what a busy machine may keep a process waiting, and little enough that nobody gives up on a call meanwhile.
+    /// times what a busy machine may keep a process waiting, and little enough that nobody gives up on a call
+    /// meanwhile.
     pub lease: Duration,
     /// How often a host looks what other hosts that share its store have written: how soon an interrupt is seen there.
     pub news: Duration,
-    /// After how long without news whoever waits for a call or a command is told that it goes on: well within the minute
-    /// after which clients give up on a request of which they hear nothing.
+    /// After how long without news whoever waits for a call or a command is told that it goes on: well within the
+    /// minute after which clients give up on a request of which they hear nothing.
     pub quiet: Duration,
-    /// For how long a call waits for the user's answer to a question before its verdict is told without: what most clients
-    /// give a tool at least. The question stays open.
+    /// For how long a call waits for the user's answer to a question before its verdict is told without: what most
+    /// clients give a tool at least. The question stays open.
     pub user_patience: Duration,
 }
 

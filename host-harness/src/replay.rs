@@ -41,8 +41,8 @@ pub enum Expected {
     Request(Request),
 }
 
-/// Runs a recorded call again: every request must be the recorded one, and the end must have the recorded bytes. Nothing is
-/// asked of any control plane.
+/// Runs a recorded call again: every request must be the recorded one, and the end must have the recorded bytes.
+/// Nothing is asked of any control plane.
 pub fn replay(plugin: &Plugin, recording: &Recording) -> Result<Replayed, ReplayError> {
     let journal = Journal::recorded(recording.entries.clone());
     let requests = recording.entries.len();

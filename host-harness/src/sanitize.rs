@@ -3,8 +3,8 @@
 //! What a command puts out, what a build writes into its log, and every name and error of a control plane may have
 //! escape sequences in it. Shown as they are they could colour a terminal, rename it, or hide and forge lines.
 //!
-//! Terminals, and the libraries that parse as they do, wait for the end of a sequence that has none, and so hide all that
-//! follows. Here such a sequence hides nothing, which is why this is not left to one of them.
+//! Terminals, and the libraries that parse as they do, wait for the end of a sequence that has none, and so hide all
+//! that follows. Here such a sequence hides nothing, which is why this is not left to one of them.
 
 const ESCAPE: char = '\u{1b}';
 const BELL: char = '\u{7}';

@@ -1,9 +1,9 @@
 //! The plugin, the engine and the driver as they are, in worlds made of chance.
 //!
-//! A *world* is a control plane with workspaces and agents, hosts that share a store, chats that make calls, people, and
-//! trouble of all kinds. It is planned as data from a seed, runs in one thread on a clock that jumps, and is the same each
-//! time. First everything goes wrong that can; then comes a calm, in which every call must end. The rules that must hold
-//! all the time are the [`Invariant`]s; a world that breaks one is cut down to what is needed for that.
+//! A *world* is a control plane with workspaces and agents, hosts that share a store, chats that make calls, people,
+//! and trouble of all kinds. It is planned as data from a seed, runs in one thread on a clock that jumps, and is the
+//! same each time. First everything goes wrong that can; then comes a calm, in which every call must end. The rules
+//! that must hold all the time are the [`Invariant`]s; a world that breaks one is cut down to what is needed for that.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +35,7 @@ mod tests;
 
 pub use invariants::{Invariant, Violation};
 pub use observer::Digest;
-pub use schedule::{Event, Probabilities, Schedule, ScheduledEvent};
+pub use schedule::{Event, RandomFaults, Schedule, ScheduledEvent};
 pub use world::WorldReport;
 
 /// Calls in one world: enough to meet each other, few enough that a failure can be read.
@@ -153,7 +153,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { seed, violation: Violation { invariant, at, what }, schedule, lines, .. } = self;
         writeln!(f, "seed {seed}: {invariant} is broken after {:.1} s: {what}", *at as f64 / 1000.0)?;
-        writeln!(f, "what is needed for that (bad luck of its own: {}):", schedule.probabilities)?;
+        writeln!(f, "what is needed for that (bad luck of its own: {}):", schedule.random_faults)?;
         schedule.events.iter().try_for_each(|planned| writeln!(f, "  {planned}"))?;
         writeln!(f, "what happens then:")?;
         lines.iter().try_for_each(|line| writeln!(f, "  {line}"))?;

@@ -1,7 +1,7 @@
 //! What the host remembers: chats and their bindings, calls with their journals, and which host carries which call.
 //!
-//! A [`Store`] is in memory or (feature `store`) in one SQLite file, which several processes may share. The rules are the
-//! same for both: see `rules.rs` for them, `lease.rs` for who may write to a call.
+//! A [`Store`] is in memory or (feature `store`) in one SQLite file, which several processes may share. The rules are
+//! the same for both: see `rules.rs` for them, `lease.rs` for who may write to a call.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -119,8 +119,8 @@ impl Store {
         self.write(move |tx| rules::publish(tx, &chat, Some(&workspace), build)).await
     }
 
-    /// How many restarts of the workspace were made by calls of this store, at or after this time (host's Unix milliseconds):
-    /// starts that followed a stop of theirs.
+    /// How many restarts of the workspace were made by calls of this store, at or after this time (host's Unix
+    /// milliseconds): starts that followed a stop of theirs.
     pub fn restarts_since(&self, workspace: &str, since_ms: u64) -> Result<u32, StoreError> {
         self.read(|tx| tx.restarts_since(workspace, since_ms))
     }
@@ -280,9 +280,9 @@ impl Store {
         .await
     }
 
-    /// Interrupts a call that has sent nothing, if it goes on only for those who wait for it and `is_unwanted` (asked in the
-    /// transaction) says that nobody does. Whether somebody does is known to the host that carries it; if that is gone, to
-    /// the one that asks, `by`.
+    /// Interrupts a call that has sent nothing, if it goes on only for those who wait for it and `is_unwanted` (asked
+    /// in the transaction) says that nobody does. Whether somebody does is known to the host that carries it; if that
+    /// is gone, to the one that asks, `by`.
     pub async fn abandon(
         &self,
         id: CallId,

@@ -156,9 +156,10 @@ fn of_disconnect(evidence: &Evidence, policy: &Policy, observed: Option<TimeMs>,
     let changed = evidence.disconnected_at_start != agent.disconnected || is_another_process(evidence, agent);
     let was_back = changed && evidence.disconnected_at_start.is_some();
     match gone_for_ms(agent, observed) {
-        // Not counted, and still no loop without an end for whoever tries again at once: each try takes a dial, so that the
-        // threshold ends this after two of them while the agent stays away. To be below it again, the agent must have been
-        // back. A dial then reaches it, or ends while it is connected, or sees it go a second time, and both of these count.
+        // Not counted, and still no loop without an end for whoever tries again at once: each try takes a dial, so that
+        // the threshold ends this after two of them while the agent stays away. To be below it again, the agent must
+        // have been back. A dial then reaches it, or ends while it is connected, or sees it go a second time, and both
+        // of these count.
         Some(age) if age < threshold && !is_inferred(agent) && !was_back => Row {
             retry_after_ms: Some(threshold - age),
             ..uncounted(Action::Retry, Cause::RecentlyDisconnected)

@@ -75,8 +75,8 @@ impl InTheWay {
     }
 }
 
-/// How a build of this call's came to its end, where that does not end the call: it succeeded, or it is a start in whose
-/// place there is somebody else's.
+/// How a build of this call's came to its end, where that does not end the call: it succeeded, or it is a start in
+/// whose place there is somebody else's.
 pub struct Finished {
     /// A sentence for the model if the chat or the workspace changed hands in the meantime.
     pub notice: Option<String>,
@@ -318,8 +318,8 @@ fn keeps_coming(other: &Build) -> Outcome {
     Outcome::failed(text).with("build_id", other.id.as_str())
 }
 
-/// The end of a call that was refused for the sake of a build again and again, while there was none to be seen: there is
-/// no build that it could name.
+/// The end of a call that was refused for the sake of a build again and again, while there was none to be seen: there
+/// is no build that it could name.
 fn never_seen(said: Option<&Refusal>) -> Outcome {
     let outcome = Outcome::failed(format!("{} No build was made.", unseen(said)));
     match said.and_then(|said| said.detail.as_deref()).filter(|detail| !detail.trim().is_empty()) {

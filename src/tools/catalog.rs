@@ -57,7 +57,8 @@ the workspace's volumes stay. Use it when the user asks for it, or when an error
 
 const ONLY_IF: &str = r#""only_if_unreachable":{"type":"boolean","default":false,"description":"Stop only if a fresh look still shows the agent unreachable. To be set when an error of another tool says so."}"#;
 
-/// A list, and not an object with free names: strict function calling has no such objects, and drops what it cannot tell.
+/// A list, and not an object with free names: strict function calling has no such objects, and drops what it cannot
+/// tell.
 const PARAMETERS: &str = concat!(
     r#""parameters":{"type":"array","items":{"type":"object","properties":{"name":{"type":"string"},"value":{"type":"string"}},"#,
     r#""required":["name","value"],"additionalProperties":false},"description":"Values for parameters of the template."}"#,

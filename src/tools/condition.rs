@@ -22,10 +22,10 @@ pub enum Condition {
 
 /// Looks whether the agent is unreachable enough for a restart row of the decision table.
 ///
-/// A control plane that was away itself calls healthy agents disconnected. So its reads must have worked without a
-/// gap for as long as a dial takes, or as the threshold where the disconnect is inferred, or for the few seconds that do for
-/// an agent that is known to be dead. What is missing is waited for, and an agent that comes back in that time is back: one
-/// whose own watchdog ends it after a minute and a half is back some seconds later, and is not overtaken.
+/// A control plane that was away itself calls healthy agents disconnected. So its reads must have worked without a gap
+/// for as long as a dial takes, or as the threshold where the disconnect is inferred, or for the few seconds that do
+/// for an agent that is known to be dead. What is missing is waited for, and an agent that comes back in that time is
+/// back: one whose own watchdog ends it after a minute and a half is back some seconds later, and is not overtaken.
 pub fn look(call: &Call) -> Result<Condition, Outcome> {
     for _ in 0..READS {
         let agents = match call.host.agent_status() {

@@ -1,5 +1,5 @@
-//! What arguments are meant to be that models and clients write otherwise than the tool's schema says. The host reads the
-//! arguments of its own tools by the same rules: it has this file, too.
+//! What arguments are meant to be that models and clients write otherwise than the tool's schema says. The host reads
+//! the arguments of its own tools by the same rules: it has this file, too.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! The agent of a workspace that has been started: is it there, connected, through with its scripts, and can a command run
-//! on it?
+//! The agent of a workspace that has been started: is it there, connected, through with its scripts, and can a command
+//! run on it?
 //!
 //! An agent that is missing or late does not make a start fail: the keys say so. A clean result has none of them.
 

@@ -60,7 +60,8 @@ fn restart(call: &mut Call, arguments: &Arguments) -> Result<Outcome, Outcome> {
     }
 }
 
-/// The end of a restart whose start succeeded. If another build has come after it, nobody knows that the workspace is up.
+/// The end of a restart whose start succeeded. If another build has come after it, nobody knows that the workspace is
+/// up.
 fn restarted(outcome: Outcome) -> Outcome {
     let is_up = outcome.says("started");
     outcome.with("restarted", is_up)
@@ -153,8 +154,8 @@ fn unfinished_stop(call: &Call, outcome: Outcome, stop_build: String) -> Outcome
     }
 }
 
-/// The call ended after its stop and before it had seen its start through: the workspace is down, unless a start was seen
-/// to have succeeded, somebody else's for instance.
+/// The call ended after its stop and before it had seen its start through: the workspace is down, unless a start was
+/// seen to have succeeded, somebody else's for instance.
 fn down(call: &Call, outcome: Outcome, stop_build: &str) -> Outcome {
     let text = match call.is_up {
         true => "The workspace was stopped by this call and has been started again.",

@@ -142,8 +142,8 @@ async fn a_build_that_comes_while_a_request_is_slowly_written_down_is_seen_befor
         tokio::time::sleep(Duration::from_secs(1)).await;
         host.plane.foreign_build("f2", Transition::Start, JobStatus::Succeeded);
     };
-    let (performed, ()) = tokio::join!(host.host_calls().answer(&call, &request, &slow), later);
-    let answer = performed.unwrap().answer;
+    let (answered, ()) = tokio::join!(host.host_calls().answer(&call, &request, &slow), later);
+    let answer = answered.unwrap().answer;
     let Answer::IssueTransition(Err(TransitionError::Superseded(build))) = answer else {
         panic!("{answer:?}")
     };
@@ -348,9 +348,9 @@ async fn what_cannot_be_found_out_is_not_answered() {
     };
     let request =
         Request::IssueTransition { to: Transition::Stop, rests_on: "b1".into(), parameters: Vec::new() };
-    let (performed, ()) = tokio::join!(host.host_calls().answer(&call, &request, &NoIntentLog), outage);
-    let Err(DriveError::Failed(failure @ Failure::Unresolved { .. })) = performed else {
-        panic!("{performed:?}")
+    let (answered, ()) = tokio::join!(host.host_calls().answer(&call, &request, &NoIntentLog), outage);
+    let Err(DriveError::Failed(failure @ Failure::Unresolved { .. })) = answered else {
+        panic!("{answered:?}")
     };
     assert!(failure.to_string().contains("but no answer came: reset;"), "{failure}");
 }

@@ -74,8 +74,8 @@ fn compare(native: &native::cases::Case, hosted: &hosted::cases::Case, verdict: 
     assert_eq!(verdict.message, expected.message, "{hosted:?}");
 }
 
-/// What a verdict may ask for in this case, answered before it is asked for: one step is enough, and an answer left over
-/// would be a divergence.
+/// What a verdict may ask for in this case, answered before it is asked for: one step is enough, and an answer left
+/// over would be a divergence.
 fn prepared(case: &hosted::cases::Case) -> Journal {
     let mut journal = Journal::new();
     if reads(case) {

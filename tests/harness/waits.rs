@@ -20,12 +20,12 @@ fn begin(host: &Host) -> CallContext {
     host.host_calls().begin("ana", CancellationToken::new()).unwrap()
 }
 
-async fn perform(host: &Host, call: &CallContext, request: Request) -> Answer {
+async fn answer(host: &Host, call: &CallContext, request: Request) -> Answer {
     host.host_calls().answer(call, &request, &NoIntentLog).await.unwrap().answer
 }
 
 async fn latest(host: &Host, call: &CallContext, check_start: bool) -> Result<Binding, ReadError> {
-    match perform(host, call, Request::LatestBuild { check_start }).await {
+    match answer(host, call, Request::LatestBuild { check_start }).await {
         Answer::LatestBuild(read) => read,
         other => panic!("{other:?}"),
     }
@@ -39,7 +39,7 @@ async fn snapshot(host: &Host) -> Snapshot {
 }
 
 async fn agents(host: &Host) -> Agents {
-    match perform(host, &begin(host), Request::AgentStatus).await {
+    match answer(host, &begin(host), Request::AgentStatus).await {
         Answer::AgentStatus(Ok(agents)) => agents,
         other => panic!("{other:?}"),
     }
@@ -47,7 +47,7 @@ async fn agents(host: &Host) -> Agents {
 
 async fn wait_for_build(host: &Host, call: &CallContext, limit: u64) -> Result<BuildWait, ReadError> {
     let limit_ms = u32::try_from(limit * 1000).unwrap();
-    match perform(host, call, Request::WaitForBuild { build: "f2".into(), limit_ms }).await {
+    match answer(host, call, Request::WaitForBuild { build: "f2".into(), limit_ms }).await {
         Answer::WaitForBuild(wait) => wait,
         other => panic!("{other:?}"),
     }
@@ -156,14 +156,14 @@ async fn a_published_binding_names_the_build_and_clears_the_agent() {
     let mut events = host.driver.subscribe();
     host.change_chat("ana", |chat| chat.agent = Some("a1".into()));
     let publish = || Request::PublishBinding { build: "b9".into() };
-    assert_eq!(perform(&host, &call, publish()).await, Answer::PublishBinding(Ok(true)));
+    assert_eq!(answer(&host, &call, publish()).await, Answer::PublishBinding(Ok(true)));
     let chat = host.store.chat("ana").unwrap().unwrap();
     assert_eq!((chat.build.as_deref(), chat.agent), (Some("b9"), None));
     let told = std::iter::from_fn(|| events.try_recv().ok());
     assert!(told.map(|event| event.kind).any(|kind| matches!(kind, EventKind::BindingPublished { .. })));
 
     host.change_chat("ana", |chat| chat.bind(Some("w2")));
-    assert_eq!(perform(&host, &call, publish()).await, Answer::PublishBinding(Ok(false)));
+    assert_eq!(answer(&host, &call, publish()).await, Answer::PublishBinding(Ok(false)));
     assert_eq!(host.store.chat("ana").unwrap().unwrap().build, None);
 }
 
@@ -313,7 +313,7 @@ async fn an_agent_is_waited_for_until_its_scripts_have_ended_and_no_longer_than_
     };
 
     set(AgentState::Connecting, Lifecycle::Created);
-    assert_eq!(ended(perform(&host, &call, wait("b1", 600_000)).await), (WaitEnd::Limit, 120_000));
+    assert_eq!(ended(answer(&host, &call, wait("b1", 600_000)).await), (WaitEnd::Limit, 120_000));
     let begun = Instant::now();
     let progress = async {
         sleep(Duration::from_secs(60)).await;
@@ -321,15 +321,15 @@ async fn an_agent_is_waited_for_until_its_scripts_have_ended_and_no_longer_than_
         sleep(Duration::from_secs(300)).await;
         set(AgentState::Connected, Lifecycle::StartError);
     };
-    let (answer, ()) = tokio::join!(perform(&host, &call, wait("b1", 600_000)), progress);
-    assert_eq!(ended(answer).0, WaitEnd::Reached);
+    let (answered, ()) = tokio::join!(answer(&host, &call, wait("b1", 600_000)), progress);
+    assert_eq!(ended(answered).0, WaitEnd::Reached);
     assert!(begun.elapsed() < Duration::from_secs(363));
 
     set(AgentState::Connected, Lifecycle::Starting);
-    assert_eq!(ended(perform(&host, &call, wait("b1", 600_000)).await), (WaitEnd::Limit, 600_000));
-    assert_eq!(ended(perform(&host, &call, wait("b1", 0)).await), (WaitEnd::Reached, 0));
+    assert_eq!(ended(answer(&host, &call, wait("b1", 600_000)).await), (WaitEnd::Limit, 600_000));
+    assert_eq!(ended(answer(&host, &call, wait("b1", 0)).await), (WaitEnd::Reached, 0));
     assert_eq!(
-        ended(perform(&host, &call, wait("b0", 0)).await).0,
+        ended(answer(&host, &call, wait("b0", 0)).await).0,
         WaitEnd::Gone,
         "another build is the newest"
     );

@@ -1,7 +1,8 @@
-//! The states of a job, and which of them are its end: what plugin and host have to hold alike. The contract's `job-status`
-//! defines it.
+//! The states of a job, and which of them are its end: what plugin and host have to hold alike. The contract's
+//! `job-status` defines it.
 //!
-//! Compiled twice, with the plugin's types and with the host's. Whoever includes this file has a module `types` beside it.
+//! Compiled twice, with the plugin's types and with the host's. Whoever includes this file has a module `types` beside
+//! it.
 
 use super::types::JobStatus;
 

@@ -163,8 +163,8 @@ fn views() -> Vec<(Agents, Who, Age)> {
     views
 }
 
-/// Disconnected agents that were made, connected first, were seen last and went, long ago, in every order, at the same time
-/// or not; and such of whom one of these times is missing or zero.
+/// Disconnected agents that were made, connected first, were seen last and went, long ago, in every order, at the same
+/// time or not; and such of whom one of these times is missing or zero.
 fn lives() -> Vec<(Agent, Age)> {
     let mut lives = Vec::new();
     let at = |place: u64| NOW - THRESHOLD_MS - 4_000 + 1_000 * place;

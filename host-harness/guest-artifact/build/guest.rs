@@ -1,7 +1,8 @@
 //! How the guest becomes a component. Used by the build script, and by the test that builds it in another folder.
 //!
-//! The bytes do not depend on the folders of the machine, so that a component can be named by its hash. The nested cargo
-//! has its own target *and* build folder: sharing one with the outer cargo, which holds its lock, would hang for ever.
+//! The bytes do not depend on the folders of the machine, so that a component can be named by its hash. The nested
+//! cargo has its own target *and* build folder: sharing one with the outer cargo, which holds its lock, would hang for
+//! ever.
 
 use std::env;
 use std::error::Error;

@@ -5,9 +5,9 @@ use crate::bindings::Agent;
 /// How the names of agents end that are meant for chats.
 const CHAT_SUFFIX: &str = "-coderd-chat";
 
-/// The agent for a chat: of the agents without parent the one whose name ends with the chat suffix; without such a one, the
-/// first by order, name and id. None if there is none, or several claim the suffix. Only the letters of ASCII have two
-/// cases. The plugin applies the same rule; the host needs it only to know whom to dial.
+/// The agent for a chat: of the agents without parent the one whose name ends with the chat suffix; without such a one,
+/// the first by order, name and id. None if there is none, or several claim the suffix. Only the letters of ASCII have
+/// two cases. The plugin applies the same rule; the host needs it only to know whom to dial.
 pub(crate) fn choose_agent(agents: &[Agent]) -> Option<&Agent> {
     let roots = || agents.iter().filter(|agent| agent.parent.is_none());
     let mut claimants = roots().filter(|agent| agent.name.to_ascii_lowercase().ends_with(CHAT_SUFFIX));

@@ -17,8 +17,8 @@ use crate::journal::{Export, Output};
 use crate::store::{ChatRecord, Failures, StoreError};
 
 impl Chat {
-    /// Reaches the chat's agent: a terminal in which a shell waits. Calls of a chat dial one after another; who waited while
-    /// a dial failed shares its failure.
+    /// Reaches the chat's agent: a terminal in which a shell waits. Calls of a chat dial one after another; who waited
+    /// while a dial failed shares its failure.
     pub(super) async fn connect(&self, call: &CallContext) -> Result<Box<dyn Terminal>, ExecuteError> {
         let Some(workspace) = call.workspace() else {
             let create = self.tools.create.clone().filter(|tool| self.tools.names.contains(tool));
@@ -62,8 +62,8 @@ impl Chat {
         }
     }
 
-    /// The agent to dial without looking it up. One that was reached by this host is checked first: an agent that is gone, or
-    /// of an older build, is looked up anew.
+    /// The agent to dial without looking it up. One that was reached by this host is checked first: an agent that is
+    /// gone, or of an older build, is looked up anew.
     async fn known_agent(
         &self,
         call: &CallContext,
@@ -79,8 +79,8 @@ impl Chat {
         Some(known)
     }
 
-    /// Whether the plugin says that a connection to this agent must be dropped. If it cannot be asked, the connection is
-    /// kept.
+    /// Whether the plugin says that a connection to this agent must be dropped. If it cannot be asked, the connection
+    /// is kept.
     async fn must_redial(&self, call: &CallContext, agent: &str) -> bool {
         let export = Export::CheckConnection { cached: agent.to_owned() };
         match self.driver.drive(call, &export).await {

@@ -1,7 +1,8 @@
 //! A dial: the whole effort to reach a workspace's agent, within one window of time.
 //!
-//! While terminals are tried, the workspace is read again and again. Only time in which that worked counts: an agent is not
-//! to blame for a control plane that was away. The same reads tell when the dialled agent is not the right one any more.
+//! While terminals are tried, the workspace is read again and again. Only time in which that worked counts: an agent is
+//! not to blame for a control plane that was away. The same reads tell when the dialled agent is not the right one any
+//! more.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -273,15 +274,16 @@ impl<'a> Dial<'a> {
         end.or_else(|| over.then_some(DialEnd::TimedOut))
     }
 
-    /// Whether the agent is known to be dead: every attempt since its dial began was refused, and every read, also those of
-    /// others, worked and showed the same.
+    /// Whether the agent is known to be dead: every attempt since its dial began was refused, and every read, also
+    /// those of others, worked and showed the same.
     fn is_known_dead(&self, now: Instant) -> bool {
         self.death.is_dead(now)
             && self.attempts.is_empty()
             && !self.target.host_calls.plane().failed_within(now - self.begun)
     }
 
-    /// Every poll interval, when the agent may be judged, and when it may be known to be dead or the window should be over.
+    /// Every poll interval, when the agent may be judged, and when it may be known to be dead or the window should be
+    /// over.
     fn next_read(&self, now: Instant) -> Instant {
         let window = now + self.timings.dial_timeout.saturating_sub(self.counted);
         let mut next = (now + self.timings.poll).min(window);

@@ -10,15 +10,15 @@ use crate::journal::record::CallId;
 use crate::store::StoreError;
 
 /// Limit of what is typed for one command: the command and its input, in bytes as they are sent, in which each control
-/// character and each byte of what is not ASCII takes up to five. So at least 400 KiB of whatever it is, and nearly 2 MiB of
-/// plain text. A shell reads them byte by byte, about half a million a second.
+/// character and each byte of what is not ASCII takes up to five. So at least 400 KiB of whatever it is, and nearly 2
+/// MiB of plain text. A shell reads them byte by byte, about half a million a second.
 pub const MAX_TYPED_BYTES: usize = 2 << 20;
 
 /// A command to run in the chat's workspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Execute {
-    /// For bash, or for `sh` where there is no bash, in the environment that the login shell of the workspace's user makes.
-    /// Its length is limited: see [`MAX_TYPED_BYTES`].
+    /// For bash, or for `sh` where there is no bash, in the environment that the login shell of the workspace's user
+    /// makes. Its length is limited: see [`MAX_TYPED_BYTES`].
     pub command: String,
     /// Where to run it; `~` is the home folder. `None`: where the agent starts.
     pub workdir: Option<String>,
@@ -32,7 +32,8 @@ pub struct Execute {
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Executed {
     /// Standard output and error in the order in which they came, lines ending in `\n`, without escape sequences. At
-    /// most [`MAX_OUTPUT_BYTES`](super::MAX_OUTPUT_BYTES); of longer output the middle is left out and a line says how much.
+    /// most [`MAX_OUTPUT_BYTES`](super::MAX_OUTPUT_BYTES); of longer output the middle is left out and a line says how
+    /// much.
     pub output: String,
     /// `None` if it did not end within its time; it was ended then, with all that it had left in its process group.
     pub exit_code: Option<i32>,
@@ -71,8 +72,8 @@ pub enum ExecuteError {
     /// The caller gave up.
     #[error("interrupted{}", if *.running { "; the command had begun, and may still be running" } else { "" })]
     Interrupted {
-        /// Whether the command, or something that it has left, may still be running: it could not be told to end, or did
-        /// not.
+        /// Whether the command, or something that it has left, may still be running: it could not be told to end, or
+        /// did not.
         running: bool,
     },
     /// A terminal cannot be typed so much. Nothing was run.

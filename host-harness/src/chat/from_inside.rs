@@ -6,8 +6,8 @@ use crate::policy::ChatTools;
 use crate::store::SelfEnding;
 
 impl Chat {
-    /// Why a tool must not be called from here, as a sentence: it would stop the workspace in which this process runs, and
-    /// end this process before it is done. `None`: it may.
+    /// Why a tool must not be called from here, as a sentence: it would stop the workspace in which this process runs,
+    /// and end this process before it is done. `None`: it may.
     pub async fn would_end_this_process(&self, tool: &str, workspace: &str) -> Option<String> {
         let self_ending = self.self_ending(workspace).await?;
         self_ending.tools.iter().any(|name| name == tool).then(|| {

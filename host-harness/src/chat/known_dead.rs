@@ -1,8 +1,8 @@
 //! An agent that is known to be dead: trying to reach it need not take the whole window.
 //!
-//! It takes the same two signals as everywhere, each for a few seconds: whoever tries to reach the agent is refused, and reads
-//! of the workspace show an agent whose disconnect was recorded, not inferred, longer ago than a whole dial and the threshold
-//! together. Whatever else is seen meanwhile lets the dial take its window.
+//! It takes the same two signals as everywhere, each for a few seconds: whoever tries to reach the agent is refused,
+//! and reads of the workspace show an agent whose disconnect was recorded, not inferred, longer ago than a whole dial
+//! and the threshold together. Whatever else is seen meanwhile lets the dial take its window.
 
 use std::time::Duration;
 

@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use crate::greeting::find;
 use crate::sanitize::sanitize;
 
-/// Limit of a command's output, in bytes: the first and the last half of it are kept. About what a model can usefully read at
-/// once; who needs more redirects it into a file and looks at pieces.
+/// Limit of a command's output, in bytes: the first and the last half of it are kept. About what a model can usefully
+/// read at once; who needs more redirects it into a file and looks at pieces.
 pub const MAX_OUTPUT_BYTES: usize = 32 * 1024;
 
 const HALF: usize = MAX_OUTPUT_BYTES / 2;
 
-/// Takes output in chunks, each of which begins at a known offset. A chunk counts as whole when the next one begins; one
-/// that was cut is told anew.
+/// Takes output in chunks, each of which begins at a known offset. A chunk counts as whole when the next one begins;
+/// one that was cut is told anew.
 pub(super) struct Output {
     /// A newline and what begins the line behind the output.
     end: Vec<u8>,
@@ -34,8 +34,8 @@ impl Output {
         Self { end, kept: HeadAndTail::default(), held: Vec::new(), whole: 0, from: 0, cut: false }
     }
 
-    /// The connection was cut, or there was none yet: the offset from which on the output has to be told. What came after it
-    /// is kept until it comes again.
+    /// The connection was cut, or there was none yet: the offset from which on the output has to be told. What came
+    /// after it is kept until it comes again.
     pub(super) fn cut(&mut self) -> u64 {
         self.cut = true;
         self.from

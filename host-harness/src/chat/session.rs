@@ -1,8 +1,8 @@
 //! One command, over as many terminals as it takes.
 //!
 //! The command lives in the workspace, apart from any terminal: see `session/workspace.sh`. A terminal that was cut is
-//! replaced by another one, which goes on where the output broke off. The same text is typed into each until it is known
-//! that the command has begun, and the workspace's side begins it at most once.
+//! replaced by another one, which goes on where the output broke off. The same text is typed into each until it is
+//! known that the command has begun, and the workspace's side begins it at most once.
 
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ use script::Script;
 const ARE_YOU_THERE: &str = "p\n";
 const END_IT: &str = "e\n";
 const DONE: &str = "d\n";
-/// What was typed may take so much longer to be read, for each of so many bytes: what a slow shell needs, several times over.
+/// What was typed may take so much longer to be read, for each of so many bytes: what a slow shell needs, several times
+/// over.
 const TYPED_BYTES_A_SECOND: usize = 64 << 10;
 
 /// A command that is run once.
@@ -63,8 +64,8 @@ pub(super) enum Attended {
         /// Whether anything was heard of the workspace's side before.
         heard: bool,
     },
-    /// The workspace does not know what became of the command: it was killed together with what watched it, or its notes
-    /// are gone.
+    /// The workspace does not know what became of the command: it was killed together with what watched it, or its
+    /// notes are gone.
     Lost,
     /// What was typed arrived as something else. Nothing was run.
     Garbled,

@@ -1,6 +1,6 @@
 //! Agents of many workspaces that go within seconds of each other: it is the control plane that was away then, and not
-//! they. A server that is stopped in an orderly way records all its agents as gone, and shows them so until they had the
-//! time to come back.
+//! they. A server that is stopped in an orderly way records all its agents as gone, and shows them so until they had
+//! the time to come back.
 
 use crate::bindings::AgentState;
 use crate::clock::millis;
@@ -8,8 +8,8 @@ use crate::control_plane::{ControlPlane, Workspace};
 use crate::driver::HostCalls;
 use crate::policy::{MANY_TOGETHER, Timings};
 
-/// Whether the agent of a workspace, which went at `at`, went together with those of many others. They are read for this; if
-/// they cannot be, nothing is known of them.
+/// Whether the agent of a workspace, which went at `at`, went together with those of many others. They are read for
+/// this; if they cannot be, nothing is known of them.
 pub(super) async fn went_together(host_calls: &HostCalls, workspace: &str, at: u64) -> bool {
     let timings = host_calls.timings();
     let read = tokio::time::timeout(timings.last_read, host_calls.plane().workspaces()).await;

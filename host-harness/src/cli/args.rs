@@ -89,14 +89,14 @@ pub enum Command {
     /// Run a command in the workspace of a chat.
     ///
     /// Output is what the command wrote to its terminal: standard output and error in one stream, cut in the middle if
-    /// it is too long. If the agent cannot be reached, standard error has the verdict: what happened, and which tools to
-    /// call, in which order.
+    /// it is too long. If the agent cannot be reached, standard error has the verdict: what happened, and which tools
+    /// to call, in which order.
     Exec(ExecArgs),
 
     /// Call a tool of the plugin for a chat, and wait for it.
     ///
-    /// Prints the tool's result, a JSON object. Progress and build logs go to standard error. Ctrl-C interrupts the call:
-    /// nothing is started or stopped after it, and the result says where things stand.
+    /// Prints the tool's result, a JSON object. Progress and build logs go to standard error. Ctrl-C interrupts the
+    /// call: nothing is started or stopped after it, and the result says where things stand.
     ///
     /// The call is kept in the data folder, step by step: if this program is killed, another one carries it on. If it
     /// is terminated (SIGTERM), or its terminal is closed, the call goes on in the background; `attach` follows it.
@@ -138,7 +138,7 @@ pub enum Command {
 
     /// Run an exported call again, offline: the plugin must ask the same and come to the same result, byte for byte.
     ///
-    /// Uses the plugin named with --plugin, else the built-in one. A difference is shown with its context.
+    /// Uses the plugin named with --plugin, else the built-in one. A difference is shown with its place.
     Replay {
         /// What `export` printed.
         file: PathBuf,
@@ -166,8 +166,8 @@ pub enum Command {
     /// Look at everything that a recovery rests on, and say what is wrong and what to do.
     ///
     /// The address, the version, the token, the clock; with a workspace also its newest build, its agents, the
-    /// provisioners if a build waits for one, and whether a command runs in it. Changes nothing. Exits 1 if something is
-    /// not well.
+    /// provisioners if a build waits for one, and whether a command runs in it. Changes nothing. Exits 1 if something
+    /// is not well.
     Doctor {
         /// The workspace's name, OWNER/NAME, or its id.
         workspace: Option<String>,
@@ -181,8 +181,8 @@ pub enum Command {
     /// cannot be reached, and `workspace_status`. Without --workspace and --chat the agent chooses the workspace, with
     /// `list_workspaces` and `use_workspace`.
     ///
-    /// When the client goes away, its requests are cancelled: a call that has sent nothing is interrupted, one that has goes
-    /// on in the background.
+    /// When the client goes away, its requests are cancelled: a call that has sent nothing is interrupted, one that has
+    /// goes on in the background.
     Mcp(McpArgs),
 
     /// List the plugin's tools.
@@ -190,10 +190,10 @@ pub enum Command {
 
     /// Look for mistakes in worlds made of chance.
     ///
-    /// Runs the plugin, the engine and the driver against a simulated control plane, clock, network and store: hosts die
-    /// and come back, answers are lost, people stop and cancel things. First everything goes wrong that can, then comes a
-    /// calm in which every call must end. After every event the rules are checked that docs/simulation.md lists. The same seed
-    /// prints the same bytes on standard output; rates and times go to standard error.
+    /// Runs the plugin, the engine and the driver against a simulated control plane, clock, network and store: hosts
+    /// die and come back, answers are lost, people stop and cancel things. First everything goes wrong that can, then
+    /// comes a calm in which every call must end. After every event the rules are checked that docs/simulation.md
+    /// lists. The same seed prints the same bytes on standard output; rates and times go to standard error.
     ///
     /// If a rule is broken, prints the seed, the fewest events that break it, what happens in them, and the command to
     /// repeat it; exits 1.
@@ -201,8 +201,8 @@ pub enum Command {
 
     /// Print what completes this program's command line in a shell.
     ///
-    /// For bash: `workspace-recovery completions bash > ~/.local/share/bash-completion/completions/workspace-recovery`. For
-    /// others, put it where the shell looks for completions.
+    /// For bash: `workspace-recovery completions bash > ~/.local/share/bash-completion/completions/workspace-recovery`.
+    /// For others, put it where the shell looks for completions.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -270,7 +270,8 @@ pub enum WorkspaceCommand {
         /// The workspace's name.
         name: String,
     },
-    /// On the local control plane: send a signal to the agent process of a workspace: kill it, hang it, or let it go on.
+    /// On the local control plane: send a signal to the agent process of a workspace: kill it, hang it, or let it go
+    /// on.
     KillAgent {
         /// The workspace's name.
         name: String,
@@ -314,8 +315,8 @@ pub struct ExecArgs {
     /// End the command, with all that it has left in its process group, when it has run for this many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=i64::from(LONGEST_COMMAND_SECONDS)))]
     pub timeout: Option<u32>,
-    /// The command and its arguments. One argument is taken as a command line for bash, or sh where there is no bash. What
-    /// is piped to `exec` is the command's input.
+    /// The command and its arguments. One argument is taken as a command line for bash, or sh where there is no bash.
+    /// What is piped to `exec` is the command's input.
     #[arg(required = true, last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
@@ -333,8 +334,8 @@ pub struct CallArgs {
     /// Print the call's number and leave it to a process in the background; `attach` follows it.
     #[arg(long)]
     pub detach: bool,
-    /// Make the call also if it stops the workspace in which this program runs, and so ends it half-way: the call is left to
-    /// a host elsewhere that shares the data folder (`host --stay`), and waits until there is one.
+    /// Make the call also if it stops the workspace in which this program runs, and so ends it half-way: the call is
+    /// left to a host elsewhere that shares the data folder (`host --stay`), and waits until there is one.
     #[arg(long)]
     pub from_inside: bool,
     /// Your own name for this request. Given again in this chat, it is the same call, also after its end.
@@ -369,12 +370,12 @@ pub struct McpArgs {
     /// `Authorization: Bearer TOKEN`.
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub http: Option<SocketAddr>,
-    /// Answer requests for this name or address as well, besides those of the loopback interface and the ADDRESS. Needed
-    /// behind a proxy, and where ADDRESS is that of all interfaces.
+    /// Answer requests for this name or address as well, besides those of the loopback interface and the ADDRESS.
+    /// Needed behind a proxy, and where ADDRESS is that of all interfaces.
     #[arg(long, value_name = "NAME", requires = "http")]
     pub http_host: Vec<String>,
-    /// The file with the token for HTTP, of at least 32 characters of ASCII without blanks. Made, readable for you alone, if
-    /// it is missing. If none is named, the server says at its start which one it uses.
+    /// The file with the token for HTTP, of at least 32 characters of ASCII without blanks. Made, readable for you
+    /// alone, if it is missing. If none is named, the server says at its start which one it uses.
     #[arg(long, value_name = "FILE", requires = "http")]
     pub http_token_file: Option<PathBuf>,
     /// Ask for no token over HTTP: everybody on this machine may run commands in your workspaces then.

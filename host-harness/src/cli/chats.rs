@@ -1,4 +1,4 @@
-//! `chat bind`, `chat list`, `exec` and `call`.
+//! `chat bind`, `chat list` and `exec`.
 
 use std::io::{IsTerminal, Read};
 use std::time::Duration;

@@ -74,8 +74,8 @@ impl CommandContext {
         self.deployment.as_ref().and_then(Deployment::token_variable)
     }
 
-    /// The folder of the chats and calls. Each deployment has one of its own, so that a chat, and a call that is carried
-    /// on, can only ever be that deployment's.
+    /// The folder of the chats and calls. Each deployment has one of its own, so that a chat, and a call that is
+    /// carried on, can only ever be that deployment's.
     pub fn folder(&self) -> PathBuf {
         match &self.deployment {
             None => self.data.clone(),
@@ -95,8 +95,8 @@ impl CommandContext {
         Ok(plugin)
     }
 
-    /// Waits until what is compiled behind the command is, and kept: else a machine on which each command is over soon would
-    /// compile it again each time.
+    /// Waits until what is compiled behind the command is, and kept: else a machine on which each command is over soon
+    /// would compile it again each time.
     pub async fn finish_compiling(&self) {
         let plugin = self.compiling.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(plugin) = plugin {

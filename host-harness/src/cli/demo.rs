@@ -1,5 +1,6 @@
-//! `demo`: a workspace dies and is brought back; three times one is left alone; and a host dies in the middle of it all. Everything is real (processes,
-//! builds, terminals) but the length of the waits, and each thing that is claimed is looked up before it is said.
+//! `demo`: a workspace dies and is brought back; three times one is left alone; and a host dies in the middle of it
+//! all. Everything is real (processes, builds, terminals) but the length of the waits, and each thing that is claimed
+//! is looked up before it is said.
 
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ pub async fn run(context: &CommandContext, output: Output, real_timings: bool) -
 }
 
 async fn play(stage: &mut Stage, claims: &mut Claims) -> anyhow::Result<()> {
-    let shown = (!claims.quiet()).then(|| events::show(&stage.host.driver, async { CallFilter::Everybodys }));
+    let shown = (!claims.quiet()).then(|| events::show(&stage.host.driver, async { CallFilter::All }));
     a_workspace_works(stage, claims).await?;
     its_agent_is_killed(stage, claims).await?;
     it_is_brought_back(stage, claims).await?;

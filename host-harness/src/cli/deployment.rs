@@ -30,8 +30,8 @@ const HEADER_COMMAND_VARIABLE: &str = "CODER_HEADER_COMMAND";
 pub struct DeploymentArgs {
     /// Work on this Coder deployment instead of the local control plane.
     ///
-    /// The token comes from --coder-token-file, else from the variable CODER_SESSION_TOKEN, else from what `coder login`
-    /// has kept for this deployment. The chats and calls of each deployment are kept apart.
+    /// The token comes from --coder-token-file, else from the variable CODER_SESSION_TOKEN, else from what `coder
+    /// login` has kept for this deployment. The chats and calls of each deployment are kept apart.
     #[arg(long, global = true, env = "CODER_URL", value_name = "URL")]
     pub coder_url: Option<String>,
 
@@ -45,8 +45,9 @@ pub struct DeploymentArgs {
 
     /// Send this header with each request, for what stands in front of the deployment; may be given several times.
     ///
-    /// The variable CODER_HEADER has more of them, separated by commas, and quoted ("...") where one has a comma itself.
-    /// Others on this machine can read a command line: the variable and --coder-header-command keep a secret better.
+    /// The variable CODER_HEADER has more of them, separated by commas, and quoted ("...") where one has a comma
+    /// itself. Others on this machine can read a command line: the variable and --coder-header-command keep a secret
+    /// better.
     #[arg(long, global = true, value_name = "NAME=VALUE")]
     pub coder_header: Vec<Secret>,
 
@@ -118,8 +119,8 @@ impl Deployment {
         url.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' }).collect()
     }
 
-    /// Names the deployment to another process of this program, wherever it is started. The token is in a file or in the
-    /// environment.
+    /// Names the deployment to another process of this program, wherever it is started. The token is in a file or in
+    /// the environment.
     pub fn arguments(&self) -> anyhow::Result<Vec<OsString>> {
         let DeploymentArgs { coder_token_file, coder_ca_file, coder_allow_http, .. } = &self.args;
         let mut arguments = vec!["--coder-url".into(), self.url.clone().into()];

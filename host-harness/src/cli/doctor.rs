@@ -16,8 +16,8 @@ use crate::describe::{describe_build, lifecycle_word, state_word};
 use crate::sanitize::sanitize;
 use crate::store::Store;
 
-/// From how far on two clocks are said to differ, in milliseconds: the control plane tells whole seconds, and the answer
-/// takes its time.
+/// From how far on two clocks are said to differ, in milliseconds: the control plane tells whole seconds, and the
+/// answer takes its time.
 const CLOCKS_DIFFER_MS: u64 = 5_000;
 /// The chat in which the command is tried. It is kept nowhere.
 const CHAT: &str = "doctor";

@@ -23,23 +23,23 @@ impl Drop for Shown {
 /// Which calls are shown.
 pub enum CallFilter {
     /// All of them.
-    Everybodys,
+    All,
     /// Those of what a chat does that is kept nowhere, as a command is.
     Chat(String),
     /// Those of this call. A host carries on the calls of others, too: that it does is told, and not what they do.
     Call(CallId),
 }
 
-/// Begins to show what the driver's calls do from now on, as soon as it is known whose events are asked for.
-pub fn show(driver: &Driver, whose: impl Future<Output = CallFilter> + Send + 'static) -> Shown {
+/// Begins to show what the driver's calls do from now on, as soon as it is known which calls are asked for.
+pub fn show(driver: &Driver, filter: impl Future<Output = CallFilter> + Send + 'static) -> Shown {
     let mut events = driver.subscribe();
     Shown(tokio::spawn(async move {
-        let whose = whose.await;
+        let filter = filter.await;
         let mut progress = Progress::new();
         let mut others = BTreeSet::new();
         while let Some(event) = next(&mut events).await {
-            let shown = match &whose {
-                CallFilter::Everybodys => true,
+            let shown = match &filter {
+                CallFilter::All => true,
                 CallFilter::Chat(chat) => event.call.is_none() && event.chat == *chat,
                 CallFilter::Call(call) => event.call == Some(*call),
             };

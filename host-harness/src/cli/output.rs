@@ -61,11 +61,11 @@ fn escaped(json: &str) -> String {
 }
 
 /// Prints a line that nobody needs to see: a reader who has gone away is no reason to stop.
-pub fn status(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{}", sanitize(line));
+pub fn line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", sanitize(text));
 }
 
-/// As [`status`], on standard error.
+/// As [`line`], on standard error.
 pub fn notice(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", sanitize(line));
 }

@@ -48,7 +48,7 @@ fn failure_json(failure: &Failure) -> Value {
         "at_ms": failure.violation.at,
         "what": failure.violation.what,
         "events": failure.schedule.events.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "bad_luck": failure.schedule.probabilities.to_string(),
+        "bad_luck": failure.schedule.random_faults.to_string(),
         "happened": failure.lines,
         "repeat": failure.command(),
     })

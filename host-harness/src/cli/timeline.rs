@@ -274,8 +274,8 @@ impl<'a> Follower<'a> {
         Ok(recording.outcome.is_none().then_some(recording))
     }
 
-    /// What is waited for now. The control plane is asked no more often than by a host that waits, and what cannot be read
-    /// is not shown: this is only a view.
+    /// What is waited for now. The control plane is asked no more often than by a host that waits, and what cannot be
+    /// read is not shown: this is only a view.
     async fn look(&mut self, open: &Open) {
         let Request::WaitForBuild { build, .. } = &open.request else {
             return self.progress.status(request_line(&open.request));

@@ -6,16 +6,16 @@ use std::time::Duration;
 use crate::bindings::{FieldProblem, ReadError, Refusal};
 use crate::clock::millis;
 
-/// Why the control plane gave no answer, or a refusal. Decided by status and transport, never by text. Each says what to
-/// do.
+/// Why the control plane gave no answer, or a refusal. Decided by status and transport, never by text. Each says what
+/// to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// The credentials are not accepted: they never were since this client was made, or are not any more for minutes. How
-    /// they are renewed.
+    /// The credentials are not accepted: they never were since this client was made, or are not any more for minutes.
+    /// How they are renewed.
     #[error("the control plane does not accept the token: {0}")]
     Unauthorized(String),
-    /// The credentials have worked, and are not accepted any more, for less than five minutes: who waits may go on waiting
-    /// for new ones. How they are renewed.
+    /// The credentials have worked, and are not accepted any more, for less than five minutes: who waits may go on
+    /// waiting for new ones. How they are renewed.
     #[error("the control plane does not accept the token any more: {0}")]
     TokenExpired(String),
     /// This user may not.

@@ -1,7 +1,7 @@
 //! The REST API of a Coder deployment.
 //!
-//! Statuses decide, texts never do. Redirects are not followed: the token goes to the address that was given and nowhere
-//! else.
+//! Statuses decide, texts never do. Redirects are not followed: the token goes to the address that was given and
+//! nowhere else.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! One kept call, from where its journal ends to its next wait or its end.
 //!
 //! Reads are only kept in memory: they are written together with the effect or the wait that rests on them, and read
-//! again by whoever carries the call on after a crash. What was going to be done is written before it is done. What came
-//! of it is written with the binding or the wait that follows it, and before anything else is asked for: until then it
-//! can be found out by looking.
+//! again by whoever carries the call on after a crash. What was going to be done is written before it is done. What
+//! came of it is written with the binding or the wait that follows it, and before anything else is asked for: until
+//! then it can be found out by looking.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) struct Activation {
     stored: usize,
 }
 
-/// What a run came to.
+/// How an activation ended.
 pub(super) enum ActivationEnd {
     /// The call sleeps until this wait ends. It was written down, and nothing else of the call is in memory.
     Suspended(Open, CallContext),
@@ -42,7 +42,7 @@ pub(super) enum ActivationEnd {
     Completed(Outcome, Option<CallId>),
 }
 
-/// Where a run begins.
+/// Where an activation begins.
 pub(super) enum ResumePoint {
     /// At the beginning.
     Beginning,
@@ -85,8 +85,8 @@ impl Activation {
             }
             (ResumePoint::Wait(..) | ResumePoint::Crash, open) => {
                 self.host_calls.emit(&self.call, EventKind::Resumed);
-                if let Some(came) = self.after_crash(open).await? {
-                    return Ok(came);
+                if let Some(end) = self.after_crash(open).await? {
+                    return Ok(end);
                 }
             }
         }
@@ -125,7 +125,7 @@ impl Activation {
             return Ok(None);
         };
         let Intent::Build(intent) = &open.intent else {
-            return Ok(Some(ActivationEnd::Suspended(open, self.replaced_call())));
+            return Ok(Some(ActivationEnd::Suspended(open, self.take_context())));
         };
         self.call.note_sent();
         let answer = match self.host_calls.reconcile(intent, None).await {
@@ -196,7 +196,7 @@ impl Activation {
         self.write_answer().await?;
         let intent = Arc::new(std::sync::Mutex::new(None));
         let asked_ms = self.host_calls.clock().now_ms();
-        let record = JournalIntentLog {
+        let intents = JournalIntentLog {
             lease: self.lease.clone(),
             call: self.id,
             from: self.stored,
@@ -204,7 +204,7 @@ impl Activation {
             asked_ms,
             intent: intent.clone(),
         };
-        let answered = match self.host_calls.answer(&self.call, &request, &record).await {
+        let answered = match self.host_calls.answer(&self.call, &request, &intents).await {
             Ok(answered) => answered,
             Err(DriveError::Failed(failure)) => return Ok(Err(failure)),
             Err(error) => return Err(error),
@@ -276,8 +276,8 @@ impl Activation {
         Ok(ActivationEnd::Completed(outcome, next))
     }
 
-    /// Tells listeners of an answer that did not come through [`HostCalls::answer`], which tells them itself, and takes it
-    /// into the journal.
+    /// Tells listeners of an answer that did not come through [`HostCalls::answer`], which tells them itself, and takes
+    /// it into the journal.
     fn record_answer(&mut self, request: Request, answered: Answered, asked: Asked) -> Result<(), Failure> {
         self.host_calls.emit(&self.call, EventKind::Answered(answered.answer.clone()));
         self.append(request, answered, asked)
@@ -297,8 +297,8 @@ impl Activation {
         Asked { asked_ms: self.host_calls.clock().now_ms(), intent }
     }
 
-    /// Takes the context out: the run ends here.
-    fn replaced_call(&mut self) -> CallContext {
+    /// Takes the context out: the activation ends here.
+    fn take_context(&mut self) -> CallContext {
         let empty = self.host_calls.resume(self.id, &self.record, false, CancellationToken::new());
         std::mem::replace(&mut self.call, empty)
     }
@@ -324,11 +324,11 @@ struct JournalIntentLog {
 impl IntentLog for JournalIntentLog {
     async fn intend(&self, request: &Request, intent: Intent) -> Result<Admission, StoreError> {
         let open = Open { request: request.clone(), intent: intent.clone(), asked_ms: self.asked_ms };
-        let go = self.lease.open(self.call, self.from, self.entries.clone(), open).await?;
-        if go == Admission::Granted {
+        let admission = self.lease.open(self.call, self.from, self.entries.clone(), open).await?;
+        if admission == Admission::Granted {
             *self.intent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(intent);
         }
-        Ok(go)
+        Ok(admission)
     }
 
     fn may_send(&self) -> bool {

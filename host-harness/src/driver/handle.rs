@@ -6,16 +6,17 @@ use super::scheduler::{EndSubscription, Scheduler};
 use crate::driver::error::DriveError;
 use crate::journal::record::{CallId, CallRecord};
 
-/// A call that was begun or joined for an asker who waits for it. Dropped, as the asker goes away, it interrupts the call
-/// if that has sent nothing, nobody has said that it is to go on by itself, and nobody else on this host waits for it. A
-/// call that another host carries is left to that one's askers; if that host is gone, to those of the one that takes over.
+/// A call that was begun or joined for an asker who waits for it. Dropped, as the asker goes away, it interrupts the
+/// call if that has sent nothing, nobody has said that it is to go on by itself, and nobody else on this host waits for
+/// it. A call that another host carries is left to that one's askers; if that host is gone, to those of the one that
+/// takes over.
 #[must_use = "a call that nobody waits for is interrupted"]
 pub struct CallHandle {
     scheduler: Scheduler,
     call: CallId,
     /// Shows that it is waited for, since the transaction that began or joined it.
     subscription: Option<EndSubscription>,
-    wanted: bool,
+    abandons_on_drop: bool,
 }
 
 impl Scheduler {
@@ -36,7 +37,7 @@ impl Scheduler {
 
 impl CallHandle {
     pub(super) fn new(scheduler: Scheduler, call: CallId, subscription: EndSubscription) -> Self {
-        Self { scheduler, call, subscription: Some(subscription), wanted: true }
+        Self { scheduler, call, subscription: Some(subscription), abandons_on_drop: true }
     }
 
     /// Its number.
@@ -44,9 +45,9 @@ impl CallHandle {
         self.call
     }
 
-    /// It has ended, or goes on as far as this asker is concerned.
+    /// Lets go of the call without abandoning it: it has ended, or is to go on as far as this asker is concerned.
     pub fn release(mut self) -> CallId {
-        self.wanted = false;
+        self.abandons_on_drop = false;
         self.call
     }
 
@@ -60,13 +61,13 @@ impl CallHandle {
     pub async fn abandon(mut self) {
         self.subscription = None;
         self.scheduler.abandon(self.call).await;
-        self.wanted = false;
+        self.abandons_on_drop = false;
     }
 }
 
 impl Drop for CallHandle {
     fn drop(&mut self) {
-        if !self.wanted {
+        if !self.abandons_on_drop {
             return;
         }
         self.subscription = None;

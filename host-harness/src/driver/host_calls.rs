@@ -169,8 +169,8 @@ impl HostCalls {
         self.user.get().cloned()
     }
 
-    /// The id of the user whose credentials are used. It is asked for until it is known, and never changes. Those who need
-    /// it before that ask side by side: waiting for one another would add up while the control plane is away.
+    /// The id of the user whose credentials are used. It is asked for until it is known, and never changes. Those who
+    /// need it before that ask side by side: waiting for one another would add up while the control plane is away.
     pub(super) async fn user(&self) -> Result<String, ApiError> {
         if let Some(user) = self.known_user() {
             return Ok(user);
@@ -184,7 +184,7 @@ impl HostCalls {
         &self,
         call: &CallContext,
         request: &Request,
-        record: &dyn IntentLog,
+        intents: &dyn IntentLog,
     ) -> Result<Answered, DriveError> {
         self.emit(call, EventKind::Requested(request.clone()));
         let mut observed = None;
@@ -200,7 +200,7 @@ impl HostCalls {
                 Answer::AgentStatus(result)
             }
             Request::IssueTransition { .. } => {
-                Answer::IssueTransition(self.issue_transition(call, request, record).await?)
+                Answer::IssueTransition(self.issue_transition(call, request, intents).await?)
             }
             Request::PublishBinding { build } => {
                 Answer::PublishBinding(Ok(self.publish_binding(call, build).await?))

@@ -39,7 +39,8 @@ impl Inside {
     }
 
     /// Whether that is this workspace, of the control plane at `deployment`. Of a workspace without a known owner the
-    /// address has to fit; one with the same name and owner on two deployments counts as the same, which does less harm.
+    /// address has to fit; one with the same name and owner on two deployments counts as the same, which does less
+    /// harm.
     fn is(&self, workspace: &Workspace, deployment: &str) -> bool {
         let same_address = || self.url.as_deref().is_none_or(|url| host_of(url) == host_of(deployment));
         self.workspace == workspace.name

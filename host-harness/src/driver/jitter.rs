@@ -8,8 +8,8 @@ use fnv::FnvHasher;
 /// How much a pause is longer or shorter at most, in thousandths.
 const JITTER: u32 = 100;
 
-/// A pause a little longer or shorter than `pause`: always the same for the same name and count, so that a simulated run can
-/// be repeated.
+/// A pause a little longer or shorter than `pause`: always the same for the same name and count, so that a simulated
+/// run can be repeated.
 pub(super) fn jittered(pause: Duration, name: &str, count: u32) -> Duration {
     // The same everywhere and always, as hashes of the standard library need not be.
     let mut hasher = FnvHasher::default();

@@ -1,5 +1,5 @@
-//! Carries the calls of this host: gives them their turns, lets them run, parks those that wait, and takes over those of
-//! hosts that are gone.
+//! Carries the calls of this host: gives them their turns, lets them run, parks those that wait, and takes over those
+//! of hosts that are gone.
 //!
 //! A call that runs is a task; one that waits, for the control plane or for its turn, is an entry in a map. All calls
 //! of a host stand under one lease. When that is lost, everything of this host stops at once, and it begins anew as
@@ -44,7 +44,7 @@ use owned::{OwnedCalls, QueuedCall};
 /// How a call ended, or the trouble that it met.
 pub(super) type CallEnd = Result<Outcome, DriveError>;
 
-/// The calls of a host. Cheap to clone.
+/// Schedules the calls of a host: which of them runs, waits, rests or is taken over. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Scheduler(Arc<Inner>);
 
@@ -66,18 +66,18 @@ struct Inner {
     jobs: mpsc::UnboundedSender<RunJob>,
     ended_waits: mpsc::UnboundedSender<EndedWait>,
     /// Taken by the supervisor when it begins.
-    queues: Mutex<Option<Queues>>,
+    inbox: Mutex<Option<Inbox>>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
     lease_state: Mutex<LeaseState>,
     /// `lease_state` has changed. Wakes in order of arrival, always the same: a `watch` channel does so by chance.
-    held: Notify,
+    lease_state_changed: Notify,
     /// This host is about to leave: it begins nothing more.
     leaving: CancellationToken,
     /// Somebody was told that the lease is lost.
     lost: Notify,
 }
 
-type Queues = (mpsc::UnboundedReceiver<RunJob>, mpsc::UnboundedReceiver<EndedWait>);
+type Inbox = (mpsc::UnboundedReceiver<RunJob>, mpsc::UnboundedReceiver<EndedWait>);
 
 /// How this host stands with the store.
 #[derive(Clone)]
@@ -87,7 +87,7 @@ enum LeaseState {
     Failed(StoreError),
 }
 
-/// Somebody who waits for the end of a call, for as long as this lives.
+/// A subscription to the end of a call: somebody waits for it, for as long as this lives.
 pub(super) struct EndSubscription {
     scheduler: Scheduler,
     call: CallId,
@@ -104,7 +104,7 @@ struct RunJob {
 
 impl Scheduler {
     pub(super) fn new(host_calls: HostCalls, plugin: Plugin, inside: Option<Inside>) -> Self {
-        let ((jobs, next_job), (ended_waits, next_woken)) =
+        let ((jobs, next_job), (ended_waits, next_ended_wait)) =
             (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         Self(Arc::new(Inner {
             host_calls,
@@ -117,10 +117,10 @@ impl Scheduler {
             left: Mutex::default(),
             jobs,
             ended_waits,
-            queues: Mutex::new(Some((next_job, next_woken))),
+            inbox: Mutex::new(Some((next_job, next_ended_wait))),
             supervisor: Mutex::default(),
             lease_state: Mutex::new(LeaseState::Entering),
-            held: Notify::new(),
+            lease_state_changed: Notify::new(),
             leaving: CancellationToken::new(),
             lost: Notify::new(),
         }))
@@ -131,8 +131,8 @@ impl Scheduler {
         self.begin_as(record, true, &CancellationToken::new(), |_, call, _| call).await
     }
 
-    /// Dropping the future does not stop half-way: what the store has, this host has to know. What nobody is there to take
-    /// is dropped as well.
+    /// Dropping the future does not stop half-way: what the store has, this host has to know. What nobody is there to
+    /// take is dropped as well.
     pub(super) async fn begin_as<T: Send + 'static>(
         &self,
         record: CallRecord,
@@ -151,8 +151,8 @@ impl Scheduler {
         told.await.unwrap_or(Err(DriveError::Halted))
     }
 
-    /// Somebody does not wait for a call any more. It is interrupted if it has sent nothing, and goes on for nobody else who
-    /// is known here.
+    /// Somebody does not wait for a call any more. It is interrupted if it has sent nothing, and goes on for nobody
+    /// else who is known here.
     pub(super) async fn abandon(&self, call: CallId) {
         let (host_calls, here) = (&self.0.host_calls, self.clone());
         let by = self.current().map(|lease| lease.host());
@@ -233,7 +233,7 @@ impl Scheduler {
         number(begun, record)
     }
 
-    /// Waits for the end of a call from now on.
+    /// Subscribes to the end of a call, from now on.
     pub(super) fn subscribe_to_end(&self, call: CallId) -> EndSubscription {
         let (sender, ended) = oneshot::channel();
         lock(&self.0.subscribers).entry(call).or_default().push(sender);
@@ -261,8 +261,8 @@ impl Scheduler {
         }
     }
 
-    /// The calls that this host leaves to others, because they would end its own process; `None` if there are none. Asked
-    /// for until they are known, side by side, as is the [user](HostCalls::user).
+    /// The calls that this host leaves to others, because they would end its own process; `None` if there are none.
+    /// Asked for until they are known, side by side, as is the [user](HostCalls::user).
     pub(super) async fn self_ending(&self) -> Result<Option<SelfEnding>, ApiError> {
         let (Some(inside), None) = (&self.0.inside, self.0.self_ending.get()) else {
             return Ok(self.0.self_ending.get().cloned().flatten());
@@ -328,12 +328,12 @@ impl Scheduler {
 
     /// This host's lease; the host enters the store if it has not yet.
     async fn lease(&self) -> Result<Arc<Lease>, DriveError> {
-        if let Some(queues) = lock(&self.0.queues).take() {
-            let supervisor = tokio::spawn(self.clone().supervise(queues));
+        if let Some(inbox) = lock(&self.0.inbox).take() {
+            let supervisor = tokio::spawn(self.clone().supervise(inbox));
             *lock(&self.0.supervisor) = Some(supervisor);
         }
         loop {
-            let mut changed = std::pin::pin!(self.0.held.notified());
+            let mut changed = std::pin::pin!(self.0.lease_state_changed.notified());
             // From here on nothing is missed.
             changed.as_mut().enable();
             match lock(&self.0.lease_state).clone() {
@@ -347,7 +347,7 @@ impl Scheduler {
 
     fn set_lease_state(&self, lease_state: LeaseState) {
         *lock(&self.0.lease_state) = lease_state;
-        self.0.held.notify_waiters();
+        self.0.lease_state_changed.notify_waiters();
     }
 }
 

@@ -16,8 +16,8 @@ use crate::journal::Request;
 use crate::journal::record::{BuildIntent, Failure, Intent};
 use crate::store::{Admission, StoreError};
 
-/// Builds looked through for a lost one. More than this many newer builds within a request's time in flight do not occur:
-/// each must end before the next begins.
+/// Builds looked through for a lost one. More than this many newer builds within a request's time in flight do not
+/// occur: each must end before the next begins.
 const BUILDS_SEEN: u32 = 50;
 /// The control plane tells its time in whole seconds, so that it may have been later by so much.
 const TRUNCATED: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ impl HostCalls {
         &self,
         call: &CallContext,
         request: &Request,
-        record: &dyn IntentLog,
+        intents: &dyn IntentLog,
     ) -> Result<Issued, DriveError> {
         let Request::IssueTransition { to, rests_on, parameters } = request else {
             return Ok(Err(TransitionError::Policy(refusal("Only builds can be issued."))));
@@ -55,7 +55,7 @@ impl HostCalls {
             Err(refused) => return Ok(Err(refused)),
         };
         let read = Instant::now();
-        match record.intend(request, Intent::Build(intent.clone())).await? {
+        match intents.intend(request, Intent::Build(intent.clone())).await? {
             Admission::Granted => call.note_sent(),
             Admission::Interrupted => return Ok(Err(TransitionError::Interrupted)),
             Admission::Rebound => return Ok(Err(TransitionError::Rebound)),
@@ -65,7 +65,7 @@ impl HostCalls {
         {
             return Ok(Err(refused));
         }
-        self.send(call, &intent, parameters, template, record).await
+        self.send(call, &intent, parameters, template, intents).await
     }
 
     /// Looks at the workspace once more.
@@ -136,7 +136,7 @@ impl HostCalls {
         intent: &BuildIntent,
         parameters: &[Parameter],
         template: Option<String>,
-        record: &dyn IntentLog,
+        intents: &dyn IntentLog,
     ) -> Result<Issued, DriveError> {
         let start = matches!(intent.transition, Transition::Start);
         let wanted = NewBuild {
@@ -145,7 +145,7 @@ impl HostCalls {
             parameters: if start { parameters.to_vec() } else { Vec::new() },
         };
         // What remains between this look and the server is the residual window: the control plane knows no fencing.
-        if !record.may_send() {
+        if !intents.may_send() {
             return Err(StoreError::LeaseLost.into());
         }
         match self.plane.create_build(&intent.workspace, &wanted).await {
@@ -223,8 +223,8 @@ impl HostCalls {
         self.read_workspace(call, &intent.workspace).await.is_ok_and(|workspace| workspace.dormant)
     }
 
-    /// The build for whose sake the control plane refused a request. Where none is to be seen, it is looked for once more
-    /// after a pause: whoever decides again does so on what is read then, and not at once.
+    /// The build for whose sake the control plane refused a request. Where none is to be seen, it is looked for once
+    /// more after a pause: whoever decides again does so on what is read then, and not at once.
     async fn in_the_way(
         &self,
         call: &CallContext,
@@ -262,10 +262,11 @@ impl HostCalls {
         })
     }
 
-    /// Finds out what became of a request that was going to be sent, or was sent without an answer. Never sends it again.
+    /// Finds out what became of a request that was going to be sent, or was sent without an answer. Never sends it
+    /// again.
     ///
-    /// "It never happened" needs as much time of successful reads without it as a request can be in flight. `lost` is what
-    /// came of the request, if that is known: it is told where nothing can be found out.
+    /// "It never happened" needs as much time of successful reads without it as a request can be in flight. `lost` is
+    /// what came of the request, if that is known: it is told where nothing can be found out.
     pub(super) async fn reconcile(
         &self,
         intent: &BuildIntent,
@@ -300,8 +301,9 @@ impl HostCalls {
         }
     }
 
-    /// The newest build, as a verdict rests on it: ours as soon as a call has asked for it, and not only when the answer has
-    /// come. Verdicts do not wait for their turn, so that a call may be about to ask, or be asking, at the same time.
+    /// The newest build, as a verdict rests on it: ours as soon as a call has asked for it, and not only when the
+    /// answer has come. Verdicts do not wait for their turn, so that a call may be about to ask, or be asking, at the
+    /// same time.
     pub(super) fn newest(&self, workspace: &Workspace) -> Result<Build, StoreError> {
         let latest = &workspace.latest;
         // Looked at first: if the answer comes meanwhile, the build is known by then.
@@ -316,8 +318,8 @@ impl HostCalls {
         Ok(Build { ours: build.ours || is_asked, ..build })
     }
 
-    /// Whether this build is the one asked for: made by this user, for this purpose, within the time that the request can
-    /// have been in flight. Times are the control plane's own.
+    /// Whether this build is the one asked for: made by this user, for this purpose, within the time that the request
+    /// can have been in flight. Times are the control plane's own.
     fn is_lost(&self, intent: &BuildIntent, read: &BuildRead) -> bool {
         let in_flight = u64::from(millis(self.timings().in_flight + TRUNCATED));
         let in_time = match (intent.observed, read.created) {

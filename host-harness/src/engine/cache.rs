@@ -15,8 +15,8 @@ use wasmtime::component::Component;
 
 use super::check::hex;
 
-/// Begins every image. The number is that of the layout: this line, a hash in hexadecimal, a line end, the machine code.
-/// The hash is over the file's name, which says what the code was made from, and the code.
+/// Begins every image. The number is that of the layout: this line, a hash in hexadecimal, a line end, the machine
+/// code. The hash is over the file's name, which says what the code was made from, and the code.
 const MAGIC: &[u8] = b"workspace-recovery image 1\n";
 
 /// Length of a SHA-256 hash in hexadecimal.

@@ -24,8 +24,8 @@ pub(super) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::COMPONENT_MODEL);
 
 /// Memory and tables of a slot that stay mapped between two steps, in bytes. Wiping them is cheaper than giving the
-/// pages back and faulting them in again. An honest guest's whole memory is smaller. It is wiped unseen: for a memory as
-/// small as that of our guest, asking the kernel which pages were written takes longer than writing them all.
+/// pages back and faulting them in again. An honest guest's whole memory is smaller. It is wiped unseen: for a memory
+/// as small as that of our guest, asking the kernel which pages were written takes longer than writing them all.
 const KEEP_RESIDENT: usize = 512 << 10;
 
 /// Ticks of the epoch within a step's deadline: a step ends at most one tick, an eighth of the deadline, late.

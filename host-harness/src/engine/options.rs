@@ -14,8 +14,8 @@ pub struct EngineOptions {
     /// in more than a few per core. Twice the number of cores by default, at least 8.
     pub concurrent_steps: u32,
     /// The wall-clock time after which a step is given up as the *host's* failure and run again. It is only there for
-    /// hosts that come to a standstill: a plugin that does not end is ended by [`STEP_FUEL`](crate::limits::STEP_FUEL) within some 50 ms.
-    /// 5 s by default.
+    /// hosts that come to a standstill: a plugin that does not end is ended by [`STEP_FUEL`](crate::limits::STEP_FUEL)
+    /// within some 50 ms. 5 s by default.
     pub step_deadline: Duration,
 }
 

@@ -53,9 +53,9 @@ pub enum AgentError {
     Signals(io::Error),
 }
 
-/// Runs the agent of a folder until it is told to end (SIGTERM), its workspace's build is stopped, or its control plane's
-/// data folder is gone. While the control plane is away it waits and tries again. Meant to be a process of its own: it
-/// leaves the terminal's session, so that Ctrl-C there does not reach it.
+/// Runs the agent of a folder until it is told to end (SIGTERM), its workspace's build is stopped, or its control
+/// plane's data folder is gone. While the control plane is away it waits and tries again. Meant to be a process of its
+/// own: it leaves the terminal's session, so that Ctrl-C there does not reach it.
 ///
 /// # Errors
 ///

@@ -9,9 +9,9 @@ use super::agent_protocol::FromAgent;
 use super::db::agents::Agent;
 use super::server_state::ServerState;
 
-/// Serves an agent's connection and keeps what is recorded of it. Each heartbeat is recorded first and then asked of the
-/// agent; if the one before was not answered the agent is given up. So a hung agent reads as connected for one to two
-/// heartbeats.
+/// Serves an agent's connection and keeps what is recorded of it. Each heartbeat is recorded first and then asked of
+/// the agent; if the one before was not answered the agent is given up. So a hung agent reads as connected for one to
+/// two heartbeats.
 pub(super) async fn serve_agent(state: Arc<ServerState>, agent: Agent, mut socket: WebSocket) {
     let (connection, mut outbox, leave) = state.agents.enter(&agent.id);
     record(&state, &agent, Agent::connected);

@@ -1,10 +1,10 @@
 //! What server and agent say to each other.
 //!
-//! An agent holds one websocket to `/api/local/agent/connect`, with its token. Messages are JSON text frames. The server
-//! pings; the agent's answers are its heartbeats. For each terminal that the server asks for, the agent opens another
-//! websocket to `/api/local/agent/terminals/{id}`: binary frames with the terminal's bytes to the server, binary frames
-//! with a JSON [`TerminalInput`] to the agent. A close frame from the agent means that the command has ended; an end
-//! without one means that the agent is gone.
+//! An agent holds one websocket to `/api/local/agent/connect`, with its token. Messages are JSON text frames. The
+//! server pings; the agent's answers are its heartbeats. For each terminal that the server asks for, the agent opens
+//! another websocket to `/api/local/agent/terminals/{id}`: binary frames with the terminal's bytes to the server,
+//! binary frames with a JSON [`TerminalInput`] to the agent. A close frame from the agent means that the command has
+//! ended; an end without one means that the agent is gone.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -104,8 +104,8 @@ pub(super) fn script_file(folder: &Path) -> PathBuf {
     folder.join("script")
 }
 
-/// The process id in a file, if a process still keeps the file locked. The lock goes with the process, so an id that the
-/// system has given to somebody else is never taken for it.
+/// The process id in a file, if a process still keeps the file locked. The lock goes with the process, so an id that
+/// the system has given to somebody else is never taken for it.
 pub(super) fn locked_pid(path: &Path) -> Option<Pid> {
     match File::open(path).ok()?.try_lock() {
         Err(TryLockError::WouldBlock) => Pid::from_raw(fs::read_to_string(path).ok()?.trim().parse().ok()?),

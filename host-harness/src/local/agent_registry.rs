@@ -1,4 +1,4 @@
-//! The agents that are connected now: their heartbeats, their reports, and the terminals they are asked for.
+//! The agents that are connected now, how they are spoken to, and the terminals that they are asked for.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

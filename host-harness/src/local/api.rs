@@ -160,7 +160,7 @@ async fn provisioners(Shared(state): Shared<Arc<ServerState>>) -> axum::Json<Val
             "status": "idle",
         })
     };
-    axum::Json((0..state.jobs.provisioners()).map(daemon).collect())
+    axum::Json((0..state.provisioners.count()).map(daemon).collect())
 }
 
 async fn member_quota(

@@ -30,7 +30,7 @@ pub(super) fn resume(state: &Arc<ServerState>) {
                 tracing::error!("cannot take builds from the queue: {error}");
             }
             tokio::select! {
-                () = state.jobs.wake.notified() => {}
+                () = state.provisioners.wake.notified() => {}
                 () = state.stop.cancelled() => return,
             }
         }
@@ -53,11 +53,11 @@ fn clean_up(state: &Arc<ServerState>) -> rusqlite::Result<()> {
 fn take_pending(state: &Arc<ServerState>) -> rusqlite::Result<()> {
     let db = state.db.get();
     for build in Build::pending(&db)? {
-        let mut running = state.jobs.running();
-        if running.len() >= state.jobs.provisioners() {
+        let mut running = state.provisioners.running();
+        if running.len() >= state.provisioners.count() {
             return Ok(());
         }
-        build.start(&db, &state.jobs.worker_id)?;
+        build.start(&db, &state.provisioners.worker_id)?;
         let cancel = CancellationToken::new();
         running.insert(build.id.clone(), cancel.clone());
         state.changed(&build.workspace_id);
@@ -75,8 +75,8 @@ async fn carry_out(state: Arc<ServerState>, build: Build, cancel: CancellationTo
     if let Err(error) = done {
         tracing::error!("build {} cannot be recorded: {error}", build.id);
     }
-    state.jobs.running().remove(&build.id);
-    state.jobs.wake.notify_one();
+    state.provisioners.running().remove(&build.id);
+    state.provisioners.wake.notify_one();
     state.changed(&build.workspace_id);
 }
 

@@ -1,4 +1,4 @@
-//! What a template says, and the words that are stored and sent.
+//! What a template says, the words that are stored and sent, and the names of the only user and organization.
 
 use serde::{Deserialize, Serialize};
 

@@ -39,7 +39,8 @@ impl LocalOptions {
     }
 }
 
-/// The program that runs [`agent::run`](super::agent::run), to which the agent's folder is appended as the last argument.
+/// The program that runs [`agent::run`](super::agent::run), to which the agent's folder is appended as the last
+/// argument.
 #[derive(Clone, Debug)]
 pub struct AgentCommand {
     /// The program's path.

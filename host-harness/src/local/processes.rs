@@ -1,7 +1,7 @@
 //! Agent processes: start, signal, end.
 //!
-//! An agent's process is found by its pid file, which it keeps locked while it lives. So a server that was started after
-//! the agent finds it too, and a process id that the system has given to somebody else is never signalled.
+//! An agent's process is found by its pid file, which it keeps locked while it lives. So a server that was started
+//! after the agent finds it too, and a process id that the system has given to somebody else is never signalled.
 
 use std::fs::{self, File};
 use std::io;

@@ -12,7 +12,7 @@ use super::db::new_id;
 /// The provisioners and what they do.
 #[derive(Debug)]
 pub(super) struct Provisioners {
-    provisioners: AtomicUsize,
+    count: AtomicUsize,
     /// The builds that run, with what cancels them.
     running: Mutex<HashMap<String, CancellationToken>>,
     pub(super) wake: Notify,
@@ -20,21 +20,21 @@ pub(super) struct Provisioners {
 }
 
 impl Provisioners {
-    pub fn new(provisioners: usize) -> Self {
+    pub fn new(count: usize) -> Self {
         Self {
-            provisioners: AtomicUsize::new(provisioners),
+            count: AtomicUsize::new(count),
             running: Mutex::default(),
             wake: Notify::new(),
             worker_id: new_id(),
         }
     }
 
-    pub fn provisioners(&self) -> usize {
-        self.provisioners.load(Ordering::Relaxed)
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
-    pub fn set_provisioners(&self, count: usize) {
-        self.provisioners.store(count, Ordering::Relaxed);
+    pub fn set_count(&self, count: usize) {
+        self.count.store(count, Ordering::Relaxed);
         self.wake.notify_one();
     }
 

@@ -28,7 +28,7 @@ pub(super) struct ServerState {
     pub identity: Identity,
     pub db: Db,
     pub agents: AgentRegistry,
-    pub jobs: Provisioners,
+    pub provisioners: Provisioners,
     pub children: Children,
     /// Ids of workspaces of which something has changed.
     pub changes: broadcast::Sender<String>,
@@ -53,7 +53,7 @@ impl ServerState {
             identity,
             db,
             agents: AgentRegistry::default(),
-            jobs: Provisioners::new(options.provisioners),
+            provisioners: Provisioners::new(options.provisioners),
             children: Children::default(),
             changes: broadcast::Sender::new(CHANGES),
             stop,

@@ -1,6 +1,6 @@
-//! Commands whose client has less patience than a dial takes. Some clients cancel after a few seconds what they then ask for
-//! again, and a dial that began anew each time would never come to a verdict: it goes on for the rest of its window, and the
-//! same request made again joins it. No command begins for nobody.
+//! Commands whose client has less patience than a dial takes. Some clients cancel after a few seconds what they then
+//! ask for again, and a dial that began anew each time would never come to a verdict: it goes on for the rest of its
+//! window, and the same request made again joins it. No command begins for nobody.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -38,7 +38,8 @@ struct Asked {
 /// How a command stands.
 struct Stands {
     is_waited_for: bool,
-    /// Whether it was handed to the workspace when its agent was there, or nobody waited then. None: it was not there yet.
+    /// Whether it was handed to the workspace when its agent was there, or nobody waited then. None: it was not there
+    /// yet.
     handed_over: Option<bool>,
     /// Since then it is over.
     over: Option<Instant>,
@@ -83,8 +84,8 @@ impl Running {
         self.interrupt.cancel();
     }
 
-    /// Whether whoever asks for the same may have what comes of it: it is not over, or was not before a time as long as a
-    /// dial. One that looks afresh knows better then.
+    /// Whether whoever asks for the same may have what comes of it: it is not over, or was not before a time as long as
+    /// a dial. One that looks afresh knows better then.
     fn is_fresh(&self, dial: Duration) -> bool {
         lock(&self.stands).over.is_none_or(|over| over.elapsed() <= dial)
     }
@@ -118,7 +119,8 @@ impl CancelledDials {
         joined.unwrap_or_else(|| Running::begin(bound, execute, host_calls))
     }
 
-    /// Keeps a command that nobody waits for any more, for the rest of its dial. One that was handed over is given back.
+    /// Keeps a command that nobody waits for any more, for the rest of its dial. One that was handed over is given
+    /// back.
     pub(super) fn keep(&self, running: Running) -> Result<(), Running> {
         {
             let mut stands = lock(&running.stands);
@@ -136,8 +138,9 @@ impl CancelledDials {
         Ok(())
     }
 
-    /// Forgets the same command if its dial is kept: it was begun before this one, whose client has heard how the chat's dial
-    /// ended, and would be told that once more. (The request for this one overtook the other's cancellation.)
+    /// Forgets the same command if its dial is kept: it was begun before this one, whose client has heard how the
+    /// chat's dial ended, and would be told that once more. (The request for this one overtook the other's
+    /// cancellation.)
     pub(super) fn forget_same_as(&self, told: &Running) {
         lock(&self.0).retain(|kept| kept.asked != told.asked);
     }

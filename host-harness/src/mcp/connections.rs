@@ -15,12 +15,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-/// How long a request's head may take, and how long its body may pause. As the next request's head is waited for from the
-/// end of the one before, a connection also stays open unused for so long: longer than clients keep theirs (a minute and
-/// a half, at most), so that none is closed under a request.
+/// How long a request's head may take, and how long its body may pause. As the next request's head is waited for from
+/// the end of the one before, a connection also stays open unused for so long: longer than clients keep theirs (a
+/// minute and a half, at most), so that none is closed under a request.
 pub(super) const SLOWEST: Duration = Duration::from_secs(120);
-/// Connections at the same time; others wait until one is closed. Half of the files that a program may usually have open:
-/// calls need some, too.
+/// Connections at the same time; others wait until one is closed. Half of the files that a program may usually have
+/// open: calls need some, too.
 const CONNECTIONS: usize = 512;
 
 /// Serves connections until `end`; then those that are in mid-answer until they have ended.

@@ -20,16 +20,16 @@ use crate::policy::LONGEST_COMMAND_SECONDS;
 
 /// The name of the question, and of the field that the answer is in.
 const QUESTION: &str = "answer";
-/// How long the user may think: as long as the longest command runs. A question that is held for ever would be one too many
-/// in each of its client's windows.
+/// How long the user may think: as long as the longest command runs. A question that is held for ever would be one too
+/// many in each of its client's windows.
 const PATIENCE: Duration = Duration::from_secs(LONGEST_COMMAND_SECONDS as u64);
 /// Characters of a command that the user is shown: enough to know it again.
 const COMMAND_SHOWN: usize = 200;
 /// How long a client may take to hear that a question is withdrawn: one that reads at all reads at once.
 const WITHDRAWAL: Duration = Duration::from_secs(1);
 
-/// The questions that users have not answered in time, and the answers that have come since, by chat. What is answered is told
-/// with the next call in the chat.
+/// The questions that users have not answered in time, and the answers that have come since, by chat. What is answered
+/// is told with the next call in the chat.
 #[derive(Clone, Default)]
 pub(super) struct Questions(Arc<Mutex<HashMap<String, Late>>>);
 
@@ -82,8 +82,9 @@ impl Questions {
     }
 }
 
-/// Asks the user what the verdict wants to know, if the client can, and adds the answer to what the model is told. A user who
-/// takes longer than a client may wait for a tool is told of as that; what comes later is told with the next call.
+/// Asks the user what the verdict wants to know, if the client can, and adds the answer to what the model is told. A
+/// user who takes longer than a client may wait for a tool is told of as that; what comes later is told with the next
+/// call.
 pub(super) async fn ask(
     about: About<'_>,
     told: CallToolResult,
@@ -93,7 +94,8 @@ pub(super) async fn ask(
 ) -> CallToolResponse {
     let Some(question) = question_for(about.question(), context) else { return told.into() };
     if is_stateless(context) {
-        // These clients are not asked in mid-request: the request ends with the question, and comes again with the answer.
+        // These clients are not asked in mid-request: the request ends with the question, and comes again with the
+        // answer.
         let request = InputRequest::Elicitation(ElicitRequest::new(question));
         let state = told.structured_content.unwrap_or_default().to_string();
         return InputRequiredResult::new(Some(BTreeMap::from([(QUESTION.to_owned(), request)])), Some(state))
@@ -136,8 +138,8 @@ pub(super) async fn ask(
 /// The user's answer; `None` if nobody wants to know it any more.
 type Answered = Result<Option<ElicitResult>, ServiceError>;
 
-/// Puts a question to the user, and waits for the answer. One that is not answered in time, or that nobody wants to know any
-/// more, is withdrawn: else the client would go on showing it.
+/// Puts a question to the user, and waits for the answer. One that is not answered in time, or that nobody wants to
+/// know any more, is withdrawn: else the client would go on showing it.
 async fn put(
     question: ElicitRequestParams,
     peer: Peer<RoleServer>,
@@ -165,8 +167,8 @@ async fn put(
     Ok(answer)
 }
 
-/// The answer to a question that an earlier request ended with. The state comes from the client and goes nowhere but back
-/// to it, so that nothing rests on its being genuine.
+/// The answer to a question that an earlier request ended with. The state comes from the client and goes nowhere but
+/// back to it, so that nothing rests on its being genuine.
 pub(super) fn answered(request: &CallToolRequestParams) -> Option<CallToolResult> {
     let answer = request.input_responses.as_ref()?.get(QUESTION)?;
     let state = request.request_state.as_deref().and_then(|state| serde_json::from_str::<Value>(state).ok());

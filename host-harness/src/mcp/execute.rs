@@ -35,7 +35,7 @@ impl Server {
         let chat = bound.chat.name().to_owned();
         let mut progress = Progress::new(self, context);
         match self.run(bound, &execute, &mut progress, context).await {
-            Ok(executed) => structured(executed).into(),
+            Ok(executed) => executed_result(executed).into(),
             Err(ExecuteError::Unreachable(unreachable)) => {
                 let answer = unreachable_result(&unreachable);
                 match unreachable.verdict.action {
@@ -62,8 +62,8 @@ impl Server {
         }
     }
 
-    /// Runs a command to its end. It is asked to end when nobody is interested any more, if it has begun; else its dial goes
-    /// on, for whoever asks for the same again.
+    /// Runs a command to its end. It is asked to end when nobody is interested any more, if it has begun; else its dial
+    /// goes on, for whoever asks for the same again.
     async fn run(
         &self,
         bound: BoundChat,
@@ -110,7 +110,7 @@ fn arguments(request: CallToolRequestParams) -> Result<Execute, String> {
 }
 
 /// A command that was run. One that failed is no error of the tool; one that did not end in its time is.
-fn structured(executed: Executed) -> CallToolResult {
+fn executed_result(executed: Executed) -> CallToolResult {
     let data = json!({
         "output": executed.output, "exit_code": executed.exit_code, "truncated": executed.truncated,
     });

@@ -1,5 +1,5 @@
-//! Requests that `rmcp` cannot read as what their method says: it takes them for those of a method that it does not know,
-//! which would be told to the client as well.
+//! Requests that `rmcp` cannot read as what their method says: it takes them for those of a method that it does not
+//! know, which would be told to the client as well.
 
 use rmcp::ServerHandler;
 use rmcp::model::{

@@ -1,4 +1,5 @@
-//! What was heard last of each call that this host carries: for tasks, and for clients that wait while nothing happens.
+//! What was progress last of each call that this host carries: for tasks, and for clients that wait while nothing
+//! happens.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,21 +22,21 @@ struct Shared {
 impl LastProgress {
     /// Listens for as long as somebody may ask.
     pub(super) fn listen(driver: &Driver) -> Self {
-        let heard = Self(Arc::new(Shared { driver: driver.clone(), words: Mutex::default() }));
-        let (hears, mut events) = (Arc::downgrade(&heard.0), driver.subscribe());
+        let progress = Self(Arc::new(Shared { driver: driver.clone(), words: Mutex::default() }));
+        let (shared, mut events) = (Arc::downgrade(&progress.0), driver.subscribe());
         tokio::spawn(async move {
             loop {
                 let event = events.recv().await;
-                let Some(hears) = hears.upgrade() else { return };
+                let Some(shared) = shared.upgrade() else { return };
                 match event {
-                    Ok(event) => hears.hear(&event),
+                    Ok(event) => shared.hear(&event),
                     // What was missed may be what was last.
-                    Err(RecvError::Lagged(_)) => hears.words().clear(),
+                    Err(RecvError::Lagged(_)) => shared.words().clear(),
                     Err(RecvError::Closed) => return,
                 }
             }
         });
-        heard
+        progress
     }
 
     /// None: it has ended, or another host carries it, or nothing has happened yet.

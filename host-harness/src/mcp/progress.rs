@@ -1,5 +1,5 @@
-//! Tells a client that waits what happens meanwhile, if it wants to know; and if nothing happens, that it goes on: clients
-//! give up on requests of which they hear nothing.
+//! Tells a client that waits what happens meanwhile, if it wants to know; and if nothing happens, that it goes on:
+//! clients give up on requests of which they hear nothing.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -47,7 +47,7 @@ struct Reporter {
     events: Receiver<Event>,
     begun: Instant,
     /// When something was told last.
-    told: Instant,
+    last_told: Instant,
 }
 
 impl Progress {
@@ -62,34 +62,34 @@ impl Progress {
             last_progress: server.shared.last_progress.clone(),
             events: driver.subscribe(),
             begun: Instant::now(),
-            told: Instant::now(),
+            last_told: Instant::now(),
         }))
     }
 
     /// Tells of what is waited for, for ever.
     pub(super) async fn tell(&mut self, of: WaitsFor) -> Infallible {
-        let Some(told) = &mut self.0 else { return pending().await };
-        let quiet = told.driver.host_calls().timings().quiet;
+        let Some(reporter) = &mut self.0 else { return pending().await };
+        let quiet = reporter.driver.host_calls().timings().quiet;
         loop {
             tokio::select! {
-                event = told.events.recv(), if of.has_events() => match event {
-                    Ok(event) => told.event(&event, of).await,
+                event = reporter.events.recv(), if of.has_events() => match event {
+                    Ok(event) => reporter.event(&event, of).await,
                     // A later event has the newest state.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return pending().await,
                 },
-                () = sleep_until(told.told + quiet) => told.heartbeat(of, quiet).await,
+                () = sleep_until(reporter.last_told + quiet) => reporter.heartbeat(of, quiet).await,
             }
         }
     }
 
     /// Tells of the events that came before the end: after the answer it would be too late.
     pub(super) async fn rest(self, of: WaitsFor) {
-        let Some(mut told) = self.0 else { return };
+        let Some(mut reporter) = self.0 else { return };
         let rest = async {
             loop {
-                match told.events.try_recv() {
-                    Ok(event) => told.event(&event, of).await,
+                match reporter.events.try_recv() {
+                    Ok(event) => reporter.event(&event, of).await,
                     Err(TryRecvError::Lagged(_)) => {}
                     Err(TryRecvError::Empty | TryRecvError::Closed) => return,
                 }
@@ -151,7 +151,7 @@ impl Reporter {
 
     async fn notify(&mut self, text: String) {
         self.sent += 1;
-        self.told = Instant::now();
+        self.last_told = Instant::now();
         let param =
             ProgressNotificationParam::new(self.token.clone(), f64::from(self.sent)).with_message(text);
         if let Err(error) = self.peer.notify_progress(param).await {
@@ -195,7 +195,7 @@ mod tests {
             driver,
             events,
             begun: Instant::now(),
-            told: Instant::now(),
+            last_told: Instant::now(),
         }));
         let holder = Holder { call: 6, chat: "talk".into(), tool: "stop_workspace".into() };
         let kind = EventKind::WaitingForTurn(Turn { holder, between: 0 });

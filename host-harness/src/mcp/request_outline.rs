@@ -1,13 +1,13 @@
-//! Who asks what in a message that cannot be read: what is wrong with it may be anywhere, and its client waits for an answer
-//! under its id.
+//! Who asks what in a message that cannot be read: what is wrong with it may be anywhere, and its client waits for an
+//! answer under its id.
 
 use rmcp::model::RequestId;
 
 /// Bytes of a member that are kept: more than any id has.
 const LONGEST_MEMBER: usize = 1024;
 
-/// Looks at the outermost object of a message as its bytes come, and needs of it no more than that its braces, its quotes
-/// and commas are where they should be.
+/// Looks at the outermost object of a message as its bytes come, and needs of it no more than that its braces, its
+/// quotes and commas are where they should be.
 #[derive(Debug, Default)]
 pub(super) struct Outline {
     /// How many braces and brackets are open.
@@ -57,8 +57,8 @@ impl Outline {
         }
     }
 
-    /// Whether somebody may wait for an answer: nobody does who sent a notification or a response, and to answer one could go
-    /// on for ever.
+    /// Whether somebody may wait for an answer: nobody does who sent a notification or a response, and to answer one
+    /// could go on for ever.
     pub(super) fn wants_answer(&self) -> bool {
         !self.has_result && (self.has_id || !self.has_method)
     }

@@ -1,5 +1,5 @@
-//! Schemas as clients get them. Those who hand a tool on to a model's provider mostly hand its schema on as it is, and some
-//! providers refuse all tools for what is missing or unknown in one.
+//! Schemas as clients get them. Those who hand a tool on to a model's provider mostly hand its schema on as it is, and
+//! some providers refuse all tools for what is missing or unknown in one.
 
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
-//! Sessions of clients over HTTP: `rmcp`'s, but only so many at the same time; and with a session ends, at once, all that
-//! it has asked for. Streams can be resumed: `rmcp` sees to that until the answer; that of a call is kept here for those who
-//! come later.
+//! Sessions of clients over HTTP: `rmcp`'s, but only so many at the same time; and with a session ends, at once, all
+//! that it has asked for. Streams can be resumed: `rmcp` sees to that until the answer; that of a call is kept here for
+//! those who come later.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::ready;
@@ -25,8 +25,8 @@ use super::answer_buffer::{AnswerBuffer, BufferedAnswer};
 
 /// Sessions at the same time: some 60 KB each.
 const SESSIONS: usize = 1000;
-/// A session of which nothing is heard for so long has ended. Longer than any call takes that is not held up by a control
-/// plane that is away: one whose client does not want to hear of its progress is silent until it ends.
+/// A session of which nothing is heard for so long has ended. Longer than any call takes that is not held up by a
+/// control plane that is away: one whose client does not want to hear of its progress is silent until it ends.
 const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 /// Stands for the event's number in the id of an answer, `answer/STREAM`: which number `rmcp` gives to it is not known
 /// when it is kept.
@@ -46,11 +46,11 @@ struct Open(Mutex<State>);
 #[derive(Default)]
 struct State {
     living: BTreeMap<SessionId, Living>,
-    kept: AnswerBuffer,
+    answers: AnswerBuffer,
 }
 
-/// The way out, from the tools to a session's streams. An answer is kept before `rmcp` has it and ends its stream, so that
-/// at any time it is got from one or the other.
+/// The way out, from the tools to a session's streams. An answer is kept before `rmcp` has it and ends its stream, so
+/// that at any time it is got from one or the other.
 pub(super) struct Outgoing {
     rmcp: <LocalSessionManager as SessionManager>::Transport,
     session: SessionId,
@@ -107,7 +107,7 @@ impl Open {
         let kept = BufferedAnswer::new(session, id_of_answer(stream), message.clone());
         let mut state = self.state();
         if state.living.contains_key(session) {
-            state.kept.push(kept);
+            state.answers.push(kept);
         }
     }
 }
@@ -180,7 +180,7 @@ impl SessionManager for Sessions {
         {
             let mut state = self.open.state();
             state.living.remove(id);
-            state.kept.forget(id);
+            state.answers.forget(id);
         }
         Ok(self.rmcp.close_session(id).await?)
     }
@@ -255,7 +255,7 @@ impl SessionManager for Sessions {
             )),
             Err(error) if has_answer => Err(error.into()),
             Err(error) => {
-                let answer = self.open.state().kept.find(id, &answer).ok_or(error)?;
+                let answer = self.open.state().answers.find(id, &answer).ok_or(error)?;
                 Ok(Box::pin(once(ready(answer))))
             }
         }
@@ -317,7 +317,7 @@ mod tests {
         let sessions = Sessions::new();
         let id = begin(&sessions).await;
         let waiting = || sessions.open.state().living[&id].calls.len();
-        let kept = |stream| sessions.open.state().kept.find(&id, &id_of_answer(stream));
+        let kept = |stream| sessions.open.state().answers.find(&id, &id_of_answer(stream));
         let quick: Vec<_> = sessions.create_stream(&id, call(1, "quick")).await.unwrap().collect().await;
         assert_eq!((quick.last().unwrap().event_id.as_deref(), waiting()), (Some("answer/0"), 0));
         let list = message(json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" }));

@@ -16,8 +16,8 @@ use crate::journal::Output;
 use crate::journal::record::{CallId, Failure, Outcome};
 use crate::store::{CallRow, CallState, KEEP_ENDED};
 
-/// What the name of a task begins with. The call's number comes after it, and then its time: nobody comes upon the tasks
-/// of others by counting.
+/// What the name of a task begins with. The call's number comes after it, and then its time: nobody comes upon the
+/// tasks of others by counting.
 const PREFIX: &str = "call-";
 /// How often a client should ask: about as often as something new happens.
 const POLL_MS: u64 = 1000;

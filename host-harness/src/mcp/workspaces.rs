@@ -152,14 +152,14 @@ impl Server {
     }
 }
 
-/// The chat of those who work in a workspace and have not named a chat. It is one for all of them, so that a client which
-/// comes back finds its calls again.
+/// The chat of those who work in a workspace and have not named a chat. It is one for all of them, so that a client
+/// which comes back finds its calls again.
 fn chat_of(workspace: &Workspace) -> String {
     format!("mcp {}/{}", workspace.owner, workspace.name)
 }
 
-/// How a call stands that has not ended. One that only waits for another has done nothing at the workspace yet, and must
-/// not be taken for what goes on there.
+/// How a call stands that has not ended. One that only waits for another has done nothing at the workspace yet, and
+/// must not be taken for what goes on there.
 fn standing(call: &CallRow) -> &'static str {
     match call.state {
         CallState::Queued => "waits for its turn",

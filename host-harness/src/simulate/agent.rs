@@ -1,8 +1,8 @@
 //! The life of a workspace's agent, and how the control plane sees it.
 //!
 //! The control plane knows an agent by its connection and by the signs of life that come over it. It notices silence
-//! after [`SILENCE`]. While it is away itself it notices nothing; back again, it takes the last sign of life that it has
-//! for the time of the disconnect, until the agent has connected again.
+//! after [`SILENCE`]. While it is away itself it notices nothing; back again, it takes the last sign of life that it
+//! has for the time of the disconnect, until the agent has connected again.
 
 use super::dice::Dice;
 use super::schedule::At;

@@ -22,7 +22,7 @@ const TRIES: u32 = 5;
 
 /// A call to be made.
 #[derive(Clone, Copy)]
-pub struct PlannedCall {
+pub struct ScheduledCall {
     /// Tells it apart.
     pub number: u64,
     /// The chat.
@@ -44,7 +44,7 @@ pub fn tools() -> ChatTools {
     ChatTools { names, ask_user: Some("ask_user_question".to_owned()), create: None }
 }
 
-impl PlannedCall {
+impl ScheduledCall {
     /// Makes the call, and does with it what the caller does.
     pub async fn make(self, world: Arc<WorldState>, hosts: Arc<Hosts>) {
         if let Caller::Leaves { after } = self.caller {
@@ -182,7 +182,7 @@ pub async fn execute(world: Arc<WorldState>, hosts: Arc<Hosts>, number: u64, cha
             Action::Start => (Tool::Start, false),
             _ => return,
         };
-        let wanted = PlannedCall { number, chat, host: near, tool, only_if, caller: Caller::Stays };
-        return wanted.make(world, hosts).await;
+        let call = ScheduledCall { number, chat, host: near, tool, only_if, caller: Caller::Stays };
+        return call.make(world, hosts).await;
     }
 }

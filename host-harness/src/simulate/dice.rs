@@ -1,7 +1,7 @@
 //! Chance, in a form that can be repeated: one generator for each concern and place, seeded by hash.
 //!
-//! What is drawn for one build, agent or request depends on the seed and on its name only, not on what was drawn before.
-//! So leaving one event out of a world leaves the luck of all others as it was.
+//! What is drawn for one build, agent or request depends on the seed and on its name only, not on what was drawn
+//! before. So leaving one event out of a world leaves the luck of all others as it was.
 
 /// Draws for one concern.
 pub struct Dice(fastrand::Rng);

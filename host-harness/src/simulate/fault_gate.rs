@@ -83,15 +83,15 @@ impl FaultGate {
     }
 
     /// Has the host killed when it comes to this point.
-    pub fn arm(&self, at: FaultPoint, back: u64) {
-        self.state().armed = Some((at, back));
+    pub fn arm(&self, point: FaultPoint, back: u64) {
+        self.state().armed = Some((point, back));
     }
 
     /// Kills the host if it was to be killed at this point. Answers whether it was.
-    pub fn come_to(&self, at: FaultPoint) -> bool {
+    pub fn come_to(&self, point: FaultPoint) -> bool {
         let mut state = self.state();
         match state.armed {
-            Some((armed, back)) if armed == at && !self.world.is_calm() => {
+            Some((armed, back)) if armed == point && !self.world.is_calm() => {
                 state.armed = None;
                 drop(state);
                 self.die(back);

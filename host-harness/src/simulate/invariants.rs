@@ -24,10 +24,11 @@ const DEAD: u64 = 120_000;
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
-    /// A restart is advised only if the agent was in truth unreachable for 90 s when its status was last read, and was read
-    /// as such, after a dial of 30 s; for 120 s after a shorter one, or where a conditional stop is asked for. Where the
-    /// control plane was away and only infers the time, that it was away proves nothing: the agent was not there for 90 s
-    /// since it is back, or for a dial of 30 s where a restart is only advised; a shorter dial is not enough there.
+    /// A restart is advised only if the agent was in truth unreachable for 90 s when its status was last read, and was
+    /// read as such, after a dial of 30 s; for 120 s after a shorter one, or where a conditional stop is asked for.
+    /// Where the control plane was away and only infers the time, that it was away proves nothing: the agent was not
+    /// there for 90 s since it is back, or for a dial of 30 s where a restart is only advised; a shorter dial is not
+    /// enough there.
     TwoSignals,
     /// No request for a build is written down after the call's interrupt.
     NothingAfterInterrupt,
@@ -37,7 +38,8 @@ pub enum Invariant {
     OneEffectPerIntent,
     /// Directly before a request is sent, a read showed the very build that it rests on, at rest.
     RestsOnWhatIs,
-    /// `stopped`, `started` and `restarted` are said only of what was so at the last read, and of builds that did succeed.
+    /// `stopped`, `started` and `restarted` are said only of what was so at the last read, and of builds that did
+    /// succeed.
     ResultsAreTrue,
     /// A restart gives way to somebody's stop or delete, and a start that somebody cancelled is not asked for again.
     NobodyIsOverruled,
@@ -52,8 +54,8 @@ pub enum Invariant {
     /// A host without a current lease writes nothing, sends nothing, and takes no calls over; one with a lease writes
     /// to calls of its own user only.
     FencedHostsAreSilent,
-    /// A command begins at most once, and what is said of it is true: one that gave a result has begun, one that is said not
-    /// to have begun has not, and never does.
+    /// A command begins at most once, and what is said of it is true: one that gave a result has begun, one that is
+    /// said not to have begun has not, and never does.
     CommandsBeginOnce,
     /// Time goes on: no host does something over and over without a pause.
     TimeMoves,
@@ -195,8 +197,8 @@ pub fn restart_advice(export: Option<&Export>, outcome: &Outcome) -> Option<Step
     (verdict.action == Action::Restart).then_some(Step::Advice { dial: dial.into() })
 }
 
-/// [`Invariant::NobodyIsOverruled`] for a start that is going to be asked for. `known` is the newest build that the host can
-/// know of.
+/// [`Invariant::NobodyIsOverruled`] for a start that is going to be asked for. `known` is the newest build that the
+/// host can know of.
 pub fn nobody_is_overruled(
     entries: &[Entry],
     rests_on: &str,
@@ -228,8 +230,8 @@ pub fn nobody_is_overruled(
 }
 
 /// [`Invariant::TurnsDoNotOverlap`] among the calls at a workspace.
-pub fn turns_do_not_overlap(lane: &[CallRow]) -> Check {
-    let mut active = lane.iter().filter(|row| row.state == CallState::Active);
+pub fn turns_do_not_overlap(queue: &[CallRow]) -> Check {
+    let mut active = queue.iter().filter(|row| row.state == CallState::Active);
     match (active.next(), active.next()) {
         (Some(one), Some(other)) => Err(format!("calls {} and {} have their turn at once", one.id, other.id)),
         _ => Ok(()),
@@ -271,8 +273,8 @@ pub fn results_are_true(
     Ok(())
 }
 
-/// [`Invariant::ResultsAreTrue`] for what a call that ends says of the agent: if it has nothing to say against it, a shell
-/// has greeted there.
+/// [`Invariant::ResultsAreTrue`] for what a call that ends says of the agent: if it has nothing to say against it, a
+/// shell has greeted there.
 pub fn ready_is_true(entries: &[Entry], outcome: &Outcome, greeted: &BTreeSet<String>) -> Check {
     let Some(result) = result(outcome) else { return Ok(()) };
     // Keys with which the agent is not called ready; a message says why it was not looked at.

@@ -71,7 +71,7 @@ impl Network {
         if dice.percent(50) {
             sleep(Duration::from_millis(dice.between(1, 40))).await;
         }
-        if self.world.schedule.probabilities.reads && !self.world.is_calm() {
+        if self.world.schedule.random_faults.reads && !self.world.is_calm() {
             match dice.between(0, 199) {
                 0..=2 => return Err(unavailable()),
                 3 => {
@@ -104,7 +104,7 @@ impl Network {
     /// Somebody may act on a workspace just when a host has read it and is about to decide.
     fn interfere(&self, read: &Workspace) {
         let at_rest = !is_active(&read.latest.build.status);
-        if !at_rest || !self.world.schedule.probabilities.people || self.world.is_calm() {
+        if !at_rest || !self.world.schedule.random_faults.people || self.world.is_calm() {
             return;
         }
         let mut dice = self.dice("interference");
@@ -126,7 +126,7 @@ impl Network {
     }
 
     fn fate(&self, dice: &mut Dice) -> Fate {
-        if !self.world.schedule.probabilities.posts || self.world.is_calm() {
+        if !self.world.schedule.random_faults.posts || self.world.is_calm() {
             return Fate::Answered;
         }
         match dice.between(0, 99) {
@@ -141,9 +141,9 @@ impl Network {
 }
 
 /// A request arrives.
-fn arrive(world: &Arc<WorldState>, workspace: &str, order: BuildRequest) -> Result<BuildRead, ApiError> {
-    let (now, intent) = (world.now(), order.intent);
-    let made = world.plane().make(workspace, order, now);
+fn arrive(world: &Arc<WorldState>, workspace: &str, request: BuildRequest) -> Result<BuildRead, ApiError> {
+    let (now, intent) = (world.now(), request.intent);
+    let made = world.plane().make(workspace, request, now);
     if let Err(ApiError::Invalid(_)) = &made {
         world.observer().note(now, "refusal", &[], || format!("{workspace}: a parameter has no value"));
     }
@@ -167,10 +167,10 @@ fn act(world: &WorldState, workspace: &str, does: Intervention) {
     world.changed(workspace).notify_waiters();
 }
 
-/// People observer: somebody may cancel what was begun, or do something else as soon as it has ended.
+/// People watch: somebody may cancel what was begun, or do something else as soon as it has ended.
 fn react(world: &Arc<WorldState>, workspace: &str, read: &BuildRead) {
     let mut dice = Dice::new(world.schedule.seed, "people", &[world.now(), read.build.number.into()]);
-    if !world.schedule.probabilities.people || world.is_calm() || !dice.percent(15) {
+    if !world.schedule.random_faults.people || world.is_calm() || !dice.percent(15) {
         return;
     }
     let (world, workspace, build) = (world.clone(), workspace.to_owned(), read.build.id.clone());
@@ -239,7 +239,7 @@ impl ControlPlane for Network {
         let intent =
             super::observations::sent(&self.world, &self.gate, &self.store, workspace, &build.transition);
         let by = self.user_id();
-        let order = BuildRequest {
+        let request = BuildRequest {
             transition: build.transition.clone(),
             version: build.template_version.clone(),
             by,
@@ -251,7 +251,7 @@ impl ControlPlane for Network {
         let answer = match fate {
             Fate::Answered => {
                 sleep(Duration::from_millis(dice.between(1, 60))).await;
-                arrive(&self.world, workspace, order)
+                arrive(&self.world, workspace, request)
             }
             Fate::Refused => Err(unavailable()),
             Fate::Overtaken => {
@@ -261,10 +261,10 @@ impl ControlPlane for Network {
                     dice.pick([Intervention::Stop, Intervention::Start]),
                     now,
                 );
-                arrive(&self.world, workspace, order)
+                arrive(&self.world, workspace, request)
             }
             Fate::Unanswered => {
-                let _ = arrive(&self.world, workspace, order);
+                let _ = arrive(&self.world, workspace, request);
                 sleep(Duration::from_millis(dice.between(0, CLIENT_LIMIT))).await;
                 Err(ApiError::no_answer("no answer"))
             }
@@ -277,7 +277,7 @@ impl ControlPlane for Network {
                 tokio::spawn(async move {
                     sleep(Duration::from_millis(after)).await;
                     // Nobody is there any more to hear the answer.
-                    let _ = arrive(&world, &workspace, order);
+                    let _ = arrive(&world, &workspace, request);
                 });
                 sleep(Duration::from_millis(after.min(CLIENT_LIMIT))).await;
                 Err(ApiError::no_answer("no answer"))
@@ -315,7 +315,7 @@ impl ControlPlane for Network {
         let _ = wanted;
         let asked = agent.to_owned();
         let answers = self.read(move |plane, now| plane.terminal(&asked, now)).await?;
-        let may_fail = self.world.schedule.probabilities.reads && !self.world.is_calm();
+        let may_fail = self.world.schedule.random_faults.reads && !self.world.is_calm();
         let mut dice = self.dice("terminal");
         Ok(Box::new(Screen {
             agent: agent.to_owned(),
@@ -340,7 +340,7 @@ type Announcing = (Arc<WorldState>, Arc<FaultGate>, String, Dice, bool);
 /// The next announcement of a change: slow, or lost, or the stream ends.
 async fn announcement((world, gate, workspace, mut dice, first): Announcing) -> Option<((), Announcing)> {
     loop {
-        let may_fail = world.schedule.probabilities.changes && !world.is_calm();
+        let may_fail = world.schedule.random_faults.changes && !world.is_calm();
         if first {
             gate.pass().await;
             return Some(((), (world, gate, workspace, dice, false)));

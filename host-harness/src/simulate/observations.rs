@@ -54,9 +54,9 @@ pub fn sent(
     observer.check(now, Invariant::RestsOnWhatIs, based);
     let owner = store.call(call).ok().flatten().and_then(|row| row.owner);
     let mut current = None;
-    let _ = store.backend().read(&mut |tables| {
+    let _ = store.backend().read(&mut |tx| {
         current = match owner {
-            Some(owner) => tables.host(owner)?,
+            Some(owner) => tx.host(owner)?,
             None => None,
         };
         Ok(())
@@ -109,7 +109,7 @@ impl Observer {
         &mut self,
         world: &WorldState,
         gate: &FaultGate,
-        tables: &dyn ReadTransaction,
+        tx: &dyn ReadTransaction,
         row: &CallRow,
     ) -> Result<(), StoreError> {
         let now = world.now();
@@ -119,7 +119,7 @@ impl Observer {
                 Err(format!("it acts for {user}, not for {:?}", row.pinned.user))
             }
             Some(owner) if gate.is(owner) => {
-                invariants::is_current(tables.host(owner)?.as_ref(), HOST_BEGIN + now)
+                invariants::is_current(tx.host(owner)?.as_ref(), HOST_BEGIN + now)
             }
             other => Err(format!("call {} is host {other:?}'s", row.id)),
         };
@@ -129,8 +129,8 @@ impl Observer {
     }
 
     /// The calls at a workspace after one of them has changed.
-    pub fn turns(&mut self, world: &WorldState, workspace: &str, lane: &[CallRow]) {
-        let check = invariants::turns_do_not_overlap(lane).map_err(|why| format!("{workspace}: {why}"));
+    pub fn turns(&mut self, world: &WorldState, workspace: &str, queue: &[CallRow]) {
+        let check = invariants::turns_do_not_overlap(queue).map_err(|why| format!("{workspace}: {why}"));
         self.check(world.now(), Invariant::TurnsDoNotOverlap, check);
     }
 

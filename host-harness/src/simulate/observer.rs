@@ -1,4 +1,4 @@
-//! Sees everything that happens in a world, and checks the invariants at each of it.
+//! What was seen of a world: what happened, what the checks need to know of it, and what they found wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;

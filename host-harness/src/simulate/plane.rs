@@ -1,5 +1,5 @@
-//! The control plane's truth: workspaces, their builds as jobs, and agents. No I/O, no timers: what is the case is worked
-//! out from the time.
+//! The control plane's truth: workspaces, their builds as jobs, and agents. No I/O, no timers: what is the case is
+//! worked out from the time.
 
 use std::collections::BTreeMap;
 
@@ -137,8 +137,8 @@ impl Plane {
         });
         Self {
             seed: schedule.seed,
-            lucky_builds: !schedule.probabilities.builds,
-            lucky_agents: !schedule.probabilities.agents,
+            lucky_builds: !schedule.random_faults.builds,
+            lucky_agents: !schedule.random_faults.agents,
             workspaces: workspaces.collect(),
             outages,
             no_provisioner,
@@ -260,30 +260,30 @@ impl Plane {
     }
 
     /// Makes a build, unless one is in progress.
-    pub fn make(&mut self, workspace: &str, order: BuildRequest, now: At) -> Result<BuildRead, ApiError> {
+    pub fn make(&mut self, workspace: &str, request: BuildRequest, now: At) -> Result<BuildRead, ApiError> {
         self.workspace(workspace, now)?;
         let index = index(workspace).ok_or(ApiError::NotFound)?;
         let (latest, template) = (self.workspaces[index].latest(), self.workspaces[index].template);
         if is_active(&latest.status(now)) {
             return Err(ApiError::Conflict(refusal("another build is in progress")));
         }
-        let version = order.version.clone().unwrap_or_else(|| latest.version.clone());
-        let asks = order.transition == Transition::Start && template.asks(&version);
+        let version = request.version.clone().unwrap_or_else(|| latest.version.clone());
+        let asks = request.transition == Transition::Start && template.asks(&version);
         // People give it where it is asked for; it is kept from build to build.
-        let has_value = latest.has_value || (asks && order.by == SOMEBODY);
+        let has_value = latest.has_value || (asks && request.by == SOMEBODY);
         if asks && !has_value {
             return Err(ApiError::Invalid(refusal("a value for size is missing")));
         }
         let number = self.workspaces[index].builds.len() as u64 + 1;
-        let mut job = self.job_of(workspace, index as u64, number, order, now);
+        let mut job = self.job_of(workspace, index as u64, number, request, now);
         (job.version, job.has_value) = (version, has_value);
         let read = self.read(&job, now);
         self.workspaces[index].builds.push(job);
         Ok(read)
     }
 
-    fn job_of(&self, workspace: &str, index: u64, number: u64, order: BuildRequest, now: At) -> Job {
-        let BuildRequest { transition, by, intent, .. } = order;
+    fn job_of(&self, workspace: &str, index: u64, number: u64, request: BuildRequest, now: At) -> Job {
+        let BuildRequest { transition, by, intent, .. } = request;
         let mut dice = Dice::new(self.seed, "build", &[index, number]);
         let queued = if !self.lucky_builds && dice.percent(20) { dice.between(100, 30_000) } else { 0 };
         let mut begins = now + queued;
@@ -332,9 +332,9 @@ impl Plane {
         let template = self.space(workspace).map(|space| space.template).unwrap_or_default();
         let version =
             (transition == Transition::Start && template.is_strict).then(|| template.active(workspace, now));
-        let order = BuildRequest { transition, version, by: SOMEBODY.to_owned(), intent: None };
+        let request = BuildRequest { transition, version, by: SOMEBODY.to_owned(), intent: None };
         // Refused if a build is in progress or the workspace is gone: that is how it goes.
-        let _ = self.make(workspace, order, now);
+        let _ = self.make(workspace, request, now);
     }
 
     fn cancel(&mut self, workspace: &str, now: At) {
@@ -417,7 +417,7 @@ impl Template {
         let mut dice = Dice::new(schedule.seed, "template", &[workspace]);
         let newer_from = dice.percent(50).then(|| dice.between(0, schedule.calm));
         let template = Self { newer_from, is_strict: dice.percent(40), asks_more: dice.percent(40) };
-        if schedule.probabilities.builds { template } else { Self::default() }
+        if schedule.random_faults.builds { template } else { Self::default() }
     }
 
     fn active(self, workspace: &str, now: At) -> String {

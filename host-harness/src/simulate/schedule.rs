@@ -31,14 +31,14 @@ pub struct Schedule {
     /// When the faults end and the calm begins.
     pub calm: At,
     /// Which concerns have bad luck of their own, beyond what is planned.
-    pub probabilities: Probabilities,
+    pub random_faults: RandomFaults,
     /// What happens, in order.
     pub events: Vec<ScheduledEvent>,
 }
 
-/// Chance that is drawn where it is needed. Each can be switched off.
+/// Which kinds of faults are drawn where they come about, besides those that are scheduled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probabilities {
+pub struct RandomFaults {
     /// Reads fail, hang, are slow.
     pub reads: bool,
     /// Requests for builds are refused, lost, answered late or not at all.
@@ -137,7 +137,7 @@ pub enum Event {
         /// The host.
         host: u64,
         /// Where.
-        at: FaultPoint,
+        point: FaultPoint,
         /// After how long it comes back.
         back: u64,
     },
@@ -222,7 +222,7 @@ pub enum FaultPoint {
     AfterPost,
 }
 
-impl Probabilities {
+impl RandomFaults {
     /// Of all kinds.
     pub const ALL: Self = Self {
         reads: true,
@@ -250,7 +250,7 @@ impl Schedule {
             hosts,
             users,
             calm,
-            probabilities: Probabilities::ALL,
+            random_faults: RandomFaults::ALL,
             events: Vec::new(),
         };
         for call in 0..calls {
@@ -307,8 +307,8 @@ impl Schedule {
             54..=57 => Event::NoProvisioner { lasts: dice.between(SECOND, 12 * MINUTE) },
             58..=77 => {
                 use FaultPoint::{AfterCommit, AfterPost, BeforeCommit, BeforePost, Now};
-                let at = dice.pick([Now, BeforeCommit, AfterCommit, BeforePost, AfterPost]);
-                Event::Crash { host, at, back: dice.between(0, 3 * MINUTE) }
+                let point = dice.pick([Now, BeforeCommit, AfterCommit, BeforePost, AfterPost]);
+                Event::Crash { host, point, back: dice.between(0, 3 * MINUTE) }
             }
             78..=87 => Event::Suspend { host, lasts: dice.between(SECOND, 3 * MINUTE) },
             88..=91 => Event::Leave { host, back: short },
@@ -359,8 +359,8 @@ impl fmt::Display for ScheduledEvent {
             Event::Away { lasts } => write!(f, "the control plane is away for {lasts} ms"),
             Event::CutOff { host, lasts } => write!(f, "host {host} is cut off for {lasts} ms"),
             Event::NoProvisioner { lasts } => write!(f, "no provisioner takes builds for {lasts} ms"),
-            Event::Crash { host, at, back } => {
-                write!(f, "host {host} is killed ({at:?}), and is back {back} ms later")
+            Event::Crash { host, point, back } => {
+                write!(f, "host {host} is killed ({point:?}), and is back {back} ms later")
             }
             Event::Suspend { host, lasts } => write!(f, "host {host} stands still for {lasts} ms"),
             Event::Leave { host, back } => write!(f, "host {host} leaves, and is back {back} ms later"),
@@ -369,7 +369,7 @@ impl fmt::Display for ScheduledEvent {
     }
 }
 
-impl fmt::Display for Probabilities {
+impl fmt::Display for RandomFaults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { reads, posts, builds, agents, changes, store, people } = *self;
         let all = [

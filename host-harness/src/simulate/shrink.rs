@@ -2,7 +2,7 @@
 
 use super::invariants::Invariant;
 use super::plugins::Plugins;
-use super::schedule::{Probabilities, Schedule};
+use super::schedule::{RandomFaults, Schedule};
 use super::world;
 
 /// Worlds that are tried at most: a shorter list is a help, not worth an hour.
@@ -18,18 +18,18 @@ pub fn shrink(schedule: &Schedule, broken: Invariant, plugins: &Plugins) -> Sche
                 .is_ok_and(|seen| seen.violations.iter().any(|violation| violation.invariant == broken))
     };
     let mut best = schedule.clone();
-    let switches: [fn(&mut Probabilities); 7] = [
-        |chance| chance.reads = false,
-        |chance| chance.posts = false,
-        |chance| chance.builds = false,
-        |chance| chance.agents = false,
-        |chance| chance.changes = false,
-        |chance| chance.store = false,
-        |chance| chance.people = false,
+    let switches: [fn(&mut RandomFaults); 7] = [
+        |faults| faults.reads = false,
+        |faults| faults.posts = false,
+        |faults| faults.builds = false,
+        |faults| faults.agents = false,
+        |faults| faults.changes = false,
+        |faults| faults.store = false,
+        |faults| faults.people = false,
     ];
     for off in switches {
         let mut smaller = best.clone();
-        off(&mut smaller.probabilities);
+        off(&mut smaller.random_faults);
         if breaks(&smaller) {
             best = smaller;
         }

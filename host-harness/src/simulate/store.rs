@@ -22,12 +22,12 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A host's way to the home that all hosts share.
+    /// A host's way to the backend that all hosts share.
     pub fn new(world: Arc<WorldState>, gate: Arc<FaultGate>, store: &Store) -> Self {
         Self { world, gate, backend: store.backend().clone() }
     }
 
-    /// Does the work, in view of the observer. In the home in memory a transaction is done when this returns.
+    /// Does the work, in view of the observer. In the backend in memory a transaction is done when this returns.
     fn commit(&self, work: Work) -> Committed {
         let (world, gate) = (self.world.clone(), self.gate.clone());
         self.backend
@@ -35,7 +35,7 @@ impl Disk {
     }
 
     fn delay(&self) -> Option<Duration> {
-        if !self.world.schedule.probabilities.store || self.world.is_calm() {
+        if !self.world.schedule.random_faults.store || self.world.is_calm() {
             return None;
         }
         let mut dice = Dice::new(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::clients::{PlannedCall, execute};
+use super::clients::{ScheduledCall, execute};
 use super::hosts::{Fitting, Host, Hosts};
 use super::invariants::{Invariant, Violation};
 use super::observer::Digest;
@@ -108,8 +108,8 @@ async fn happen(world: &Arc<WorldState>, hosts: &Arc<Hosts>, store: &Store, numb
     });
     match event {
         Event::Call { chat, host, tool, only_if, caller } => {
-            let wanted = PlannedCall { number, chat, host, tool, only_if, caller };
-            tokio::spawn(wanted.make(world.clone(), hosts.clone()));
+            let call = ScheduledCall { number, chat, host, tool, only_if, caller };
+            tokio::spawn(call.make(world.clone(), hosts.clone()));
         }
         Event::Execute { chat, host } => {
             tokio::spawn(execute(world.clone(), hosts.clone(), number, chat, host));
@@ -137,8 +137,8 @@ async fn happen(world: &Arc<WorldState>, hosts: &Arc<Hosts>, store: &Store, numb
         Event::CutOff { host, lasts } => with(hosts, host, |host| host.gate.cut_off(world.until(lasts))),
         Event::StoreFull { host, lasts } => with(hosts, host, |host| host.gate.fill(world.until(lasts))),
         Event::Suspend { host, lasts } => with(hosts, host, |host| host.gate.suspend(world.until(lasts))),
-        Event::Crash { host, at: FaultPoint::Now, back } => with(hosts, host, |host| host.gate.die(back)),
-        Event::Crash { host, at, back } => with(hosts, host, |host| host.gate.arm(at, back)),
+        Event::Crash { host, point: FaultPoint::Now, back } => with(hosts, host, |host| host.gate.die(back)),
+        Event::Crash { host, point, back } => with(hosts, host, |host| host.gate.arm(point, back)),
         Event::Leave { host, back } => {
             if let Some(host) = hosts.get(host) {
                 tokio::spawn(async move {
@@ -160,7 +160,7 @@ fn with(hosts: &Hosts, number: u64, happen: impl FnOnce(&Host)) {
 async fn bind(store: &Store, chat: u64, workspace: u64) {
     let workspace = format!("w{workspace}");
     let bound = store.update(&format!("c{chat}"), move |record| record.bind(Some(&workspace))).await;
-    debug_assert!(bound.is_ok(), "the home in memory has no faults of its own");
+    debug_assert!(bound.is_ok(), "the backend in memory has no faults of its own");
 }
 
 /// Waits until every call has ended. Answers whether that came about.

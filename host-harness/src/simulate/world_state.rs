@@ -1,4 +1,4 @@
-//! What all parts of a world share: the time, the control plane's truth, and who watches.
+//! What all parts of a world share: the time, the control plane's truth, and the observer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::clock::Clock;
 /// mixed up.
 pub const HOST_BEGIN: u64 = 1_700_000_000_000;
 
-/// How often the time may be looked at in one at. Worlds look some hundred times at most; one that looks so often
+/// How often the time may be looked at in one moment. Worlds look some hundred times at most; one that looks so often
 /// does the same thing over and over, and its time will never move again.
 const MOST_LOOKS: u64 = 20_000;
 
@@ -64,7 +64,7 @@ impl WorldState {
     }
 
     /// Milliseconds since the world began. Everything that a host reaches looks here, so that one that does something
-    /// without end in one at is noticed.
+    /// without end in one moment is noticed.
     pub fn now(&self) -> At {
         let now = self.begun.elapsed().as_millis() as u64;
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,8 @@
 //! A host's lease, and everything that only its holder may write.
 //!
-//! A host has *one* lease for all its calls. Each of its writes is one transaction that first looks whether the lease is
-//! still current: a host that was suspended for longer, or whose calls another host has taken over, writes nothing any
-//! more. Ids of hosts are never used again, so an old one cannot be mistaken for a new one.
+//! A host has *one* lease for all its calls. Each of its writes is one transaction that first looks whether the lease
+//! is still current: a host that was suspended for longer, or whose calls another host has taken over, writes nothing
+//! any more. Ids of hosts are never used again, so an old one cannot be mistaken for a new one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,9 +105,9 @@ impl Lease {
         self.store.write(move |tx| tx.remove_host(id)).await
     }
 
-    /// Takes over the calls of hosts whose lease has run out and of those that have left, if they act for the same user of
-    /// the same control plane, but for those that would end its own process. Ends those of which nobody knows for whom they act.
-    /// Answers how many calls they were.
+    /// Takes over the calls of hosts whose lease has run out and of those that have left, if they act for the same user
+    /// of the same control plane, but for those that would end its own process. Ends those of which nobody knows for
+    /// whom they act. Answers how many calls they were.
     pub async fn take_over(&self, self_ending: Option<SelfEnding>) -> Result<usize, StoreError> {
         self.fenced(move |tx, me, now| {
             let mut taken = 0;
@@ -197,8 +197,8 @@ impl Lease {
         .await
     }
 
-    /// Writes down a request that is going to be carried out, after the entries from `from` on that are not written yet. The
-    /// one transaction decides between an effect and an interrupt.
+    /// Writes down a request that is going to be carried out, after the entries from `from` on that are not written
+    /// yet. The one transaction decides between an effect and an interrupt.
     pub async fn open(
         &self,
         call: CallId,
@@ -233,8 +233,8 @@ impl Lease {
         self.owned(call, move |tx, _, now| rules::put_entries(tx, call, from, &entries, now).map(drop)).await
     }
 
-    /// Points the call's chat at a build, and clears its agent, if it is still bound to the call's workspace. Writes the
-    /// entries from `from` on with that.
+    /// Points the call's chat at a build, and clears its agent, if it is still bound to the call's workspace. Writes
+    /// the entries from `from` on with that.
     pub async fn publish(
         &self,
         call: CallId,

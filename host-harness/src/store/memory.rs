@@ -80,12 +80,12 @@ impl Rows {
         if let Some(ids) = self.unended.get_mut(&row.owner) {
             ids.remove(&row.id);
         }
-        if let Some(queue) = lane_of(row)
-            && let Some(ids) = self.queues.get_mut(&queue)
+        if let Some(key) = queue_key(row)
+            && let Some(ids) = self.queues.get_mut(&key)
         {
             ids.remove(&row.id);
             if ids.is_empty() {
-                self.queues.remove(&queue);
+                self.queues.remove(&key);
             }
         }
     }
@@ -102,13 +102,13 @@ impl Rows {
 
     fn index(&mut self, row: &CallRow) {
         self.unended.entry(row.owner).or_default().insert(row.id);
-        if let Some(queue) = lane_of(row) {
-            self.queues.entry(queue).or_default().insert(row.id);
+        if let Some(key) = queue_key(row) {
+            self.queues.entry(key).or_default().insert(row.id);
         }
     }
 }
 
-fn lane_of(row: &CallRow) -> Option<(String, String)> {
+fn queue_key(row: &CallRow) -> Option<(String, String)> {
     Some((row.pinned.deployment.clone(), row.pinned.workspace.clone()?))
 }
 

@@ -9,7 +9,7 @@ pub enum NameError {
     /// There is nothing in it.
     #[error("a name is not empty")]
     Empty,
-    /// It would break the rows and sentences that it is printed in.
+    /// It would break the tables and sentences that it is printed in.
     #[error("a name is one line, without control characters")]
     Control,
     /// It is too long.

@@ -1,9 +1,9 @@
 //! Whether the process of a host is still there, on this machine.
 //!
 //! A host holds a lock on a file beside the store for as long as its process lives: the operating system lets go of it
-//! when the process ends, however it ends. Whoever finds the lock free knows that the host is gone, and need not wait for
-//! the end of its lease. A host without such a file (of another kind of store, or where files cannot be locked) is judged
-//! by its lease alone.
+//! when the process ends, however it ends. Whoever finds the lock free knows that the host is gone, and need not wait
+//! for the end of its lease. A host without such a file (of another kind of store, or where files cannot be locked) is
+//! judged by its lease alone.
 
 use std::fs::{self, File};
 use std::io;

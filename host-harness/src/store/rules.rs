@@ -1,5 +1,5 @@
-//! The rules over rows, each within one transaction: which request to begin is a new call, whose turn it is, and what is
-//! written with an entry.
+//! The rules over rows, each within one transaction: which request to begin is a new call, whose turn it is, and what
+//! is written with an entry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,9 +116,9 @@ pub(super) fn begin(
     let same = |row: &&CallRow| {
         row.chat == record.chat && row.tool == tool && row.arguments == arguments && !row.interrupted
     };
-    // One that has sent nothing is joined only if that is as good as the turn behind it: nothing else was asked for since,
-    // and whoever acts for this user may carry it. Of whom nothing is known is taken for the same: else what is asked
-    // for again while the control plane is away would be done twice.
+    // One that has sent nothing is joined only if that is as good as the turn behind it: nothing else was asked for
+    // since, and whoever acts for this user may carry it. Of whom nothing is known is taken for the same: else what is
+    // asked for again while the control plane is away would be done twice.
     let as_good = |row: &&CallRow| {
         let (its, mine) = (&row.pinned.user, &record.pinned.user);
         same(row) && (its.is_none() || mine.is_none() || its == mine)
@@ -205,8 +205,8 @@ pub(super) fn put(
     tx.put_call(&row)
 }
 
-/// Writes entries from an index on; answers the index after the last one. A build that was made is one of ours from then
-/// on.
+/// Writes entries from an index on; answers the index after the last one. A build that was made is one of ours from
+/// then on.
 pub(super) fn put_entries(
     tx: &mut dyn Transaction,
     call: CallId,

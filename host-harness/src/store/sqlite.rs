@@ -28,7 +28,7 @@ mod writer;
 /// How long to wait for another process that writes: its transactions take milliseconds.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
 /// The pages of the file that a connection keeps in memory, in KiB: those that the calls in flight write to, and the
-/// upper levels of the rows.
+/// upper levels of the tables.
 const CACHE: i32 = 16 * 1024;
 /// The pages that are written to the log before they are written back to the file. A page that changes often is written
 /// back once for all its changes.

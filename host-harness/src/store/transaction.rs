@@ -1,7 +1,7 @@
 //! What is kept, and the operations that a backend for it must have.
 //!
-//! The rules (who may write, whose turn it is, what an interrupt means) are written once, over [`Transaction`]; a backend only
-//! keeps rows. [`Backend`] runs a piece of such work as one transaction.
+//! The rules (who may write, whose turn it is, what an interrupt means) are written once, over [`Transaction`]; a
+//! backend only keeps rows. [`Backend`] runs a piece of such work as one transaction.
 
 use std::fmt;
 use std::future::Future;

@@ -4,8 +4,8 @@ use workspace_recovery::local::{BuildSpec, TemplateSpec, VersionSpec};
 
 use crate::program::{Ended, World};
 
-/// Colours, renames, clears, hides, and a line that looks like one of this program's. The second form of the first is the
-/// one that JSON does not escape by itself.
+/// Colours, renames, clears, hides, and a line that looks like one of this program's. The second form of the first is
+/// the one that JSON does not escape by itself.
 const HOSTILE: &str =
     "no \u{1b}[31mvolume\u{9b}31m\u{1b}]0;title\u{7} left\u{1b}[2J\r\u{8}\n \u{2713} a command runs in it";
 

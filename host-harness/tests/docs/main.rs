@@ -1,9 +1,10 @@
 //! The README and the pages of `docs/`: what their console blocks show is what happens, and their links lead somewhere.
 //!
-//! A block ```` ```console ```` is run: lines that begin with `$ ` are commands (with `> ` they go on), the lines after a
-//! command are what it prints, with `...` for any lines and `[..]` for anything within a line. Where nothing is shown, the
-//! command only has to succeed. The blocks of a page are one session, in an empty folder, beside a fresh local control
-//! plane; all times are divided by [`session::SHORTENED`]. A block ```` ```console,ignore ```` is not run.
+//! A block ```` ```console ```` is run: lines that begin with `$ ` are commands (with `> ` they go on), the lines after
+//! a command are what it prints, with `...` for any lines and `[..]` for anything within a line. Where nothing is
+//! shown, the command only has to succeed. The blocks of a page are one session, in an empty folder, beside a fresh
+//! local control plane; all times are divided by [`session::SHORTENED`]. A block ```` ```console,ignore ```` is not
+//! run.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 

@@ -1,4 +1,5 @@
-//! Arguments as clients and models write them that do not keep to a schema, or say of every argument that it has no value.
+//! Arguments as clients and models write them that do not keep to a schema, or say of every argument that it has no
+//! value.
 
 use serde_json::{Value, json};
 use workspace_recovery::bindings::Transition::{Start, Stop};

@@ -1,5 +1,5 @@
-//! What a start says of an agent: ready is one on which a command can run, whatever it reads as; and what a deployment says
-//! that refuses a build, or fails at it.
+//! What a start says of an agent: ready is one on which a command can run, whatever it reads as; and what a deployment
+//! says that refuses a build, or fails at it.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Rows of the decision table that need a deployment in trouble, or one that changes at the wrong moment. The program works
-//! with `--coder-url` here, as it does on a real deployment.
+//! Rows of the decision table that need a deployment in trouble, or one that changes at the wrong moment. The program
+//! works with `--coder-url` here, as it does on a real deployment.
 
 use jiff::{SignedDuration, Timestamp};
 use rmcp::service::ClientLifecycleMode;

@@ -1,5 +1,5 @@
-//! The schemas of the tools by the rules of those who get them: a client mostly hands them on to its model's provider as
-//! they are, and a provider refuses the whole request for one that it cannot take.
+//! The schemas of the tools by the rules of those who get them: a client mostly hands them on to its model's provider
+//! as they are, and a provider refuses the whole request for one that it cannot take.
 
 use serde_json::{Map, Value, json};
 
@@ -96,8 +96,8 @@ fn openai(name: &str, schema: &Value) -> Wrong {
     wrong
 }
 
-/// OpenAI's function calling with `strict`, and a schema that was made strict as OpenAI's own SDKs do it: every property is
-/// required, and there are no others. An object with free names cannot be made so.
+/// OpenAI's function calling with `strict`, and a schema that was made strict as OpenAI's own SDKs do it: every
+/// property is required, and there are no others. An object with free names cannot be made so.
 fn openai_strict(name: &str, schema: &Value) -> Wrong {
     const KEYWORDS: [&str; 22] = [
         "$defs",
@@ -140,8 +140,8 @@ fn openai_strict(name: &str, schema: &Value) -> Wrong {
     wrong
 }
 
-/// Gemini's own form of a schema (`FunctionDeclaration.parameters`), in which any other keyword is an error. Its clients
-/// leave `additionalProperties` out, and `parameters` where there is none.
+/// Gemini's own form of a schema (`FunctionDeclaration.parameters`), in which any other keyword is an error. Its
+/// clients leave `additionalProperties` out, and `parameters` where there is none.
 fn gemini(name: &str, schema: &Value) -> Wrong {
     const KEYWORDS: [&str; 23] = [
         "additionalProperties",

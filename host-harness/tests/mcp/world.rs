@@ -63,8 +63,8 @@ impl World {
         world
     }
 
-    /// With the workspace `dev`, whose agent has been gone for long since the control plane was away: when it went is only
-    /// inferred from when it was there last.
+    /// With the workspace `dev`, whose agent has been gone for long since the control plane was away: when it went is
+    /// only inferred from when it was there last.
     pub async fn with_an_agent_that_nobody_saw_go() -> Self {
         let mut world = Self::with_a_workspace().await;
         world.go_away().await;

@@ -18,8 +18,8 @@ use crate::verdicts::{plugin, tools};
 /// An answer in a recording.
 type Recorded = (&'static str, usize);
 
-/// A dormant workspace, and what its agent's terminal is refused with: on a server of 2025, whose rule is that nobody may
-/// connect to it, and on one of 2026.
+/// A dormant workspace, and what its agent's terminal is refused with: on a server of 2025, whose rule is that nobody
+/// may connect to it, and on one of 2026.
 const DORMANT: [(Recorded, Recorded); 2] = [
     (("08-deleted-missing-forbidden", 56), ("12b-pty-dead-and-hung", 2)),
     (("23-dormant-2026", 1), ("20-killed-agent-2026", 6)),

@@ -61,8 +61,8 @@ impl Stage {
         let rests_on = recorded(FILE, 6).body["latest_build"]["id"].as_str().unwrap().to_owned();
         let call = self.host_calls.begin("ana", CancellationToken::new()).unwrap();
         let request = Request::IssueTransition { to: Transition::Stop, rests_on, parameters: Vec::new() };
-        let performed = self.clock.within(time, self.host_calls.answer(&call, &request, &NoIntentLog)).await;
-        match performed.unwrap().answer {
+        let answered = self.clock.within(time, self.host_calls.answer(&call, &request, &NoIntentLog)).await;
+        match answered.unwrap().answer {
             Answer::IssueTransition(issued) => issued,
             other => panic!("{other:?}"),
         }
@@ -160,9 +160,9 @@ async fn read(
     stage.server.answer(answers);
     let call = stage.host_calls.begin("ana", CancellationToken::new()).unwrap();
     let begun = tokio::time::Instant::now();
-    let performed =
+    let answered =
         stage.clock.within(time, stage.host_calls.answer(&call, &Request::AgentStatus, &NoIntentLog)).await;
-    let Answer::AgentStatus(read) = performed.unwrap().answer else { panic!() };
+    let Answer::AgentStatus(read) = answered.unwrap().answer else { panic!() };
     (read.err(), stage.server.requests().iter().map(|asked| asked.at - begun).collect())
 }
 
@@ -217,8 +217,8 @@ async fn an_interrupt_ends_the_wait_for_a_control_plane_that_limits_requests() {
         interrupt.cancel();
     };
     let both = async { tokio::join!(read, interrupted).0 };
-    let performed = stage.clock.within(Duration::from_secs(6), both).await.unwrap();
-    assert!(matches!(performed.answer, Answer::AgentStatus(Err(ReadError::Unavailable(_)))), "{performed:?}");
+    let answered = stage.clock.within(Duration::from_secs(6), both).await.unwrap();
+    assert!(matches!(answered.answer, Answer::AgentStatus(Err(ReadError::Unavailable(_)))), "{answered:?}");
     assert_eq!(stage.server.requests().len(), 1);
 }
 

@@ -14,8 +14,8 @@ const TURNS: u32 = 60;
 /// Sockets live in real time: in each step a busy machine's kernel gets a moment to deliver.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// The runtime's clock, stopped. By itself a stopped clock jumps to whatever is due next as soon as there is nothing else
-/// to do, and to wait for a socket counts as nothing; a task that blocks keeps it from that.
+/// The runtime's clock, stopped. By itself a stopped clock jumps to whatever is due next as soon as there is nothing
+/// else to do, and to wait for a socket counts as nothing; a task that blocks keeps it from that.
 pub struct Frozen {
     _end: std::sync::mpsc::Sender<()>,
     _blocks: JoinHandle<()>,

@@ -48,8 +48,8 @@ const ONLINE: Row = (Cause::ExternalAgentOnline, Action::Retry, Action::AskUser)
 const ALIVE: Row = (Cause::AgentAlive, Action::Retry, Action::AskUser);
 const NEVER: Row = (Cause::AgentNeverConnected, Action::Retry, Action::AskUser);
 const RECENT: Row = (Cause::RecentlyDisconnected, Action::Retry, Action::Retry);
-/// Where the disconnect was not recorded, or its age is not known: dates are cut to whole seconds, so that in its first second it
-/// lies behind them.
+/// Where the disconnect was not recorded, or its age is not known: dates are cut to whole seconds, so that in its first
+/// second it lies behind them.
 const UNSURE: Row = (Cause::RecentlyDisconnected, Action::Retry, Action::AskUser);
 const CHANGED: Row = (Cause::ChangedDuringDial, Action::Retry, Action::AskUser);
 const GONE: Row = (Cause::Disconnected, Action::Restart, Action::Restart);
@@ -391,7 +391,8 @@ async fn in_25_and_26_a_newer_server_and_its_database_are_away_and_the_agent_is_
     check("26-database-outage-2026", "38767b8b", Host::Watching, &[(0.13, AWAY)]).await;
 }
 
-/// What `agent-status` answers at the polls of a workspace, one entry for each change: the chat's agent and its scripts.
+/// What `agent-status` answers at the polls of a workspace, one entry for each change: the chat's agent and its
+/// scripts.
 async fn states(file: &str, workspace: &str) -> Vec<(f64, String, String)> {
     let transcript = Transcript::load(file);
     let mut states: Vec<(f64, String, String)> = Vec::new();
@@ -408,9 +409,9 @@ async fn states(file: &str, workspace: &str) -> Vec<(f64, String, String)> {
         judge.server.answer(move |_| reply.clone());
         let host_calls = judge.driver.host_calls();
         let call = host_calls.begin("ana", CancellationToken::new()).unwrap();
-        let performed = host_calls.answer(&call, &Request::AgentStatus, &NoIntentLog).await.unwrap();
-        let Answer::AgentStatus(Ok(read)) = performed.answer else { panic!("{file} {index}") };
-        assert_eq!(read.observed, performed.observed, "{file} {index}");
+        let answered = host_calls.answer(&call, &Request::AgentStatus, &NoIntentLog).await.unwrap();
+        let Answer::AgentStatus(Ok(read)) = answered.answer else { panic!("{file} {index}") };
+        assert_eq!(read.observed, answered.observed, "{file} {index}");
         let agent = &read.agents[0];
         let state = (word(&agent.state), word(&agent.lifecycle));
         if states.last().is_none_or(|last| (&last.1, &last.2) != (&state.0, &state.1)) {

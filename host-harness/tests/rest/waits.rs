@@ -78,8 +78,8 @@ impl Stage {
                 let call = host_calls.begin(&format!("chat{number}"), CancellationToken::new()).unwrap();
                 let build = format!("b{}", number % WORKSPACES);
                 let request = Request::WaitForBuild { build, limit_ms: 3_600_000 };
-                let performed = host_calls.answer(&call, &request, &NoIntentLog).await.unwrap();
-                let Answer::WaitForBuild(Ok(wait)) = performed.answer else { panic!() };
+                let answered = host_calls.answer(&call, &request, &NoIntentLog).await.unwrap();
+                let Answer::WaitForBuild(Ok(wait)) = answered.answer else { panic!() };
                 assert_eq!(wait.end, WaitEnd::Reached);
                 count.fetch_add(1, Ordering::Relaxed);
             });

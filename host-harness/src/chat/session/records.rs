@@ -1,4 +1,5 @@
-//! What a session's terminal shows, taken apart: records of the workspace's side, and the command's output between them.
+//! What a session's terminal shows, taken apart: records of the workspace's side, and the command's output between
+//! them.
 
 use crate::greeting::find;
 

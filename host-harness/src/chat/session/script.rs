@@ -2,9 +2,9 @@
 //! terminal, the workspace's side of the session with the command.
 //!
 //! The address says nothing of the command: proxies limit addresses and write them into their logs, firewalls judge
-//! them, agents read them only in part, and what is in a process's arguments is seen by everybody in the workspace. What
-//! is typed is plain ASCII in lines that terminals pass on whole, decoded by the shell itself (`printf %b`), and compared
-//! with a checksum.
+//! them, agents read them only in part, and what is in a process's arguments is seen by everybody in the workspace.
+//! What is typed is plain ASCII in lines that terminals pass on whole, decoded by the shell itself (`printf %b`), and
+//! compared with a checksum.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;

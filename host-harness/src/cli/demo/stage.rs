@@ -13,7 +13,7 @@ use crate::bindings::{Agent, AgentState, Build};
 use crate::chat::{Execute, ExecuteError, Executed};
 use crate::cli::context::{CommandContext, Host, STORE_FILE};
 use crate::cli::exit::Exit;
-use crate::cli::output::{Output, status};
+use crate::cli::output::{Output, line};
 use crate::cli::workspaces::gone_for;
 use crate::control_plane::Workspace;
 use crate::control_plane::rest::RestClient;
@@ -256,20 +256,20 @@ impl Claims {
 
     pub fn scene(&self, title: &str) {
         if !self.quiet() {
-            status(&format!("\n{title}"));
+            line(&format!("\n{title}"));
         }
     }
 
     pub fn say(&self, text: impl AsRef<str>) {
         if !self.quiet() {
-            status(&format!("   {}", text.as_ref().replace('\n', "\n   ")));
+            line(&format!("   {}", text.as_ref().replace('\n', "\n   ")));
         }
     }
 
     /// Records a claim that was just looked up.
     pub fn seen(&mut self, claim: &str, seen: bool) {
         if !self.quiet() {
-            status(&format!(" {} {claim}", if seen { "\u{2713}" } else { "\u{2717} NOT SEEN:" }));
+            line(&format!(" {} {claim}", if seen { "\u{2713}" } else { "\u{2717} NOT SEEN:" }));
         }
         self.claims.push((claim.to_owned(), seen));
     }
@@ -289,7 +289,7 @@ impl Claims {
 
 fn print_timings(timings: &Timings, real: bool) {
     let seconds = |duration: Duration| format!("{:.1} s", duration.as_secs_f32());
-    status(&format!(
+    line(&format!(
         "times: an agent is dialled for {}, and must be gone for {} before a restart is advised{}",
         seconds(timings.dial_timeout),
         seconds(timings.recover_after),

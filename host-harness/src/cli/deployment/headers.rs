@@ -1,5 +1,5 @@
-//! Additional headers as they are written: `NAME=VALUE`, and several of them in a variable as one line of CSV, as the Coder
-//! command line has them. What is wrong with one is told without showing it.
+//! Additional headers as they are written: `NAME=VALUE`, and several of them in a variable as one line of CSV, as the
+//! Coder command line has them. What is wrong with one is told without showing it.
 
 use anyhow::bail;
 

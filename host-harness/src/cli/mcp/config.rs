@@ -8,15 +8,17 @@ use serde_json::json;
 use crate::cli::args::{McpArgs, McpClient};
 use crate::cli::context::CommandContext;
 use crate::cli::exit::Exit;
-use crate::cli::output::{notice, status};
+use crate::cli::output::{line, notice};
 
 /// The server's name in the configuration.
 const NAME: &str = "workspace-recovery";
-/// For clients that would give up on a tool earlier and can be told so here: longer than a restart that waits as long as it
-/// may for its turn, its two builds, the agent and its scripts (an hour and a half), and than the longest command with its
-/// dial (an hour). A restart that other people's builds hold up for longer goes on without its client, and is joined.
+/// For clients that would give up on a tool earlier and can be told so here: longer than a restart that waits as long
+/// as it may for its turn, its two builds, the agent and its scripts (an hour and a half), and than the longest command
+/// with its dial (an hour). A restart that other people's builds hold up for longer goes on without its client, and is
+/// joined.
 const TOOL_TIMEOUT_SECONDS: u32 = 2 * 60 * 60;
-/// For clients that give up on a server that takes long to start: this one answers at once, where the machine is not busy.
+/// For clients that give up on a server that takes long to start: this one answers at once, where the machine is not
+/// busy.
 const START_TIMEOUT_SECONDS: u32 = 30;
 
 /// Prints the snippet on standard output, and where it belongs on standard error.
@@ -25,7 +27,7 @@ pub fn print(context: &CommandContext, args: &McpArgs, client: McpClient) -> any
     context.load_plugin()?;
     let (command, arguments) = command_line(context, args)?;
     let (snippet, file) = snippet(client, &command, &arguments);
-    status(&snippet);
+    line(&snippet);
     notice(&format!("belongs into {file}, beside the servers that it names already"));
     if let Some(also) = also(client, &command, &arguments) {
         notice(&also);
@@ -103,8 +105,8 @@ fn snippet(client: McpClient, command: &str, arguments: &[String]) -> (String, &
             ("context_servers", "Zed's settings.json")
         }
         McpClient::Codex => {
-            // Strings and lists of JSON are those of TOML, too. Without an approval mode `codex exec`, which has nobody to
-            // ask, calls none of the tools that change something.
+            // Strings and lists of JSON are those of TOML, too. Without an approval mode `codex exec`, which has nobody
+            // to ask, calls none of the tools that change something.
             let (command, arguments) = (json!(command), json!(arguments));
             let text = format!(
                 "[mcp_servers.{NAME}]\ncommand = {command}\nargs = {arguments}\n\

@@ -55,8 +55,8 @@ fn read(file: &Path) -> anyhow::Result<Option<String>> {
     Ok(Some(token.to_owned()))
 }
 
-/// Makes the file, unless there is one by now. It is there whole or not at all: others may look for it at any time, and this
-/// process may be killed at any time.
+/// Makes the file, unless there is one by now. It is there whole or not at all: others may look for it at any time, and
+/// this process may be killed at any time.
 fn make(file: &Path) -> anyhow::Result<()> {
     let cannot = || format!("cannot make the token file {}", file.display());
     let folder = file.parent().with_context(cannot)?;

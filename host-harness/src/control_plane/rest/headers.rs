@@ -60,7 +60,8 @@ impl Headers {
         }
     }
 
-    /// Others than those that were used, if the command prints others by now: what it prints may be good for an hour only.
+    /// Others than those that were used, if the command prints others by now: what it prints may be good for an hour
+    /// only.
     pub(super) async fn renewed(&self, used: &HeaderMap) -> Option<HeaderMap> {
         let printer = self.command.as_ref()?;
         let mut printed = printer.printed.lock().await;

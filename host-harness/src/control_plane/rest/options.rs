@@ -25,20 +25,23 @@ pub struct RestOptions {
     pub token: Arc<dyn TokenSource>,
     /// A PEM file with certificates of authorities that are trusted as well as those of the system.
     pub ca_file: Option<PathBuf>,
-    /// Names and values of headers that are sent with each request, for what stands in front of the deployment. They are
-    /// shown nowhere.
+    /// Names and values of headers that are sent with each request, for what stands in front of the deployment. They
+    /// are shown nowhere.
     pub headers: Vec<(String, String)>,
-    /// A command for `sh` that prints more of them, a line `NAME=VALUE` each; the variable `CODER_URL` tells it the address.
-    /// It is run before the first request, and again when something in front of the deployment refuses what it printed.
+    /// A command for `sh` that prints more of them, a line `NAME=VALUE` each; the variable `CODER_URL` tells it the
+    /// address. It is run before the first request, and again when something in front of the deployment refuses what it
+    /// printed.
     pub header_command: Option<String>,
     /// Whether the token may go unencrypted over a network.
     pub allow_plain_http: bool,
-    /// What is said where no connection comes about, as a part of a sentence: how the deployment is started, for instance.
+    /// What is said where no connection comes about, as a part of a sentence: how the deployment is started, for
+    /// instance.
     pub when_away: Option<String>,
 }
 
 impl RestOptions {
-    /// The safe defaults: a token that stays as it is, the system's authorities, and plain `http` for this machine only.
+    /// The safe defaults: a token that stays as it is, the system's authorities, and plain `http` for this machine
+    /// only.
     pub fn new(url: impl Into<String>, token: impl Into<String>) -> Self {
         Self::with_token_of(url, Arc::new(token.into()))
     }

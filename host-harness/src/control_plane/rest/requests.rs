@@ -1,4 +1,5 @@
-//! Requests: what is shown with each, what an answer or its absence means, and what is done about a token that is refused.
+//! Requests: what is shown with each, what an answer or its absence means, and what is done about a token that is
+//! refused.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -26,10 +27,11 @@ use crate::control_plane::ApiError;
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 /// Limit of an answer's body: a workspace with hundreds of agents stays far below.
 const MAX_BODY_BYTES: usize = 8 << 20;
-/// How long it may take to find out whose a new token is before a request with an effect is made again: whoever asked for
-/// that has looked at the workspace directly before.
+/// How long it may take to find out whose a new token is before a request with an effect is made again: whoever asked
+/// for that has looked at the workspace directly before.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(1);
-/// For how long it is believed that the deployment's database is there, or away: a deployment counts what is asked of it.
+/// For how long it is believed that the deployment's database is there, or away: a deployment counts what is asked of
+/// it.
 const DATABASE_KNOWN: Duration = Duration::from_secs(1);
 
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("coder-session-token");
@@ -237,8 +239,8 @@ impl Requests {
         Ok((parsed, wire::date(&headers)))
     }
 
-    /// A token was refused. Answers with which one to try once more, or why not: the refusal says nothing of a token while
-    /// the database is away.
+    /// A token was refused. Answers with which one to try once more, or why not: the refusal says nothing of a token
+    /// while the database is away.
     async fn again(
         &self,
         used: HeaderValue,

@@ -2,7 +2,8 @@
 //!
 //! "JSON" is the API's own error, an object with a `message`; "page" is anything else, as servers and the proxies in
 //! front of them make for people. The years are servers of September 2025 (the 2.26 line) and of June 2026 (the 2.35
-//! line). A cell tells what was recorded from them; a dash stands where nothing was, and the other year's meaning is taken.
+//! line). A cell tells what was recorded from them; a dash stands where nothing was, and the other year's meaning is
+//! taken.
 //!
 //! | address | status | 2025 | 2026 |
 //! |---|---|---|---|
@@ -27,10 +28,11 @@
 //! | `workspaceagents/{id}/pty` | 500 page | not the id of an agent | - |
 //! | `workspaceagents/{id}/pty` | 502 page | the agent is not connected | - |
 //!
-//! What proxies in front of a deployment answer is nobody's recording: redirects to a page to log in, 401 with a page where
-//! they want credentials of their own, 403 with a page of a firewall, 407 where they want a password, 413, 414 and 431 for long
-//! requests, addresses and headers, 426 where they drop `Upgrade`, 502 to 504 with a page where they get no answer. Each is
-//! told as theirs, with the first words of the page. A 404 with a page anywhere else than at a terminal is another server.
+//! What proxies in front of a deployment answer is nobody's recording: redirects to a page to log in, 401 with a page
+//! where they want credentials of their own, 403 with a page of a firewall, 407 where they want a password, 413, 414
+//! and 431 for long requests, addresses and headers, 426 where they drop `Upgrade`, 502 to 504 with a page where they
+//! get no answer. Each is told as theirs, with the first words of the page. A 404 with a page anywhere else than at a
+//! terminal is another server.
 //!
 //! So a page at a terminal's address says nothing about whether the agent exists or may be used: it did not answer, and
 //! what the workspace read says of that very agent tells the cases apart.
@@ -59,8 +61,8 @@ pub(super) enum Asked {
     Terminal,
 }
 
-/// The error that a status other than success stands for. A 401 needs more than its status: it is the token's only if the
-/// database is there, and has the deployment's words until that was looked at.
+/// The error that a status other than success stands for. A 401 needs more than its status: it is the token's only if
+/// the database is there, and has the deployment's words until that was looked at.
 pub(super) fn refused(
     status: StatusCode,
     headers: &HeaderMap,

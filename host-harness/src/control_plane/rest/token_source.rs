@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-/// Where a token comes from. It is asked for when a client is made, and again each time that the deployment does not accept
-/// the token which it gave before: a client outlives its first token where its source gives a new one.
+/// Where a token comes from. It is asked for when a client is made, and again each time that the deployment does not
+/// accept the token which it gave before: a client outlives its first token where its source gives a new one.
 ///
 /// A `String` is a source, too: one that never gives another token.
 pub trait TokenSource: Send + Sync {
-    /// The token as it is now. Spaces and line ends around it do not count. It is asked for between requests, so it must
-    /// not take longer than reading a small file.
+    /// The token as it is now. Spaces and line ends around it do not count. It is asked for between requests, so it
+    /// must not take longer than reading a small file.
     fn token(&self) -> Result<String, TokenError>;
 
     /// How a new token gets here, as the end of a sentence that says that the old one is not accepted.

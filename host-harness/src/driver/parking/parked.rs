@@ -25,7 +25,7 @@ pub(super) struct Parked {
     /// Readings up to this one were begun before it was parked: they may be older than what it waits for.
     pub(super) since: u64,
     what: What,
-    done: ReplyTo,
+    reply_to: ReplyTo,
 }
 
 enum What {
@@ -62,8 +62,8 @@ enum Phase {
     Answer(Instant),
 }
 
-/// For how many times the patience with a silent terminal an agent is probed that was seen to be ready at the very end: long
-/// enough for a second terminal beside a silent one.
+/// For how many times the patience with a silent terminal an agent is probed that was seen to be ready at the very end:
+/// long enough for a second terminal beside a silent one.
 const PROBE_GRACE: u32 = 2;
 
 /// How a wait ends: as the contract has it, or as a read that may not be made.
@@ -71,7 +71,7 @@ pub(super) type Ending = Result<WaitEnd, ReadError>;
 
 impl Parked {
     /// The wait, and the workspace that it belongs to.
-    pub(super) fn new(wait: Wait, done: ReplyTo, now: Instant) -> (Option<Arc<str>>, Self) {
+    pub(super) fn new(wait: Wait, reply_to: ReplyTo, now: Instant) -> (Option<Arc<str>>, Self) {
         let Wait { call, chat, workspace, what, begun } = wait;
         let (deadline, what) = match what {
             WaitFor::Build { build, deadline } => (deadline, What::Build { build, last: None, told: 0 }),
@@ -91,7 +91,7 @@ impl Parked {
             }
         };
         let deadline = deadline.max(now);
-        (workspace, Self { call, chat, begun, deadline, since: 0, what, done })
+        (workspace, Self { call, chat, begun, deadline, since: 0, what, reply_to })
     }
 
     pub(super) fn is_for_agent(&self) -> bool {
@@ -130,8 +130,8 @@ impl Parked {
         }
     }
 
-    /// Takes in how a probe of an agent ended. Answers how the wait ends, if it does, and the control plane's time of the
-    /// reading on which that rests.
+    /// Takes in how a probe of an agent ended. Answers how the wait ends, if it does, and the control plane's time of
+    /// the reading on which that rests.
     pub(super) fn probed(&mut self, agent: &str, probed: &Probed) -> Option<(Ending, Option<u64>)> {
         match &mut self.what {
             What::Agent(waits) if &*waits.agent == agent && waits.is_to_be_probed() => {
@@ -159,9 +159,11 @@ impl Parked {
             })),
         };
         // Whoever does not wait for the answer any more does not need it.
-        match self.done {
-            ReplyTo::Scheduler(wake) => drop(wake.send(EndedWait { call: self.call, answer, observed })),
-            ReplyTo::Caller(tell) => drop(tell.send(answer)),
+        match self.reply_to {
+            ReplyTo::Scheduler(ended_waits) => {
+                drop(ended_waits.send(EndedWait { call: self.call, answer, observed }))
+            }
+            ReplyTo::Caller(caller) => drop(caller.send(answer)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How often workspaces are looked at, and how long waits stay for a look.
+//! How often workspaces are polled, and how long waits stay for a poll.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ const STRETCH: u32 = 5;
 /// The least time between the begin of a read and one made for an announced change: announcements come in heaps.
 pub(super) const HEAP: Duration = Duration::from_millis(100);
 
-/// A look that is being taken.
+/// A poll that is being made.
 #[derive(Clone, Copy)]
 pub(super) struct PollInFlight {
     pub(super) number: u64,
     pub(super) begun: Instant,
 }
 
-/// When a wait ends although the look at its workspace has not. A look is given one polling interval; beyond that, one that
-/// hangs does not outlast the deadline.
+/// When a wait ends although the poll at its workspace has not. A look is given one polling interval; beyond that, one
+/// that hangs does not outlast the deadline.
 pub(super) fn overdue(parked: &Parked, in_flight: Option<PollInFlight>, poll: Duration) -> Instant {
     match in_flight {
         Some(in_flight) if parked.since < in_flight.number => parked.deadline.max(in_flight.begun + poll),
@@ -35,7 +35,7 @@ pub(super) fn overdue(parked: &Parked, in_flight: Option<PollInFlight>, poll: Du
     }
 }
 
-/// The time to the next look; `announced`: changes are, too. Always the same for the same workspace and count.
+/// The time to the next poll; `announced`: changes are, too. Always the same for the same workspace and count.
 pub(super) fn interval(poll: Duration, announced: bool, workspace: &WorkspaceKey, count: u32) -> Duration {
     jittered(poll * if announced { STRETCH } else { 1 }, workspace.as_deref().unwrap_or_default(), count)
 }

@@ -42,7 +42,8 @@ pub(super) fn ensure(table: &mut WaitTable, shared: &Arc<Shared>, reader: &Arc<R
     table.poller = Some(tokio::spawn(run(shared.clone(), reader.clone())));
 }
 
-/// Begins anew after a panic, as there may be one in a control plane of others: nobody else would ever wake those who wait.
+/// Begins anew after a panic, as there may be one in a control plane of others: nobody else would ever wake those who
+/// wait.
 async fn run(shared: Arc<Shared>, reader: Arc<Reader>) {
     while AssertUnwindSafe(look_after(&shared, &reader)).catch_unwind().await.is_err() {
         tracing::error!(
@@ -66,12 +67,12 @@ async fn look_after(shared: &Shared, reader: &Arc<Reader>) {
             watches.close(&deserted);
             probes.close(&deserted);
             while reads.len() < MAX_READS
-                && let Some(look) = table.begin(reader, now)
+                && let Some(poll) = table.begin(reader, now)
             {
-                if watches.open(&look.workspace, now) {
-                    table.set_streamed(&look.workspace);
+                if watches.open(&poll.workspace, now) {
+                    table.set_streamed(&poll.workspace);
                 }
-                reads.push(reader.read(look));
+                reads.push(reader.read(poll));
             }
             let Some(due) = table.due() else {
                 // Nobody waits. With this task end the reads, streams and probes that are left.

@@ -1,7 +1,8 @@
 //! Probes of agents that read as ready: is there a terminal on them in which a shell waits?
 //!
-//! A probe is for all who wait for the agent, and for nobody else: it is given up when they have gone, or when the agent
-//! does not read as connected any more. It goes on beside the reads of its workspace and takes nothing away from those.
+//! A probe is for all who wait for the agent, and for nobody else: it is given up when they have gone, or when the
+//! agent does not read as connected any more. It goes on beside the reads of its workspace and takes nothing away from
+//! those.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -20,8 +21,8 @@ use crate::greeting::{Attempted, Attempts, ENDED, curable, no_shell, why_refused
 use crate::policy::Timings;
 
 /// Probes at a time; each is a connection or two. An agent that is well takes some 50 ms of one, one that hangs takes a
-/// dial's whole time, so this is enough for thousands of agents a second, or for hundreds that hang at once. Others wait
-/// for their turn.
+/// dial's whole time, so this is enough for thousands of agents a second, or for hundreds that hang at once. Others
+/// wait for their turn.
 pub(super) const MAX_PROBES: usize = 256;
 
 /// How a probe ended.
@@ -38,16 +39,16 @@ pub(super) enum Probed {
 }
 
 /// An agent, and where it is waited for.
-pub(super) type Key = (WorkspaceKey, Arc<str>);
+pub(super) type ProbeKey = (WorkspaceKey, Arc<str>);
 
 /// All probes.
 pub(super) struct Probes {
     reader: Arc<Reader>,
     /// What is wanted and has not ended: a sender where it runs, which ends it when it is dropped.
-    targets: BTreeMap<Key, Option<oneshot::Sender<()>>>,
+    targets: BTreeMap<ProbeKey, Option<oneshot::Sender<()>>>,
     /// What waits for its turn. Keys that are not wanted any more are left over.
-    queue: VecDeque<Key>,
-    running: FuturesUnordered<BoxFuture<'static, (Key, Option<Probed>)>>,
+    queue: VecDeque<ProbeKey>,
+    running: FuturesUnordered<BoxFuture<'static, (ProbeKey, Option<Probed>)>>,
 }
 
 impl Probes {
@@ -77,7 +78,7 @@ impl Probes {
     }
 
     /// The end of the next one that ends. `None`: none runs. Cancel safe.
-    pub(super) async fn next(&mut self) -> Option<(Key, Probed)> {
+    pub(super) async fn next(&mut self) -> Option<(ProbeKey, Probed)> {
         loop {
             let (key, probed) = self.running.next().await?;
             // One that was given up has no end, and may be wanted anew.
@@ -94,7 +95,7 @@ impl Probes {
     fn keep_at(&mut self, workspace: &WorkspaceKey, keep: impl Fn(&Arc<str>) -> bool) {
         let first = (workspace.clone(), Arc::from(""));
         let at_workspace = self.targets.range(first..).take_while(|((at, _), _)| at == workspace);
-        let gone: Vec<Key> =
+        let gone: Vec<ProbeKey> =
             at_workspace.filter(|((_, agent), _)| !keep(agent)).map(|(key, _)| key.clone()).collect();
         for key in gone {
             self.targets.remove(&key);
@@ -125,8 +126,8 @@ impl Probes {
     }
 }
 
-/// Tries to have a terminal on the agent in which a shell waits, as a command does that finds its agent connected: for as
-/// long as a dial takes, with a second terminal beside one that stays silent.
+/// Tries to have a terminal on the agent in which a shell waits, as a command does that finds its agent connected: for
+/// as long as a dial takes, with a second terminal beside one that stays silent.
 async fn probe(plane: &dyn ControlPlane, agent: &str, timings: &Timings) -> Probed {
     let end = Instant::now() + timings.dial_timeout;
     let mut attempts = Attempts::new(plane, timings);

@@ -1,4 +1,4 @@
-//! One look at a workspace on behalf of all who wait for something of it.
+//! One poll of a workspace, on behalf of all who wait for something of it.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -28,7 +28,7 @@ pub(in crate::driver) struct Reader {
 /// A look that is to be taken.
 pub(super) struct Poll {
     pub(super) workspace: WorkspaceKey,
-    /// Counts up over all looks.
+    /// Counts up over all polls.
     pub(super) number: u64,
     /// The builds that are waited for, with the line after which each one's log is wanted.
     pub(super) builds: BTreeMap<Arc<str>, u64>,
@@ -58,10 +58,10 @@ impl Reader {
         self.events.emit(call, chat, kind);
     }
 
-    /// Takes a look. One that panics is one that failed: others wait elsewhere, and those who wait here have deadlines.
-    pub(super) async fn read(&self, look: Poll) -> Reading {
-        let (workspace, number) = (look.workspace.clone(), look.number);
-        AssertUnwindSafe(self.read_all(look)).catch_unwind().await.unwrap_or_else(|_| {
+    /// Makes a poll. One that panics is one that failed: others wait elsewhere, and those who wait here have deadlines.
+    pub(super) async fn read(&self, poll: Poll) -> Reading {
+        let (workspace, number) = (poll.workspace.clone(), poll.number);
+        AssertUnwindSafe(self.read_all(poll)).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!("a read on behalf of waits came to a bad end: please report the panic above");
             let failed = ApiError::Unavailable("the read came to a bad end".to_owned());
             Reading { seen: Some(Err(failed)), ..Reading::new(workspace, number) }
@@ -69,8 +69,8 @@ impl Reader {
     }
 
     /// Reads the workspace once, and then each build that is not its newest one.
-    async fn read_all(&self, look: Poll) -> Reading {
-        let Poll { workspace, number, builds } = look;
+    async fn read_all(&self, poll: Poll) -> Reading {
+        let Poll { workspace, number, builds } = poll;
         let read = match &workspace {
             Some(id) => Some(self.plane.workspace(id).await),
             None => None,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::journal::Answer;
 
-/// What waits belong to: their workspace. Without one, builds can be read all the same.
+/// The workspace that waits belong to. `None`: their chat has none; builds can be read all the same.
 pub(super) type WorkspaceKey = Option<Arc<str>>;
 
 /// A wait, as it is parked. Texts that many waits have in common may be shared.
@@ -53,7 +53,7 @@ pub(in crate::driver) enum WaitFor {
 
 /// What becomes of the answer.
 pub(in crate::driver) enum ReplyTo {
-    /// It goes to whoever wakes calls.
+    /// It goes to the scheduler, which carries the call on.
     Scheduler(mpsc::UnboundedSender<EndedWait>),
     /// It goes to one that waits for it. Dropped if the wait is dropped.
     Caller(oneshot::Sender<Answer>),

@@ -1,4 +1,4 @@
-//! The table of waits, by workspace, and when each workspace is to be looked at next. No clock and no I/O: the poller
+//! The table of waits, by workspace, and when each workspace is to be polled next. No clock and no I/O: the poller
 //! has both.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::parked::{Ending, Parked};
 use super::poll_schedule::{HEAP, PATIENCE, PollInFlight, interval, overdue};
-use super::probes::{Key, Probed};
+use super::probes::{ProbeKey, Probed};
 use super::reading::{Poll, Reader, Reading};
 use super::wait::WorkspaceKey;
 use crate::bindings::WaitEnd;
@@ -26,12 +26,12 @@ pub(super) struct WaitTable {
     calls: BTreeMap<u64, WorkspaceKey>,
     /// When each workspace is due. It has all workspaces in it.
     schedule: BTreeSet<(Instant, WorkspaceKey)>,
-    /// Workspaces that are due for a look. Entries of workspaces that are not `Queued` are left over.
+    /// Workspaces that are due for a poll. Entries of workspaces that are not `Queued` are left over.
     queue: VecDeque<WorkspaceKey>,
-    /// The looks that are being taken.
+    /// The polls that are being made.
     polls_in_flight: BTreeMap<WorkspaceKey, PollInFlight>,
-    /// Looks that were begun.
-    looks: u64,
+    /// Polls that were begun.
+    polls: u64,
     /// Nothing is read before this, deadlines apart: the control plane asked for it.
     quiet_until: Option<Instant>,
     /// Workspaces with a stream of changes or probes at which nobody waits any more.
@@ -46,24 +46,24 @@ struct WorkspaceWaits {
     parked: Vec<Parked>,
     /// When something is to be done: see [`Phase`].
     due: Instant,
-    /// Looks that were begun.
-    looks: u32,
+    /// Polls that were begun.
+    polls: u32,
     phase: Phase,
     /// A stream of changes was asked for, or probes were, which are to be ended in the end.
     attended: bool,
     /// That stream has said something, and has not ended since.
     live: bool,
-    /// A change was announced while it was being looked at.
+    /// A change was announced while it was being polled.
     again: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Due for the next look.
+    /// Due for the next poll.
     Idle,
-    /// WorkspaceWaits for its look to begin; due for ending the waits that cannot wait for that any more.
+    /// Waits for its poll to begin; due for ending the waits that cannot wait for that any more.
     Queued,
-    /// Is being looked at; due for ending the waits that cannot wait for the outcome any more.
+    /// Is being polled; due for ending the waits that cannot wait for the outcome any more.
     Polling,
 }
 
@@ -75,7 +75,7 @@ impl WaitTable {
     /// Adds a wait, in place of the one that its call may have.
     pub(super) fn park(&mut self, workspace: WorkspaceKey, mut parked: Parked, poll: Duration, now: Instant) {
         drop(self.remove(parked.call));
-        parked.since = self.looks;
+        parked.since = self.polls;
         // The text that is there already is shared.
         let workspace =
             self.workspaces.get_key_value(&workspace).map_or(workspace, |(known, _)| known.clone());
@@ -83,7 +83,7 @@ impl WaitTable {
         if let Some(waits) = self.workspaces.get_mut(&workspace) {
             let due = match waits.phase {
                 Phase::Idle => now,
-                // The workspace is looked at again directly after the look that is being taken.
+                // The workspace is polled again directly after the poll that is being made.
                 Phase::Queued | Phase::Polling => {
                     waits.due.min(overdue(&parked, self.polls_in_flight.get(&workspace).copied(), poll))
                 }
@@ -112,8 +112,8 @@ impl WaitTable {
     /// Removes all waits. They are handed out, so that they can be dropped without the lock.
     pub(super) fn clear(&mut self) -> Self {
         let mut old = std::mem::take(self);
-        // Numbers go on: a look that is being taken must not be mistaken for a later one.
-        self.looks = old.looks;
+        // Numbers go on: a poll that is being made must not be mistaken for a later one.
+        self.polls = old.polls;
         self.quiet_until = old.quiet_until;
         self.poller = old.poller.take();
         self.deserted = std::mem::take(&mut old.deserted);
@@ -122,7 +122,7 @@ impl WaitTable {
         old
     }
 
-    /// Forgets the looks that are being taken, and takes them anew: the poller has come to a bad end.
+    /// Forgets the polls that are being made, and makes them anew: the poller has come to a bad end.
     pub(super) fn poll_again(&mut self, now: Instant) {
         for workspace in std::mem::take(&mut self.polls_in_flight).into_keys() {
             if let Some(waits) = self.workspaces.get_mut(&workspace) {
@@ -133,7 +133,7 @@ impl WaitTable {
     }
 
     /// Does what is due now, or a good part of it: ends waits whose time is over, and queues workspaces that are to be
-    /// looked at.
+    /// polled.
     pub(super) fn turn(&mut self, reader: &Reader, now: Instant) {
         for _ in 0..TURN {
             let Some((_, workspace)) = self.schedule.first().filter(|(due, _)| *due <= now) else { return };
@@ -161,7 +161,7 @@ impl WaitTable {
         }
     }
 
-    /// Begins the look at the workspace that has waited longest for it, if there is one.
+    /// Begins the poll at the workspace that has waited longest for it, if there is one.
     pub(super) fn begin(&mut self, reader: &Reader, now: Instant) -> Option<Poll> {
         while let Some(workspace) = self.queue.pop_front() {
             let Some(waits) =
@@ -170,22 +170,22 @@ impl WaitTable {
                 continue;
             };
             waits.phase = Phase::Polling;
-            waits.looks = waits.looks.wrapping_add(1);
-            self.looks += 1;
+            waits.polls = waits.polls.wrapping_add(1);
+            self.polls += 1;
             let mut builds = BTreeMap::new();
             for (build, told) in waits.parked.iter().filter_map(|parked| parked.build()) {
                 let after = builds.entry(build.clone()).or_insert(told);
                 *after = told.min(*after);
             }
-            self.polls_in_flight.insert(workspace.clone(), PollInFlight { number: self.looks, begun: now });
+            self.polls_in_flight.insert(workspace.clone(), PollInFlight { number: self.polls, begun: now });
             self.set_next_end(&workspace, reader.timings.poll);
-            return Some(Poll { workspace, number: self.looks, builds });
+            return Some(Poll { workspace, number: self.polls, builds });
         }
         None
     }
 
-    /// Shows the waits what was read. Answers the agents that are to be probed at that workspace from now on, if the reading
-    /// says so.
+    /// Shows the waits what was read. Answers the agents that are to be probed at that workspace from now on, if the
+    /// reading says so.
     pub(super) fn see(&mut self, reading: &Reading, reader: &Reader, now: Instant) -> Option<Vec<Arc<str>>> {
         let workspace = &reading.workspace;
         if self.polls_in_flight.get(workspace).is_none_or(|poll| poll.number != reading.number) {
@@ -211,7 +211,7 @@ impl WaitTable {
             HEAP
         } else {
             let announced = waits.live && !reading.logged;
-            interval(reader.timings.poll, announced, workspace, waits.looks)
+            interval(reader.timings.poll, announced, workspace, waits.polls)
         };
         // The last look is taken at the deadline, so that what came about in time is seen.
         let due = (now + pause).min(waits.first_deadline());
@@ -226,7 +226,7 @@ impl WaitTable {
     /// Tells the waits how a probe ended. Those that it did not end are looked after again soon.
     pub(super) fn probed(
         &mut self,
-        (workspace, agent): &Key,
+        (workspace, agent): &ProbeKey,
         probed: &Probed,
         reader: &Reader,
         now: Instant,
@@ -246,7 +246,7 @@ impl WaitTable {
         }
     }
 
-    /// A change was announced: the workspace is to be looked at, at that time.
+    /// A change was announced: the workspace is to be polled, at that time.
     pub(super) fn announce(&mut self, workspace: &WorkspaceKey, at: Instant) {
         let Some(waits) = self.workspaces.get_mut(workspace) else { return };
         waits.live = true;
@@ -265,7 +265,7 @@ impl WaitTable {
     pub(super) fn set_silent(&mut self, workspace: &WorkspaceKey, poll: Duration, now: Instant) {
         let Some(waits) = self.workspaces.get_mut(workspace) else { return };
         if std::mem::take(&mut waits.live) && waits.phase == Phase::Idle {
-            let due = waits.due.min(now + interval(poll, false, workspace, waits.looks));
+            let due = waits.due.min(now + interval(poll, false, workspace, waits.polls));
             self.set_due(workspace, due);
         }
     }
@@ -343,7 +343,7 @@ impl WaitTable {
 
 impl WorkspaceWaits {
     fn new(parked: Vec<Parked>, due: Instant) -> Self {
-        Self { parked, due, looks: 0, phase: Phase::Idle, attended: false, live: false, again: false }
+        Self { parked, due, polls: 0, phase: Phase::Idle, attended: false, live: false, again: false }
     }
 
     fn first_deadline(&self) -> Instant {

@@ -25,14 +25,14 @@ const LONGEST_PAUSE: u32 = 8;
 pub(super) struct Watches {
     reader: Arc<Reader>,
     open: BTreeMap<WorkspaceKey, Watch>,
-    heard: FuturesUnordered<BoxFuture<'static, Option<(Stream, bool)>>>,
+    news: FuturesUnordered<BoxFuture<'static, Option<(Stream, bool)>>>,
 }
 
 struct Watch {
     /// The stream is closed when this is dropped.
     _close: oneshot::Sender<()>,
-    /// When the workspace was or is to be looked at because of a change.
-    look: Instant,
+    /// When the workspace was or is to be polled because of a change.
+    poll_at: Instant,
 }
 
 /// What a stream said.
@@ -53,10 +53,11 @@ struct Stream {
 
 impl Watches {
     pub(super) fn new(reader: Arc<Reader>) -> Self {
-        Self { reader, open: BTreeMap::new(), heard: FuturesUnordered::new() }
+        Self { reader, open: BTreeMap::new(), news: FuturesUnordered::new() }
     }
 
-    /// Opens a stream for a workspace that is looked at now, unless it has one, or cannot have one. Answers whether it did.
+    /// Opens a stream for a workspace that is polled now, unless it has one, or cannot have one. Answers whether it
+    /// did.
     pub(super) fn open(&mut self, key: &WorkspaceKey, now: Instant) -> bool {
         if self.open.len() >= MAX_WATCHES || self.open.contains_key(key) {
             return false;
@@ -66,7 +67,7 @@ impl Watches {
         let (closer, close) = oneshot::channel();
         let pause = self.reader.timings.first_retry;
         self.listen(Stream { workspace, changes: Some(changes), pause, close });
-        self.open.insert(key.clone(), Watch { _close: closer, look: now });
+        self.open.insert(key.clone(), Watch { _close: closer, poll_at: now });
         true
     }
 
@@ -79,7 +80,7 @@ impl Watches {
     /// The next thing that a stream says. `None`: there are no streams. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<(WorkspaceKey, StreamNews)> {
         loop {
-            let Some((stream, changed)) = self.heard.next().await? else { continue };
+            let Some((stream, changed)) = self.news.next().await? else { continue };
             let workspace = Some(stream.workspace.clone());
             self.listen(stream);
             if !changed {
@@ -88,16 +89,16 @@ impl Watches {
             // Closed just now, if it is not there.
             let Some(watch) = self.open.get_mut(&workspace) else { continue };
             let now = Instant::now();
-            if watch.look <= now {
-                watch.look = now.max(watch.look + HEAP);
+            if watch.poll_at <= now {
+                watch.poll_at = now.max(watch.poll_at + HEAP);
             }
-            return Some((workspace, StreamNews::Change(watch.look)));
+            return Some((workspace, StreamNews::Change(watch.poll_at)));
         }
     }
 
     fn listen(&self, mut stream: Stream) {
         let reader = self.reader.clone();
-        self.heard.push(Box::pin(async move {
+        self.news.push(Box::pin(async move {
             let changed = stream.next(&reader).await?;
             Some((stream, changed))
         }));

@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::owned::{OwnedCalls, QueuedCall};
-use super::{LeaseState, Queues, REST, RunJob, Scheduler, lock};
+use super::{Inbox, LeaseState, REST, RunJob, Scheduler, lock};
 use crate::clock::millis;
 use crate::control_plane::ControlPlane;
 use crate::driver::activation::ResumePoint;
@@ -23,8 +23,8 @@ const RUNNING: usize = 256;
 /// How often old calls are removed.
 const CLEAN_UP: Duration = Duration::from_secs(60 * 60);
 
-/// When what is due.
-struct Timers {
+/// When what is due, and which state of the store was seen last.
+struct Agenda {
     renew: Instant,
     clean_up: Instant,
     generation: Option<u64>,
@@ -32,7 +32,7 @@ struct Timers {
 
 impl Scheduler {
     /// Enters the store, carries calls for as long as the lease lasts, and begins anew.
-    pub(super) async fn supervise(self, mut queues: Queues) {
+    pub(super) async fn supervise(self, mut inbox: Inbox) {
         loop {
             let entered = tokio::select! {
                 biased;
@@ -43,7 +43,7 @@ impl Scheduler {
             match entered {
                 Ok(lease) => {
                     self.set_lease_state(LeaseState::Held(lease.clone()));
-                    let Some(error) = self.carry(&lease, &mut queues).await else { return };
+                    let Some(error) = self.carry(&lease, &mut inbox).await else { return };
                     tracing::warn!(host = lease.host(), %error, "this host begins anew");
                     self.set_lease_state(LeaseState::Entering);
                 }
@@ -55,7 +55,7 @@ impl Scheduler {
             }
             self.0.host_calls.parking().clear();
             *lock(&self.0.owned) = OwnedCalls::default();
-            while queues.0.try_recv().is_ok() || queues.1.try_recv().is_ok() {}
+            while inbox.0.try_recv().is_ok() || inbox.1.try_recv().is_ok() {}
         }
     }
 
@@ -69,14 +69,14 @@ impl Scheduler {
         Ok(Arc::new(host_calls.store().enter(&deployment, user.as_deref(), clock, lease).await?))
     }
 
-    /// Runs calls and looks after the lease until it is lost; calls that run then are dropped where they are. Or until this
-    /// host leaves: `None`, when no call runs any more.
-    async fn carry(&self, lease: &Arc<Lease>, (jobs, ended_waits): &mut Queues) -> Option<StoreError> {
+    /// Runs calls and looks after the lease until it is lost; calls that run then are dropped where they are. Or until
+    /// this host leaves: `None`, when no call runs any more.
+    async fn carry(&self, lease: &Arc<Lease>, (jobs, ended_waits): &mut Inbox) -> Option<StoreError> {
         let timings = self.0.host_calls.timings();
         let mut running = JoinSet::new();
         let mut news = tokio::time::interval(timings.news);
         news.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut timers = Timers { renew: Instant::now(), clean_up: Instant::now(), generation: None };
+        let mut agenda = Agenda { renew: Instant::now(), clean_up: Instant::now(), generation: None };
         loop {
             let leaving = self.0.leaving.is_cancelled();
             if leaving && running.is_empty() {
@@ -97,7 +97,7 @@ impl Scheduler {
                     RunJob { call, from: ResumePoint::Wait(answer, observed), recording: None }
                 }
                 _ = news.tick() => {
-                    match self.look_around(lease, &mut timers).await {
+                    match self.look_around(lease, &mut agenda).await {
                         Err(StoreError::LeaseLost) => return Some(StoreError::LeaseLost),
                         Err(error) => tracing::warn!(%error, "the store cannot be read"),
                         Ok(()) => {}
@@ -110,13 +110,13 @@ impl Scheduler {
     }
 
     /// What is due now: renewing the lease, other hosts' calls, news from other hosts, time-outs.
-    async fn look_around(&self, lease: &Arc<Lease>, timers: &mut Timers) -> Result<(), StoreError> {
+    async fn look_around(&self, lease: &Arc<Lease>, agenda: &mut Agenda) -> Result<(), StoreError> {
         let now = Instant::now();
         if !lease.is_current() {
             return Err(StoreError::LeaseLost);
         }
-        let first = timers.generation.is_none();
-        if now >= timers.renew {
+        let first = agenda.generation.is_none();
+        if now >= agenda.renew {
             // Asking may take longer than the lease lasts: it is done beside this, and told at the next round.
             let user = self.for_whom();
             if user.is_none() {
@@ -124,22 +124,22 @@ impl Scheduler {
                 tokio::spawn(async move { scheduler.ask_for_whom().await });
             }
             lease.renew(user.as_deref()).await?;
-            timers.renew = now + self.0.host_calls.timings().lease / 3;
+            agenda.renew = now + self.0.host_calls.timings().lease / 3;
             let now_ms = self.0.host_calls.clock().now_ms();
             self.0.host_calls.store().end_leases_of_the_gone(now_ms).await?;
             if lease.take_over(self.known_self_ending().cloned()).await? > 0 || first {
                 self.adopt(lease).await?;
             }
         }
-        if now >= timers.clean_up {
-            timers.clean_up = now + CLEAN_UP;
+        if now >= agenda.clean_up {
+            agenda.clean_up = now + CLEAN_UP;
             let now_ms = self.0.host_calls.clock().now_ms();
             self.0.host_calls.store().prune(now_ms.saturating_sub(millis(KEEP_ENDED).into())).await?;
             self.0.host_calls.store().abandon_old(now_ms).await?;
             self.look_at_left().await;
         }
         let generation = self.0.host_calls.store().generation()?;
-        if timers.generation.replace(generation) != Some(generation) {
+        if agenda.generation.replace(generation) != Some(generation) {
             let self_ending = self.known_self_ending();
             if lease.has_unowned(self_ending)? && lease.take_over(self_ending.cloned()).await? > 0 {
                 self.adopt(lease).await?;
@@ -149,8 +149,8 @@ impl Scheduler {
         self.time_out(lease, now).await
     }
 
-    /// For whom this host acts, as far as it may for hosts that are gone: only when it is known, too, which of their calls
-    /// would end it.
+    /// For whom this host acts, as far as it may for hosts that are gone: only when it is known, too, which of their
+    /// calls would end it.
     fn for_whom(&self) -> Option<String> {
         let knows = self.0.inside.is_none() || self.0.self_ending.get().is_some();
         self.0.host_calls.known_user().filter(|_| knows)
@@ -208,7 +208,8 @@ impl Scheduler {
         Ok(row.is_some_and(|row| row.owner == Some(lease.host()) && row.state != CallState::Ended))
     }
 
-    /// Looks at what may have been written: interrupts, turns that have become free, and who is ahead of those that wait.
+    /// Looks at what may have been written: interrupts, turns that have become free, and who is ahead of those that
+    /// wait.
     async fn hear_news(&self, lease: &Lease) -> Result<(), StoreError> {
         for row in lease.needing_attention()? {
             if row.interrupted {

@@ -25,14 +25,14 @@ impl Scheduler {
     pub(super) async fn run(self, lease: Arc<Lease>, job: RunJob) {
         let call = job.call;
         let token = lock(&self.0.owned).run(call);
-        let came = AssertUnwindSafe(self.try_run(&lease, job, token.clone())).catch_unwind().await;
+        let end = AssertUnwindSafe(self.try_run(&lease, job, token.clone())).catch_unwind().await;
         // As there may be one in a control plane of others. Nobody else knows that the call does not run any more.
         let panicked = |_| {
             Err(DriveError::Stranded {
                 why: "something panicked: please report what was printed of it".into(),
             })
         };
-        match came.unwrap_or_else(panicked) {
+        match end.unwrap_or_else(panicked) {
             Ok(ActivationEnd::Suspended(open, context)) => {
                 self.park(open, &context, call, token.is_cancelled())
             }
@@ -88,12 +88,12 @@ impl Scheduler {
             lease.note(job.call, None).await?;
         }
         let Recording { call, entries, open, .. } = recording;
-        let run = Activation::new(host_calls, lease.clone(), plugin, job.call, call, entries, token);
-        run.carry_on(open, job.from).await
+        let activation = Activation::new(host_calls, lease.clone(), plugin, job.call, call, entries, token);
+        activation.carry_on(open, job.from).await
     }
 
-    /// A call cannot go on here. It rests with a note, for people, until a host comes that brings its component. One that
-    /// has sent nothing can be interrupted meanwhile; one that has waited for a day is given up.
+    /// A call cannot go on here. It rests with a note, for people, until a host comes that brings its component. One
+    /// that has sent nothing can be interrupted meanwhile; one that has waited for a day is given up.
     async fn strand(
         &self,
         lease: &Lease,
@@ -220,9 +220,9 @@ impl Scheduler {
     }
 
     pub(super) fn notify_subscribers(&self, call: CallId, outcome: &CallEnd) {
-        for subscribers in lock(&self.0.subscribers).remove(&call).unwrap_or_default() {
+        for subscriber in lock(&self.0.subscribers).remove(&call).unwrap_or_default() {
             // Whoever does not wait any more does not want to know.
-            let _ = subscribers.send(outcome.clone());
+            let _ = subscriber.send(outcome.clone());
         }
     }
 

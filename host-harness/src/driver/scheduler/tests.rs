@@ -57,7 +57,7 @@ struct Host {
 
 /// The store as one host reaches it.
 struct Writes {
-    home: Arc<dyn Backend>,
+    backend: Arc<dyn Backend>,
     hold: Mutex<Option<(Hold, oneshot::Receiver<()>)>>,
 }
 
@@ -78,7 +78,7 @@ impl World {
 
     /// A host that stands by and has made its first round.
     async fn host(&self) -> Host {
-        let writes = Arc::new(Writes { home: self.store.backend().clone(), hold: Mutex::default() });
+        let writes = Arc::new(Writes { backend: self.store.backend().clone(), hold: Mutex::default() });
         let (plane, store) = (Arc::new(self.plane.clone()), Store::at(writes.clone()));
         let driver = Driver::with_clock(plugin(), plane, store, self.timings.clone(), self.clock.clone());
         let events = driver.subscribe();
@@ -162,18 +162,18 @@ impl Writes {
 
 impl Backend for Writes {
     fn transact(&self, work: Work) -> Committed {
-        let Some((hold, released)) = lock(&self.hold).take() else { return self.home.transact(work) };
-        let home = self.home.clone();
+        let Some((hold, released)) = lock(&self.hold).take() else { return self.backend.transact(work) };
+        let backend = self.backend.clone();
         let done = match hold {
             Hold::Before => Err(work),
-            Hold::After => Ok(home.transact(work)),
+            Hold::After => Ok(backend.transact(work)),
         };
         Box::pin(async move {
             // Released by being dropped as well.
             let _ = released.await;
             match done {
                 Ok(done) => done.await,
-                Err(work) => home.transact(work).await,
+                Err(work) => backend.transact(work).await,
             }
         })
     }
@@ -182,11 +182,11 @@ impl Backend for Writes {
         &self,
         work: &mut dyn FnMut(&dyn ReadTransaction) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        self.home.read(work)
+        self.backend.read(work)
     }
 
     fn generation(&self) -> Result<u64, StoreError> {
-        self.home.generation()
+        self.backend.generation()
     }
 }
 
@@ -276,7 +276,7 @@ async fn who_waits_for_a_turn_hears_how_many_are_ahead_and_when_that_changes() {
     let BeginOutcome::Queued(second, _) = begun else { panic!("{begun:?}") };
     let third = host.begin(world.start_by("y", &host, "w").await).await.await.unwrap().unwrap();
     let mut hear = async || {
-        // Long enough for several timers: what has not changed is not told again.
+        // Long enough for several rounds: what has not changed is not told again.
         sleep(4 * world.timings.news).await;
         let mut told = Vec::new();
         while let Ok(event) = host.events.try_recv() {

@@ -62,8 +62,8 @@ impl StartupScript {
     }
 }
 
-/// The script keeps a locked file as its standard input, by which it is found after its agent has died. To the script it
-/// looks empty.
+/// The script keeps a locked file as its standard input, by which it is found after its agent has died. To the script
+/// it looks empty.
 fn spawn(found_by: &Path, config: &AgentConfig) -> io::Result<Child> {
     let mut found = File::options().read(true).write(true).create(true).truncate(true).open(found_by)?;
     found.lock()?;

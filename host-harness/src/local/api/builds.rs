@@ -111,7 +111,7 @@ pub(super) async fn create(
         state.changed(&workspace.id);
         render::build(&state, &db, &build, Place::Posted)?
     };
-    state.jobs.queued();
+    state.provisioners.queued();
     Ok((StatusCode::CREATED, Json(json)).into_response())
 }
 
@@ -194,7 +194,7 @@ pub(super) async fn cancel(
         return refuse(StatusCode::PRECONDITION_FAILED, "The build is not in the expected state.");
     }
     build.cancel(&db)?;
-    state.jobs.cancel(&build.id);
+    state.provisioners.cancel(&build.id);
     state.changed(&build.workspace_id);
     Ok(Json(json!({"message": "The build is being canceled."})))
 }

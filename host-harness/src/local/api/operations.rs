@@ -133,7 +133,7 @@ pub(super) async fn set_dormant(
 
 pub(super) async fn set_provisioners(Shared(state): Shared<Arc<ServerState>>, bytes: Bytes) -> Answer {
     let wanted: Provisioners = body(&bytes)?;
-    state.jobs.set_provisioners(wanted.count);
+    state.provisioners.set_count(wanted.count);
     Ok(Json(json!({"count": wanted.count})))
 }
 

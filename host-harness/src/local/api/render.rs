@@ -154,7 +154,7 @@ fn queue(
     build: &Build,
     place: Place,
 ) -> rusqlite::Result<(usize, usize)> {
-    let waits = build.status() == JobStatus::Pending && state.jobs.provisioners() > 0;
+    let waits = build.status() == JobStatus::Pending && state.provisioners.count() > 0;
     if !waits || place == Place::Posted {
         return Ok((0, 0));
     }
@@ -164,7 +164,7 @@ fn queue(
 }
 
 fn matched_provisioners(state: &ServerState, status: JobStatus, place: Place) -> Value {
-    let count = state.jobs.provisioners();
+    let count = state.provisioners.count();
     if status != JobStatus::Pending || place == Place::ById || count == 0 {
         return json!({"count": 0, "available": 0, "most_recently_seen": null});
     }

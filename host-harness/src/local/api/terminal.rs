@@ -1,9 +1,9 @@
 //! The terminal of an agent, for a user.
 //!
-//! How it fails is part of its behaviour. An agent that is not connected by its status is refused with 502 and a page of
-//! HTML. One that reads as connected but is dead or hung gives an open socket and silence, until the server gives up and
-//! closes it. An open terminal whose agent dies stays open and silent. The end of the command is the bare end of the
-//! connection, without a close frame and without the exit code.
+//! How it fails is part of its behaviour. An agent that is not connected by its status is refused with 502 and a page
+//! of HTML. One that reads as connected but is dead or hung gives an open socket and silence, until the server gives up
+//! and closes it. An open terminal whose agent dies stays open and silent. The end of the command is the bare end of
+//! the connection, without a close frame and without the exit code.
 
 use std::sync::Arc;
 

@@ -132,7 +132,7 @@ pub(super) async fn create(
         transaction.commit()?;
         render::workspace(&state, &db, &workspace, Place::Posted)?
     };
-    state.jobs.queued();
+    state.provisioners.queued();
     Ok((StatusCode::CREATED, Json(json)).into_response())
 }
 

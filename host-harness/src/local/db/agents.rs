@@ -77,8 +77,8 @@ impl Agent {
             .collect()
     }
 
-    /// Those whose process was never started: the server died between the build and that. Agents that a deleted workspace
-    /// got are on paper only.
+    /// Those whose process was never started: the server died between the build and that. Agents that a deleted
+    /// workspace got are on paper only.
     pub fn unspawned(db: &Connection) -> rusqlite::Result<Vec<Self>> {
         db.prepare(
             "SELECT * FROM agents WHERE NOT spawned AND NOT retired

@@ -56,7 +56,7 @@ pub(super) const QUERIES: [(&str, &str); 8] = [
 
 const HOST: &str = "id, deployment, user, lease_until_ms";
 
-/// the rows within a transaction.
+/// The rows within a transaction.
 pub(super) struct Rows<'a> {
     pub(super) connection: &'a Connection,
     pub(super) path: &'a str,

@@ -116,8 +116,9 @@ fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
     connection.pragma_update(None, "user_version", schema::newest() + 1).unwrap();
     let error = Store::open(&path).err().unwrap();
     assert!(matches!(error, StoreError::Newer { found, known, .. } if found == known + 1), "{error}");
-    let tx: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
-    assert_eq!(tx, 0);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+    assert_eq!(tables, 0);
 }
 
 #[tokio::test]

@@ -26,10 +26,10 @@ pub fn broken(
     plane: Arc<dyn ControlPlane>,
     world: Arc<WorldState>,
 ) -> Arc<dyn ControlPlane> {
-    Arc::new(Broken { how, plane, world, read: Mutex::default() })
+    Arc::new(BrokenControlPlane { how, plane, world, read: Mutex::default() })
 }
 
-struct Broken {
+struct BrokenControlPlane {
     how: BrokenPlane,
     plane: Arc<dyn ControlPlane>,
     world: Arc<WorldState>,
@@ -37,8 +37,8 @@ struct Broken {
     read: Mutex<BTreeMap<String, (Instant, Workspace)>>,
 }
 
-impl Broken {
-    fn told(&self, mut read: BuildRead) -> BuildRead {
+impl BrokenControlPlane {
+    fn as_read(&self, mut read: BuildRead) -> BuildRead {
         if self.how == BrokenPlane::SucceedsTooEarly && is_active(&read.build.status) {
             read.build.status = JobStatus::Succeeded;
         }
@@ -47,10 +47,10 @@ impl Broken {
 }
 
 #[async_trait]
-impl ControlPlane for Broken {
+impl ControlPlane for BrokenControlPlane {
     async fn workspace(&self, id: &str) -> Result<Workspace, ApiError> {
         let mut read = self.plane.workspace(id).await?;
-        read.latest = self.told(read.latest);
+        read.latest = self.as_read(read.latest);
         if self.how != BrokenPlane::ReadsLate {
             return Ok(read);
         }
@@ -63,7 +63,7 @@ impl ControlPlane for Broken {
     }
 
     async fn build(&self, build: &str) -> Result<BuildRead, ApiError> {
-        Ok(self.told(self.plane.build(build).await?))
+        Ok(self.as_read(self.plane.build(build).await?))
     }
 
     async fn create_build(&self, workspace: &str, build: &NewBuild) -> Result<BuildRead, ApiError> {

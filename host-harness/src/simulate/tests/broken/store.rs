@@ -14,16 +14,16 @@ use crate::store::{
 
 /// The backend, broken so. `plugin` is the hash of the host's own plugin.
 pub fn broken(how: BrokenStore, backend: Arc<dyn Backend>, plugin: String) -> Arc<dyn Backend> {
-    Arc::new(Broken { how, backend, plugin })
+    Arc::new(BrokenBackend { how, backend, plugin })
 }
 
-struct Broken {
+struct BrokenBackend {
     how: BrokenStore,
     backend: Arc<dyn Backend>,
     plugin: String,
 }
 
-impl Backend for Broken {
+impl Backend for BrokenBackend {
     fn transact(&self, work: Work) -> Committed {
         let (how, plugin) = (self.how, self.plugin.clone());
         self.backend.transact(Box::new(move |tx| work(&mut Rows { how, plugin: &plugin, tx })))

@@ -38,8 +38,7 @@ pub(super) struct ExecuteArguments {
     #[schemars(with = "String")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) workdir: Option<String>,
-    /// End it, with all that it has left in its process group, when it has run for so many seconds; 600 if it is not
-    /// given.
+    /// End it, with all that it has left in its process group, when it has run for so many seconds; 600 if it is not given.
     #[schemars(with = "u32", range(min = 1, max = LONGEST_COMMAND_SECONDS))]
     #[serde(default, deserialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     pub(super) timeout_seconds: Option<u32>,

@@ -122,6 +122,10 @@ async fn command(
             tokio::task::spawn_blocking(move || simulate::simulate(&plugin, output, &args)).await?
         }
         Command::Plugin(PluginCommand::Check { file }) => plugins::check(output, &file),
+        Command::Plugin(PluginCommand::Export { file }) => plugins::export(&file),
+        Command::Plugin(PluginCommand::Info { file }) => {
+            plugins::info(context, output, file.as_deref()).await
+        }
         Command::Agent { folder } => local::agent(folder).await,
         Command::Completions { .. } | Command::Man { .. } => unreachable!("they were answered before"),
     }

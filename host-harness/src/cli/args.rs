@@ -427,6 +427,18 @@ pub enum PluginCommand {
         /// The component, a `.wasm` file.
         file: PathBuf,
     },
+
+    /// Write the built-in plugin into a file, for other hosts: the bytes that this program runs itself.
+    Export {
+        /// The file, which is replaced if it is there; - is standard output.
+        file: PathBuf,
+    },
+
+    /// Say what a plugin is: its contract, imports, exports, size, hash and tools.
+    Info {
+        /// The component, a `.wasm` file. Without one: the plugin that this program uses.
+        file: Option<PathBuf>,
+    },
 }
 
 /// The name of a chat or a request.

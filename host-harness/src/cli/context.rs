@@ -88,6 +88,11 @@ impl CommandContext {
         self.plugin(Engine::load)
     }
 
+    /// Loads the plugin in this file.
+    pub fn load_plugin_from(&self, file: &Path) -> anyhow::Result<Plugin> {
+        self.plugin_from(Some(file), Engine::load)
+    }
+
     /// As [`load_plugin`](Self::load_plugin), and compiles it behind what comes next.
     pub fn load_plugin_behind(&self) -> anyhow::Result<Plugin> {
         let plugin = self.plugin(Engine::load_behind)?;
@@ -106,9 +111,17 @@ impl CommandContext {
     }
 
     fn plugin(&self, load: fn(&Engine, &[u8]) -> Result<Plugin, PluginError>) -> anyhow::Result<Plugin> {
+        self.plugin_from(self.plugin.as_deref(), load)
+    }
+
+    fn plugin_from(
+        &self,
+        file: Option<&Path>,
+        load: fn(&Engine, &[u8]) -> Result<Plugin, PluginError>,
+    ) -> anyhow::Result<Plugin> {
         let engine =
             Engine::new(EngineOptions { cache_dir: self.cache.clone(), ..EngineOptions::default() })?;
-        match &self.plugin {
+        match file {
             None => Ok(load(&engine, crate::PLUGIN)?),
             Some(file) => {
                 let bytes = std::fs::read(file)

@@ -208,6 +208,39 @@ fn the_plugins_tools_are_listed_as_protocol_clients_know_them() {
 }
 
 #[test]
+fn the_built_in_plugin_is_exported_as_it_is_and_told_with_its_tools() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plugin.wasm");
+    let run = |arguments: &[&str]| Program::in_folder(folder.path(), arguments).end();
+    std::fs::write(&file, "something older").unwrap();
+    assert_eq!(run(&["plugin", "export", file.to_str().unwrap()]).code, 0);
+    assert_eq!(std::fs::read(&file).unwrap(), workspace_recovery::PLUGIN);
+    let piped = std::process::Command::new(env!("CARGO_BIN_EXE_workspace-recovery"))
+        .args(["plugin", "export", "-"])
+        .env("WORKSPACE_RECOVERY_DATA", folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(piped.stdout, workspace_recovery::PLUGIN);
+    let [built_in, exported] = [
+        run(&["--json", "plugin", "info"]).json(),
+        run(&["--json", "plugin", "info", file.to_str().unwrap()]).json(),
+    ];
+    assert_eq!(built_in, exported);
+    assert_eq!(
+        (&built_in["contract"], &built_in["bytes"]),
+        (&json!("0.1.0"), &json!(workspace_recovery::PLUGIN.len()))
+    );
+    assert_eq!(built_in["tools"][0]["name"], "stop_workspace");
+    let nowhere = run(&["plugin", "export", "no/such/folder/plugin.wasm"]);
+    assert_eq!(nowhere.code, 1);
+    assert!(
+        nowhere.stderr.contains("cannot write the plugin to no/such/folder/plugin.wasm"),
+        "{}",
+        nowhere.stderr
+    );
+}
+
+#[test]
 fn a_file_that_is_no_plugin_is_refused_with_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plugin.wasm");

@@ -39,8 +39,9 @@ async fn row_1_a_dial_whose_request_is_cancelled_goes_on_for_the_same_request_an
 async fn row_5_a_chat_that_is_bound_elsewhere_meanwhile_is_told_so() {
     let world = World::with_a_workspace().await;
     world.create("other", VersionSpec::default()).await;
+    // A server that was started for a workspace binds its chat when that is first needed, or a little after its start.
+    assert!(world.run(&["chat", "bind", "talk", "dev"]).status.success());
     let agent = Agent::start(&world, &["--chat", "talk", "--workspace", "dev"]).await;
-    world.signal(AgentSignal::Kill).await;
     let (progress, mut told) = tokio::sync::mpsc::unbounded_channel();
     let other = Agent::start_as(
         &world,
@@ -49,12 +50,18 @@ async fn row_5_a_chat_that_is_bound_elsewhere_meanwhile_is_told_so() {
         rmcp::service::ClientLifecycleMode::Initialize,
     )
     .await;
-    let bind = async {
+    // Only just lost, it is dialled for the whole window, however long the servers took to start.
+    world.signal(AgentSignal::Kill).await;
+    let result = {
+        let mut called = std::pin::pin!(other.call("execute", json!({ "command": "true" })));
+        tokio::select! {
+            result = &mut called => panic!("it has ended without a word of a dial: {}", text(&result)),
+            _ = told.recv() => {}
+        }
         // It is being dialled.
-        told.recv().await.unwrap();
         assert!(world.run(&["chat", "bind", "talk", "other"]).status.success());
+        called.await
     };
-    let (result, ()) = tokio::join!(other.call("execute", json!({ "command": "true" })), bind);
     assert!(text(&result).contains("not bound to that workspace any more"), "{}", text(&result));
     assert_eq!((agent.close().await, other.close().await), (Some(0), Some(0)));
     world.end().await;

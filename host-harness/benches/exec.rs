@@ -52,6 +52,7 @@ fn main() {
             if ready(&workspace).await {
                 break (plane, workspace);
             }
+            // It is looked for: nobody announces an agent's first connection.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });

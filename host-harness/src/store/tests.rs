@@ -14,6 +14,9 @@ use crate::journal::record::{
 };
 use crate::journal::{Answer, Asked, Entry, Export, Output, Request};
 
+mod leases;
+mod turns;
+
 /// A clock that a test sets.
 #[derive(Default)]
 struct SetClock {
@@ -280,39 +283,6 @@ async fn a_chat_that_was_bound_elsewhere_keeps_an_effect_from_being_written() {
 }
 
 #[tokio::test]
-async fn a_host_whose_lease_has_run_out_writes_nothing_even_if_nobody_has_taken_over() {
-    for world in World::all().await {
-        let id = world.active().await;
-        world.clock.pass(14);
-        assert!(world.one.is_current());
-        world.one.renew(None).await.unwrap();
-        world.clock.pass(15);
-        assert!(!world.one.is_current());
-        let lost = Err(StoreError::LeaseLost);
-        assert_eq!(world.one.renew(None).await, lost);
-        assert_eq!(world.one.open(id, 0, Vec::new(), intent()).await.map(drop), lost);
-        assert_eq!(world.one.write(id, 0, vec![read()]).await, lost);
-        assert_eq!(world.one.publish(id, 0, Vec::new(), "b2".into()).await.map(drop), lost);
-        assert_eq!(world.one.rewind(id, 0, false).await, lost);
-        assert_eq!(world.one.end(id, 0, Vec::new(), done()).await.map(drop), lost);
-        assert_eq!(world.one.begin(stop("ana", None)).await.map(drop), lost);
-        assert_eq!(world.store.recording(id).unwrap().unwrap().open, None);
-    }
-}
-
-#[tokio::test]
-async fn a_call_that_has_ended_or_is_another_hosts_is_told_apart_from_a_lost_lease() {
-    for world in World::all().await {
-        let id = world.active().await;
-        let not_held = Err(StoreError::NotHeld { call: id });
-        assert_eq!(world.two.rewind(id, 0, false).await, not_held);
-        world.one.end(id, 0, Vec::new(), done()).await.unwrap();
-        assert_eq!(world.one.rewind(id, 0, false).await, not_held);
-        assert_eq!(world.one.renew(None).await, Ok(()));
-    }
-}
-
-#[tokio::test]
 async fn a_note_that_is_said_again_shows_since_when() {
     for world in World::all().await {
         let id = world.active().await;
@@ -338,193 +308,6 @@ async fn a_component_is_brought_where_an_unended_call_needs_it() {
         world.one.end(id, 0, Vec::new(), done()).await.unwrap();
         bring(b"late").await.unwrap();
         assert_eq!(world.store.component("c0ffee").unwrap().as_deref(), Some(&b"sound"[..]));
-    }
-}
-
-#[tokio::test]
-async fn calls_of_a_host_that_is_gone_go_to_another_of_the_same_user_and_control_plane_only() {
-    for world in World::all().await {
-        let id = world.active().await;
-        let stranger = enter(&world.store, &world.clock, "u2").await;
-        assert_eq!(world.two.take_over(None).await, Ok(0), "its host is there");
-        world.clock.pass(10);
-        stranger.renew(None).await.unwrap();
-        world.two.renew(None).await.unwrap();
-        world.clock.pass(10);
-        assert_eq!(world.orphans(), [id]);
-        assert_eq!(stranger.take_over(None).await, Ok(0));
-        assert_eq!(world.two.take_over(None).await, Ok(1));
-        assert_eq!(world.two.calls().unwrap().len(), 1);
-        assert!(world.orphans().is_empty());
-        world.two.open(id, 0, Vec::new(), intent()).await.unwrap();
-        world.two.leave().await.unwrap();
-        assert_eq!(world.orphans(), [id]);
-        assert_eq!(stranger.take_over(None).await, Ok(0));
-        let third = enter(&world.store, &world.clock, "u1").await;
-        assert_eq!(third.take_over(None).await, Ok(1));
-        assert_eq!(third.calls().unwrap()[0].id, id);
-    }
-}
-
-#[tokio::test]
-async fn a_host_leaves_to_others_what_would_end_its_own_process_and_does_not_look_again_for_it() {
-    for world in World::all().await {
-        let self_ending = |workspace: &str, tool: &str| {
-            Some(SelfEnding { workspace: workspace.into(), tools: vec![tool.into()] })
-        };
-        let own = self_ending("w1", "stop_workspace");
-        let id = world.active().await;
-        assert_eq!(world.two.has_unowned(own.as_ref()), Ok(false), "its host is there");
-        world.clock.pass(10);
-        world.two.renew(None).await.unwrap();
-        world.clock.pass(10);
-        assert_eq!(world.two.take_over(own.clone()).await, Ok(0));
-        assert_eq!(world.orphans(), [id], "any other host may");
-        assert_eq!(world.two.has_unowned(own.as_ref()), Ok(false), "none for it");
-        assert_eq!(world.two.has_unowned(None), Ok(true));
-        assert_eq!(world.two.take_over(own).await, Ok(0));
-        for other in [self_ending("w2", "stop_workspace"), self_ending("w1", "restart_workspace")] {
-            assert_eq!(world.two.has_unowned(other.as_ref()), Ok(true));
-        }
-        assert_eq!(world.two.take_over(self_ending("w2", "stop_workspace")).await, Ok(1));
-        // What it carries already stays its own.
-        assert_eq!(world.two.take_over(self_ending("w1", "stop_workspace")).await, Ok(0));
-        assert_eq!(world.two.calls().unwrap().len(), 1);
-    }
-}
-
-#[tokio::test]
-async fn a_call_of_which_nobody_knows_for_whom_it_acts_ends_with_its_host_and_holds_nobody_up() {
-    for world in World::all().await {
-        let mut unknown = stop("ana", None);
-        unknown.record.pinned.user = None;
-        let BeginOutcome::Active(first) = world.begin(&world.one, unknown).await else {
-            panic!("not active")
-        };
-        let BeginOutcome::Queued(second, _) = world.begin(&world.two, stop("bo", None)).await else {
-            panic!("not queued")
-        };
-        world.one.leave().await.unwrap();
-        assert_eq!(world.two.take_over(None).await, Ok(0));
-        let (outcome, _) = world.store.outcome(first).unwrap().unwrap();
-        assert_eq!(outcome, Outcome::Failed(Failure::Unidentified));
-        assert_eq!(world.two.take_turn(second).await, Ok(true));
-    }
-}
-
-#[tokio::test]
-async fn calls_at_one_workspace_take_turns_in_order_of_arrival_across_hosts_and_chats() {
-    for world in World::all().await {
-        let first = world.active().await;
-        let holder = Holder { call: first, chat: "ana".into(), tool: "stop_workspace".into() };
-        let BeginOutcome::Queued(second, named) = world.begin(&world.two, stop("ben", None)).await else {
-            panic!()
-        };
-        assert_eq!(named, Turn { holder: holder.clone(), between: 0 });
-        let BeginOutcome::Queued(third, named) = world.begin(&world.one, stop("cem", None)).await else {
-            panic!()
-        };
-        assert_eq!(named, Turn { holder, between: 1 });
-        assert_eq!(world.two.take_turn(second).await, Ok(false));
-        assert_eq!(
-            world.one.end(first, 0, Vec::new(), done()).await,
-            Ok(None),
-            "the next is not this host's"
-        );
-        assert_eq!(world.one.take_turn(third).await, Ok(false));
-        assert_eq!(world.two.take_turn(second).await, Ok(true));
-        world.two.end(second, 0, Vec::new(), done()).await.unwrap();
-        assert_eq!(world.one.take_turn(third).await, Ok(true));
-
-        let BeginOutcome::Queued(fourth, _) = world.begin(&world.one, stop("dan", None)).await else {
-            panic!()
-        };
-        for number in 5..12 {
-            let chat = format!("chat {number}");
-            assert!(matches!(world.begin(&world.one, stop(&chat, None)).await, BeginOutcome::Queued(..)));
-        }
-        let busy = world.begin(&world.two, stop("late", None)).await;
-        assert!(matches!(busy, BeginOutcome::Busy(Holder { call, .. }) if call == third), "{busy:?}");
-        assert_eq!(world.one.end(third, 0, Vec::new(), done()).await, Ok(Some(fourth)));
-        assert_eq!(world.store.call(fourth).unwrap().unwrap().state, CallState::Active);
-    }
-}
-
-#[tokio::test]
-async fn the_same_request_is_one_call_by_its_key_or_while_nothing_else_was_asked_for_or_it_has_an_effect() {
-    for world in World::all().await {
-        let BeginOutcome::Active(keyed) = world.begin(&world.one, stop("ana", Some("k"))).await else {
-            panic!()
-        };
-        assert_eq!(world.begin(&world.two, stop("ana", Some("k"))).await, BeginOutcome::Same(keyed));
-        let mut other = stop("ana", Some("k"));
-        if let Export::CallTool { arguments, .. } = &mut other.record.call {
-            *arguments = r#"{"only_if_unreachable":true}"#.into();
-        }
-        assert_eq!(world.begin(&world.two, other).await, BeginOutcome::KeyTaken(keyed));
-        assert_eq!(world.begin(&world.two, stop("ana", None)).await, BeginOutcome::Same(keyed));
-        let BeginOutcome::Queued(other, _) = world.begin(&world.two, stop("ben", None)).await else {
-            panic!()
-        };
-        let waits = world.begin(&world.two, stop("ana", None)).await;
-        let BeginOutcome::Queued(waiting, _) = waits else { panic!("the other one comes first: {waits:?}") };
-        assert_eq!(world.begin(&world.one, stop("ana", None)).await, BeginOutcome::Same(waiting));
-        world.one.open(keyed, 0, Vec::new(), intent()).await.unwrap();
-        assert_eq!(world.begin(&world.two, stop("ana", None)).await, BeginOutcome::Same(keyed));
-        for ends in [waiting, other] {
-            world.two.end(ends, 0, Vec::new(), done()).await.unwrap();
-        }
-        world.one.end(keyed, 0, Vec::new(), done()).await.unwrap();
-        assert_eq!(world.begin(&world.one, stop("ana", Some("k"))).await, BeginOutcome::Same(keyed));
-        assert!(matches!(world.begin(&world.one, stop("ana", None)).await, BeginOutcome::Active(_)));
-    }
-}
-
-#[tokio::test]
-async fn a_call_that_has_sent_nothing_is_not_joined_if_it_is_interrupted_or_for_another_user() {
-    for world in World::all().await {
-        let first = world.active().await;
-        let mut for_another = stop("ana", None);
-        for_another.record.pinned.user = Some("u2".into());
-        let second = world.begin(&world.two, for_another).await;
-        let BeginOutcome::Queued(second, _) = second else { panic!("{second:?}") };
-        world.two.end(second, 0, Vec::new(), done()).await.unwrap();
-        world.store.interrupt(first).await.unwrap();
-        let third = world.begin(&world.two, stop("ana", None)).await;
-        assert!(matches!(third, BeginOutcome::Queued(..)), "{third:?}");
-    }
-}
-
-#[tokio::test]
-async fn the_same_call_made_again_while_the_control_plane_could_not_say_for_whom_is_one_call() {
-    let by = |user: Option<&str>| {
-        let mut new = wanted_stop("ana");
-        new.record.pinned.user = user.map(str::to_owned);
-        new
-    };
-    for (first, again) in [(Some("u1"), None), (None, Some("u1")), (None, None)] {
-        for world in World::all().await {
-            let id = world.active_of(by(first)).await;
-            assert_eq!(
-                world.begin(&world.two, by(again)).await,
-                BeginOutcome::Same(id),
-                "{first:?} {again:?}"
-            );
-        }
-    }
-}
-
-#[tokio::test]
-async fn whoever_asks_again_after_a_deliberate_interrupt_is_not_given_the_end_of_the_interrupted_call() {
-    for world in World::all().await {
-        let first = world.active().await;
-        world.one.open(first, 0, Vec::new(), intent()).await.unwrap();
-        assert_eq!(world.begin(&world.two, stop("ana", None)).await, BeginOutcome::Same(first));
-        world.store.interrupt(first).await.unwrap();
-        let second = world.begin(&world.two, stop("ana", None)).await;
-        let BeginOutcome::Queued(second, turn) = second else { panic!("{second:?}") };
-        assert_eq!(turn.holder.call, first);
-        assert_eq!(world.begin(&world.one, stop("ana", None)).await, BeginOutcome::Same(second));
     }
 }
 
@@ -560,19 +343,6 @@ async fn old_ended_calls_are_removed_with_all_that_only_they_needed() {
         assert_eq!(world.store.prune(u64::MAX / 2).await, Ok(1));
         assert_eq!(world.store.component("c0ffee").unwrap(), None);
         assert!(world.store.calls(Listing::All, 10).unwrap().is_empty());
-    }
-}
-
-#[tokio::test]
-async fn a_call_that_no_host_could_carry_on_for_a_day_is_abandoned() {
-    for world in World::all().await {
-        let id = world.active().await;
-        world.clock.pass(23 * 60 * 60);
-        assert_eq!(world.store.abandon_old(world.clock.now_ms()).await, Ok(0));
-        world.clock.pass(60 * 60 + 15);
-        assert_eq!(world.store.abandon_old(world.clock.now_ms()).await, Ok(1));
-        let (outcome, _) = world.store.outcome(id).unwrap().unwrap();
-        assert_eq!(outcome, Outcome::Failed(Failure::Abandoned { hours: 24 }));
     }
 }
 

@@ -108,6 +108,7 @@ async fn a_command_is_not_run_again_when_its_notes_are_gone() {
         let cutting = async {
             let notes = desk.place.home().join(".local");
             while is_cut && (desk.place.lines("ran") == 0 || notes.exists()) {
+                // Files are looked for: nobody announces them.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             if is_cut {

@@ -13,9 +13,9 @@ use super::events::{self, CallFilter};
 use super::exit::Exit;
 use super::output::{Output, notice};
 use super::signals::interrupted_by_signals;
-use super::workspaces::gone_for;
 use crate::bindings::{Action, AgentState, JobStatus, Transition};
 use crate::chat::{ExecuteError, Unreachable};
+use crate::describe::gone_for;
 use crate::describe::{action_word, cause_word, describe_build};
 use crate::local::AgentSignal;
 

@@ -9,7 +9,6 @@ use super::exit::Exit;
 use super::output::{Output, Progress, table};
 use crate::bindings::{Build, JobStatus, Transition};
 use crate::control_plane::{ApiError, NewBuild, Workspace, is_terminal};
-pub use crate::describe::gone_for;
 use crate::describe::{build_json, describe_build, describe_workspace, state_word, workspace_json};
 use crate::local::AgentSignal;
 use crate::policy::Timings;

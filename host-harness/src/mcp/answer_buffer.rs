@@ -41,9 +41,9 @@ impl BufferedAnswer {
 
 impl AnswerBuffer {
     /// Keeps an answer, and no more than there is room for.
-    pub(super) fn push(&mut self, kept: BufferedAnswer) {
-        self.bytes += kept.bytes;
-        self.answers.push_back(kept);
+    pub(super) fn push(&mut self, answer: BufferedAnswer) {
+        self.bytes += answer.bytes;
+        self.answers.push_back(answer);
         self.drop_surplus();
     }
 
@@ -91,54 +91,54 @@ mod tests {
     }
 
     /// Which of those up to an id are there.
-    fn found(kept: &mut AnswerBuffer, session: &str, up_to: usize) -> Vec<usize> {
-        (0..up_to).filter(|id| kept.find(&session.into(), &id.to_string()).is_some()).collect()
+    fn found(buffer: &mut AnswerBuffer, session: &str, up_to: usize) -> Vec<usize> {
+        (0..up_to).filter(|id| buffer.find(&session.into(), &id.to_string()).is_some()).collect()
     }
 
     #[test]
     fn as_many_answers_are_kept_as_there_is_room_for_and_the_oldest_go_first() {
-        let mut kept = AnswerBuffer::default();
+        let mut buffer = AnswerBuffer::default();
         for id in 0..MAX_ANSWERS + 2 {
-            kept.push(answer("one", id));
+            buffer.push(answer("one", id));
         }
-        assert_eq!(kept.answers.len(), MAX_ANSWERS);
-        assert_eq!(found(&mut kept, "one", 4), [2, 3]);
+        assert_eq!(buffer.answers.len(), MAX_ANSWERS);
+        assert_eq!(found(&mut buffer, "one", 4), [2, 3]);
     }
 
     #[test]
     fn as_many_bytes_are_kept_as_there_is_room_for_and_the_oldest_go_first() {
-        let mut kept = AnswerBuffer::default();
+        let mut buffer = AnswerBuffer::default();
         for id in 0..6 {
-            kept.push(BufferedAnswer { bytes: MAX_BYTES / 3, ..answer("one", id) });
+            buffer.push(BufferedAnswer { bytes: MAX_BYTES / 3, ..answer("one", id) });
         }
-        assert_eq!(found(&mut kept, "one", 6), [3, 4, 5]);
-        kept.push(BufferedAnswer { bytes: MAX_BYTES + 1, ..answer("one", 6) });
-        assert_eq!((kept.answers.len(), kept.bytes), (0, 0), "it is longer than all room");
+        assert_eq!(found(&mut buffer, "one", 6), [3, 4, 5]);
+        buffer.push(BufferedAnswer { bytes: MAX_BYTES + 1, ..answer("one", 6) });
+        assert_eq!((buffer.answers.len(), buffer.bytes), (0, 0), "it is longer than all room");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_kept_for_five_minutes() {
-        let mut kept = AnswerBuffer::default();
-        kept.push(answer("one", 0));
+        let mut buffer = AnswerBuffer::default();
+        buffer.push(answer("one", 0));
         advance(KEPT_FOR / 2).await;
-        kept.push(answer("one", 1));
-        assert_eq!(found(&mut kept, "one", 2), [0, 1]);
+        buffer.push(answer("one", 1));
+        assert_eq!(found(&mut buffer, "one", 2), [0, 1]);
         advance(KEPT_FOR / 2).await;
-        assert_eq!(found(&mut kept, "one", 2), [1]);
-        assert_eq!(kept.answers.len(), 1);
+        assert_eq!(found(&mut buffer, "one", 2), [1]);
+        assert_eq!(buffer.answers.len(), 1);
     }
 
     #[test]
     fn an_answer_is_found_in_its_own_session_and_forgotten_with_it() {
-        let mut kept = AnswerBuffer::default();
+        let mut buffer = AnswerBuffer::default();
         for session in ["one", "other"] {
-            kept.push(answer(session, 0));
+            buffer.push(answer(session, 0));
         }
-        kept.push(answer("one", 1));
-        assert_eq!(found(&mut kept, "other", 2), [0]);
-        let bytes = kept.bytes;
-        kept.forget(&"one".into());
-        assert_eq!((found(&mut kept, "one", 2), found(&mut kept, "other", 2)), (vec![], vec![0]));
-        assert!(kept.bytes > 0 && kept.bytes < bytes);
+        buffer.push(answer("one", 1));
+        assert_eq!(found(&mut buffer, "other", 2), [0]);
+        let bytes = buffer.bytes;
+        buffer.forget(&"one".into());
+        assert_eq!((found(&mut buffer, "one", 2), found(&mut buffer, "other", 2)), (vec![], vec![0]));
+        assert!(buffer.bytes > 0 && buffer.bytes < bytes);
     }
 }

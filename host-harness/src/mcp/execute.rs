@@ -71,19 +71,19 @@ impl Server {
         progress: &mut Progress,
         context: &RequestContext<RoleServer>,
     ) -> Result<Executed, ExecuteError> {
-        let kept = &self.shared.cancelled_dials;
-        let mut running = kept.join_or_begin(bound, execute, self.shared.host.driver().host_calls());
+        let dials = &self.shared.cancelled_dials;
+        let mut running = dials.join_or_begin(bound, execute, self.shared.host.driver().host_calls());
         let of = WaitsFor::Command(running.number);
         tokio::select! {
             executed = running.ended() => {
-                kept.forget_same_as(&running);
+                dials.forget_same_as(&running);
                 return executed;
             }
             never = progress.tell(of) => match never {},
             () = self.gone(context) => {}
         }
         if !self.shared.closing.is_cancelled() {
-            match kept.keep(running) {
+            match dials.keep(running) {
                 Ok(()) => return Err(ExecuteError::Interrupted { running: false }),
                 Err(handed_over) => running = handed_over,
             }

@@ -346,7 +346,7 @@ pub fn down_is_told(
     let stopped = entries.iter().any(|entry| {
         matches!(&entry.answer, Answer::IssueTransition(Ok(build)) if build.transition == Transition::Stop)
     });
-    if row.tool != "restart_workspace" || !stopped || plane.standing(workspace, now) != RestState::Down {
+    if row.tool != "restart_workspace" || !stopped || plane.rest_state(workspace, now) != RestState::Down {
         return Ok(());
     }
     let newest = plane.jobs(workspace).last();

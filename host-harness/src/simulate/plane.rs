@@ -101,7 +101,7 @@ enum End {
     FailsByCancel,
 }
 
-/// Where a workspace is.
+/// Whether a workspace is at rest, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestState {
     /// Its newest build is a start that succeeded.
@@ -227,7 +227,7 @@ impl Plane {
     }
 
     /// Where the workspace is, in truth.
-    pub fn standing(&self, workspace: &str, now: At) -> RestState {
+    pub fn rest_state(&self, workspace: &str, now: At) -> RestState {
         let Ok(space) = self.space(workspace) else { return RestState::Between };
         let latest = space.latest();
         match (&latest.transition, latest.status(now)) {

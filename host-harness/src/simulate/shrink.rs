@@ -15,7 +15,7 @@ pub fn shrink(schedule: &Schedule, broken: Invariant, plugins: &Plugins) -> Sche
         tries = tries.saturating_sub(1);
         tries > 0
             && world::run(schedule, plugins, false)
-                .is_ok_and(|seen| seen.violations.iter().any(|violation| violation.invariant == broken))
+                .is_ok_and(|report| report.violations.iter().any(|violation| violation.invariant == broken))
     };
     let mut best = schedule.clone();
     let switches: [fn(&mut RandomFaults); 7] = [

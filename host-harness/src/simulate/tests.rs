@@ -64,8 +64,8 @@ fn worlds_that_ever_broke_a_rule_break_none() {
 fn is_seen(broken: Broken, invariant: Invariant) {
     let seen = (1..=MOST_WORLDS).find(|seed| {
         let schedule = Schedule::draw(*seed, CALLS_PER_WORLD);
-        let seen = world::run_fitted(&schedule, plugins(), false, broken.fitting()).unwrap();
-        seen.violations.iter().any(|violation| violation.invariant == invariant)
+        let report = world::run_fitted(&schedule, plugins(), false, broken.fitting()).unwrap();
+        report.violations.iter().any(|violation| violation.invariant == invariant)
     });
     assert!(seen.is_some(), "{MOST_WORLDS} worlds run with {broken:?}, and {invariant} is not broken in any");
     eprintln!("{broken:?} is seen in world {}", seen.unwrap());

@@ -14,9 +14,9 @@ use crate::chat::{Execute, ExecuteError, Executed};
 use crate::cli::context::{CommandContext, Host, STORE_FILE};
 use crate::cli::exit::Exit;
 use crate::cli::output::{Output, line};
-use crate::cli::workspaces::gone_for;
 use crate::control_plane::Workspace;
 use crate::control_plane::rest::RestClient;
+use crate::describe::gone_for;
 use crate::journal::record::CallId;
 use crate::local::{
     AgentCommand, AgentSignal, BuildSpec, LocalAdmin, LocalControlPlane, LocalOptions, LocalTimings,

@@ -27,6 +27,7 @@ const CHATS: &str = "
 ";
 
 /// Calls, journals, leases. The partial indices hold unended calls only, so that they stay small however many are kept.
+/// `call_lane` and `call_news` are those of the queues and of calls that need attention; files keep these names.
 const CALLS: &str = "
     ALTER TABLE own_build ADD COLUMN at_ms INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX own_build_at ON own_build (at_ms);
